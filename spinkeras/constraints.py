@@ -1,0 +1,93 @@
+"""Constraints that keep a trained knob inside what the device can do."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from spinkeras.devices import MTJDevice, get_device
+
+KNOBS = ("pulse_width", "anisotropy")
+
+
+def knob_nominal(device: MTJDevice, knob: str) -> float:
+    """Value of a knob at the untrained setting: s for the pulse width, J/m^3 for anisotropy."""
+    return device.nominal_pulse_width if check_knob(knob) == "pulse_width" else device.anisotropy
+
+
+def knob_range(device: MTJDevice, knob: str) -> tuple[float, float]:
+    """`(lowest, highest)` value of a knob, in s or J/m^3."""
+    if check_knob(knob) == "pulse_width":
+        return device.pulse_width_range
+    return device.anisotropy_range
+
+
+def check_knob(knob: str) -> str:
+    """`knob` itself, or a `ValueError` that lists the knobs."""
+    if knob not in KNOBS:
+        raise ValueError(f"Unknown knob {knob!r}; a device has the knobs {list(KNOBS)}.")
+    return knob
+
+
+@keras.saving.register_keras_serializable(package="spinkeras")
+class DeviceRange(keras.constraints.Constraint):
+    """Keeps the logarithm of a knob inside the device's range.
+
+    The weight is `w = ln(value / nominal) / scale`, dimensionless; it is clipped to the box that
+    corresponds to the device's pulse-width range (s) or to the anisotropies (J/m^3) its gate can
+    reach. A weight that is NaN stays NaN, so that a diverged run is not hidden.
+
+    Args:
+        device: `MTJDevice` or preset name.
+        knob: `"pulse_width"` or `"anisotropy"`.
+        scale: scale factor of the weight, > 0. Default 1.
+        first: another Keras constraint, applied before the box. Default none.
+
+    Example:
+
+    >>> import numpy as np, spinkeras
+    >>> box = spinkeras.DeviceRange("stt_reference", "pulse_width")
+    >>> np.exp(np.asarray(box(np.array([-5.0, 5.0], "float32")))).round(2)  # nominal is 2 ns
+    array([ 1., 10.], dtype=float32)
+    """
+
+    def __init__(self, device, knob, scale=1.0, first=None):
+        self.device = get_device(device)
+        self.knob = check_knob(knob)
+        self.scale = float(scale)
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"scale = {scale!r} must be a finite number > 0 (dimensionless).")
+        self.first = keras.constraints.get(first)
+
+    def __call__(self, w):
+        if self.first is not None:
+            w = self.first(w)
+        return ops.clip(w, *self.bounds)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest value of the weight, dimensionless."""
+        low, high = (float(self.to_weight(value)) for value in knob_range(self.device, self.knob))
+        return low, high
+
+    def to_weight(self, value):
+        """Weight of a knob value in s or J/m^3 (NumPy float64)."""
+        return (
+            np.log(np.asarray(value, "float64") / knob_nominal(self.device, self.knob)) / self.scale
+        )
+
+    def to_value(self, weight):
+        """Knob value in s or J/m^3 of a weight (NumPy float64), rounding kept inside the range."""
+        value = knob_nominal(self.device, self.knob) * np.exp(
+            self.scale * np.asarray(weight, "float64")
+        )
+        return np.clip(value, *knob_range(self.device, self.knob))
+
+    def get_config(self):
+        return {
+            "device": keras.saving.serialize_keras_object(self.device),
+            "knob": self.knob,
+            "scale": self.scale,
+            "first": keras.constraints.serialize(self.first) if self.first else None,
+        }

@@ -1,0 +1,429 @@
+"""Magnetic tunnel junctions: one frozen dataclass in SI units, and presets of published devices.
+
+Conventions (perpendicular, collinear macrospin; everything follows from the fields):
+
+    volume       V      = pi diameter^2 / 4 * thickness                     [m^3]
+    stability    Delta  = K_eff V / (kB T)                                  [1]
+    field        mu0 Hk = 2 K_eff / Ms                                      [T]
+    current      Ic0    = (4 e alpha / (hbar eta)) K_eff V                  [A]
+    VCMA         K_eff(V_gate) = K_eff - xi V_gate / (t_ox thickness)       [J/m^3]
+
+References: J. C. Slonczewski, J. Magn. Magn. Mater. 159, L1 (1996); W. H. Butler et al., IEEE
+Trans. Magn. 48, 4684 (2012) for the critical current of the perpendicular macrospin.
+"""
+
+import dataclasses
+import json
+import math
+
+import keras
+from scipy import constants
+
+GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
+_OXIDE_PERMITTIVITY = 9.7  # MgO, relative
+
+# field: (unit, lowest, highest, what to check)
+_LIMITS = {
+    "diameter": ("m", 5e-9, 1e-6, "40 nm is 40e-9"),
+    "thickness": ("m", 2e-10, 1e-8, "1.2 nm is 1.2e-9"),
+    "saturation_magnetization": ("A/m", 1e4, 3e6, "1000 kA/m is 1e6"),
+    "damping": ("dimensionless", 1e-4, 1.0, "Gilbert damping of the free layer, about 0.01"),
+    "spin_torque_efficiency": ("dimensionless", 1e-3, 2.0, "eta, about 0.3 to 0.7"),
+    "anisotropy": ("J/m^3", 1e2, 1e7, "K_eff including shape; 110 kJ/m^3 is 110e3"),
+    "temperature": ("K", 1.0, 1000.0, "room temperature is 300"),
+    "resistance_area_product": ("ohm m^2", 1e-14, 1e-6, "10 ohm um^2 is 10e-12"),
+    "tmr": ("dimensionless", 0.0, 10.0, "a ratio: 100 % is 1.0"),
+    "tmr_half_voltage": ("V", 0.01, 100.0, "bias at which the TMR has halved, about 0.5"),
+    "vcma_coefficient": ("J/(V m)", -1e-11, 1e-11, "50 fJ/(V m) is 50e-15"),
+    "oxide_thickness": ("m", 3e-10, 1e-8, "1.4 nm is 1.4e-9"),
+    "pulse_width_range": ("s", 1e-11, 1e-2, "2 to 20 ns is (2e-9, 20e-9)"),
+    "gate_voltage_range": ("V", -10.0, 10.0, "a pair such as (-1.0, 1.0)"),
+    "nominal_pulse_width": ("s", 1e-11, 1e-2, "5 ns is 5e-9"),
+}
+_PAIRS = ("pulse_width_range", "gate_voltage_range")
+
+
+@keras.saving.register_keras_serializable(package="spinkeras")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MTJDevice:
+    """A perpendicular spin-transfer-torque magnetic tunnel junction, in SI units.
+
+    Args:
+        diameter: m, 5e-9 to 1e-6. Free-layer diameter.
+        thickness: m, 2e-10 to 1e-8. Free-layer thickness.
+        saturation_magnetization: A/m, 1e4 to 3e6.
+        damping: Gilbert damping, 1e-4 to 1.
+        spin_torque_efficiency: eta, 1e-3 to 2.
+        anisotropy: J/m^3, 1e2 to 1e7. Effective anisotropy `K_eff` at zero gate voltage, the
+            demagnetising energy subtracted.
+        temperature: K, 1 to 1000. Default 300.
+        resistance_area_product: ohm m^2, 1e-14 to 1e-6. Parallel state.
+        tmr: tunnel magnetoresistance at zero bias as a ratio, 0 to 10 (1.0 is 100 %).
+        tmr_half_voltage: V. `TMR(V) = tmr / (1 + (V / tmr_half_voltage)^2)`.
+        vcma_coefficient: J/(V m). Positive: a positive gate voltage lowers the anisotropy. The
+            sign convention differs between papers; a negative value gives the other one.
+        oxide_thickness: m, 3e-10 to 1e-8.
+        pulse_width_range: s, `(shortest, longest)` write pulse the circuit can produce.
+        gate_voltage_range: V, `(lowest, highest)` gate voltage.
+        nominal_pulse_width: s, inside `pulse_width_range`. Where an untrained neuron starts.
+        name: free text, not compared by `==`.
+        source: citation of the values, not compared by `==`.
+        assumed: which values the source does not give, not compared by `==`.
+
+    Raises:
+        ValueError: naming the field, its value, its unit, the allowed range and what to check.
+
+    Example:
+
+    >>> import spinkeras
+    >>> device = spinkeras.MTJDevice.preset("stt_reference")
+    >>> round(device.thermal_stability, 1), round(device.critical_current * 1e6, 2)
+    (40.0, 25.17)
+    >>> colder = device.replace(temperature=250.0)
+    >>> round(colder.thermal_stability, 1)
+    48.0
+    """
+
+    diameter: float
+    thickness: float
+    saturation_magnetization: float
+    damping: float
+    spin_torque_efficiency: float
+    anisotropy: float
+    temperature: float = 300.0
+    resistance_area_product: float
+    tmr: float
+    tmr_half_voltage: float
+    vcma_coefficient: float
+    oxide_thickness: float
+    pulse_width_range: tuple[float, float]
+    gate_voltage_range: tuple[float, float]
+    nominal_pulse_width: float
+    name: str = dataclasses.field(default="", compare=False)
+    source: str = dataclasses.field(default="", compare=False)
+    assumed: str = dataclasses.field(default="", compare=False)
+
+    def __post_init__(self):
+        for field, (unit, low, high, hint) in _LIMITS.items():
+            value = getattr(self, field)
+            if field in _PAIRS:
+                value = _pair(field, value, unit, hint)
+                numbers = value
+            else:
+                value = _number(field, value, unit, hint)
+                numbers = (value,)
+            object.__setattr__(self, field, value)  # plain floats and tuples, also from JSON
+            for number in numbers:
+                if not low <= number <= high:
+                    raise ValueError(
+                        f"{field} = {number:g} {unit} is outside [{low:g}, {high:g}] {unit}. "
+                        f"Values are in SI units: {hint}."
+                    )
+        shortest, longest = self.pulse_width_range
+        if not shortest <= self.nominal_pulse_width <= longest:
+            raise ValueError(
+                f"nominal_pulse_width = {self.nominal_pulse_width:g} s is outside "
+                f"pulse_width_range [{shortest:g}, {longest:g}] s. Change one of the two."
+            )
+        if self.anisotropy_range[0] <= 0:
+            raise ValueError(
+                f"gate_voltage_range = {self.gate_voltage_range} V would bring the anisotropy to "
+                f"{self.anisotropy_range[0]:g} J/m^3; it must stay > 0. Narrow the range to less "
+                f"than {abs(self.anisotropy / self._anisotropy_per_volt):.3g} V."
+            )
+
+    # --- geometry and magnetics -------------------------------------------------------------
+
+    @property
+    def area(self) -> float:
+        """Junction area in m^2."""
+        return math.pi * self.diameter**2 / 4
+
+    @property
+    def volume(self) -> float:
+        """Free-layer volume in m^3."""
+        return self.area * self.thickness
+
+    @property
+    def thermal_energy(self) -> float:
+        """`kB T` in J."""
+        return constants.k * self.temperature
+
+    @property
+    def thermal_stability(self) -> float:
+        """`Delta = K_eff V / (kB T)`, dimensionless."""
+        return self.anisotropy * self.volume / self.thermal_energy
+
+    @property
+    def anisotropy_field(self) -> float:
+        """`mu0 Hk = 2 K_eff / Ms` in T."""
+        return 2 * self.anisotropy / self.saturation_magnetization
+
+    @property
+    def critical_current(self) -> float:
+        """`Ic0 = (4 e alpha / (hbar eta)) K_eff V` in A."""
+        return self.critical_current_per_stability * self.thermal_stability
+
+    @property
+    def critical_current_per_stability(self) -> float:
+        """`Ic0 / Delta = 4 e alpha kB T / (hbar eta)` in A: independent of the anisotropy."""
+        charge = 4 * constants.e * self.damping * self.thermal_energy
+        return charge / (constants.hbar * self.spin_torque_efficiency)
+
+    @property
+    def diffusion_time(self) -> float:
+        """`t_D = Ms V (1 + alpha^2) / (2 alpha gamma kB T)` in s: independent of the anisotropy.
+
+        The dimensionless pulse duration is `tau = Delta t_p / t_D`.
+        """
+        moment = self.saturation_magnetization * self.volume * (1 + self.damping**2)
+        return moment / (2 * self.damping * GYROMAGNETIC_RATIO * self.thermal_energy)
+
+    @property
+    def attempt_time(self) -> float:
+        """Zero-current Kramers attempt time `t_D / (Delta sqrt(Delta / pi))` in s (Brown 1963)."""
+        delta = self.thermal_stability
+        return self.diffusion_time / (delta * math.sqrt(delta / math.pi))
+
+    @property
+    def retention_time(self) -> float:
+        """Mean time before a thermal reversal, `attempt_time exp(Delta)`, in s."""
+        return self.attempt_time * math.exp(self.thermal_stability)
+
+    # --- electrics --------------------------------------------------------------------------
+
+    @property
+    def resistance_parallel(self) -> float:
+        """`R_P = RA / A` in ohm."""
+        return self.resistance_area_product / self.area
+
+    @property
+    def resistance_antiparallel(self) -> float:
+        """`R_AP = R_P (1 + TMR)` at zero bias, in ohm."""
+        return self.resistance_parallel * (1 + self.tmr)
+
+    @property
+    def gate_capacitance(self) -> float:
+        """`C = eps0 eps_r A / t_ox` in F (MgO, eps_r = 9.7)."""
+        return constants.epsilon_0 * _OXIDE_PERMITTIVITY * self.area / self.oxide_thickness
+
+    @property
+    def _anisotropy_per_volt(self) -> float:
+        return self.vcma_coefficient / (self.oxide_thickness * self.thickness)
+
+    @property
+    def anisotropy_range(self) -> tuple[float, float]:
+        """`(lowest, highest)` K_eff in J/m^3 over the gate-voltage range."""
+        ends = [self.anisotropy_at(voltage) for voltage in self.gate_voltage_range]
+        return min(ends), max(ends)
+
+    def anisotropy_at(self, gate_voltage):
+        """K_eff in J/m^3 at a gate voltage in V (scalar or array, not range-checked)."""
+        return self.anisotropy - self._anisotropy_per_volt * gate_voltage
+
+    def gate_voltage_for(self, anisotropy):
+        """Gate voltage in V that gives a K_eff in J/m^3 (scalar or array, not range-checked).
+
+        A device without voltage control (`vcma_coefficient = 0`) answers 0 V.
+        """
+        if self.vcma_coefficient == 0:
+            return 0.0 * anisotropy
+        return (self.anisotropy - anisotropy) / self._anisotropy_per_volt
+
+    # --- copies and files -------------------------------------------------------------------
+
+    def replace(self, **changes) -> "MTJDevice":
+        """A copy with some fields changed, validated like a new device.
+
+        Example: `device.replace(damping=0.01)`.
+        """
+        _check_fields(changes)
+        return dataclasses.replace(self, **changes)
+
+    def get_config(self) -> dict:
+        """Fields as a plain dictionary (Keras serialisation)."""
+        config = dataclasses.asdict(self)
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "MTJDevice":
+        """Inverse of `get_config`."""
+        if not isinstance(config, dict):
+            raise ValueError(f"A device is described by a dictionary of fields; got {config!r}.")
+        _check_fields(config)
+        needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        missing = [name for name in needed if name not in config]
+        if missing:
+            raise ValueError(
+                f"The device description lacks {missing}. Needed fields: {needed} (SI units)."
+            )
+        return cls(**config)
+
+    def to_json(self) -> str:
+        """The device as JSON text in SI units; every float is kept exactly."""
+        return json.dumps(self.get_config(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "MTJDevice":
+        """Device from the text of `to_json`; malformed text gives a `ValueError`."""
+        try:
+            config = json.loads(text)
+        except (json.JSONDecodeError, TypeError) as error:
+            raise ValueError(f"Not a device description in JSON: {error}") from error
+        return cls.from_config(config)
+
+    @classmethod
+    def preset(cls, name: str) -> "MTJDevice":
+        """One of the devices listed by `spinkeras.presets()`.
+
+        Example: `MTJDevice.preset("stt_reference").critical_current`.
+        """
+        if name not in _PRESETS:
+            raise ValueError(f"Unknown preset {name!r}. Available presets: {presets()}.")
+        return cls(name=name, **_PRESETS[name])
+
+
+def presets() -> list[str]:
+    """Names of the available device presets.
+
+    Example:
+
+    >>> import spinkeras
+    >>> "stt_reference" in spinkeras.presets()
+    True
+    """
+    return list(_PRESETS)
+
+
+def get_device(device) -> MTJDevice:
+    """An `MTJDevice` from a device, a preset name or a serialised device.
+
+    Raises:
+        ValueError: for an unknown preset or anything else.
+    """
+    if isinstance(device, MTJDevice):
+        return device
+    if isinstance(device, str):
+        return MTJDevice.preset(device)
+    if isinstance(device, dict):
+        if "class_name" in device:
+            return get_device(keras.saving.deserialize_keras_object(device))
+        return MTJDevice.from_config(device)
+    raise ValueError(
+        f"device must be an MTJDevice or one of the presets {presets()}; got {device!r}."
+    )
+
+
+def _check_fields(config):
+    names = [field.name for field in dataclasses.fields(MTJDevice)]
+    unknown = [key for key in config if key not in names]
+    if unknown:
+        raise ValueError(f"MTJDevice has no field {unknown}. Fields (SI units): {names}.")
+
+
+def _number(field, value, unit, hint):
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{field} = {value!r} is not a number; give a value in {unit} ({hint})."
+        ) from None
+    if not math.isfinite(number):
+        raise ValueError(f"{field} = {number} {unit} is not finite ({hint}).")
+    return number
+
+
+def _pair(field, value, unit, hint):
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+        raise ValueError(f"{field} = {value!r} is not a pair of values in {unit}; {hint}.")
+    low, high = (_number(field, v, unit, hint) for v in value)
+    if low > high:
+        raise ValueError(
+            f"{field} = ({low:g}, {high:g}) {unit}: the lower end exceeds the upper; swap them."
+        )
+    return low, high
+
+
+_PRESETS = {
+    "stt_reference": dict(
+        diameter=40e-9,
+        thickness=1.2e-9,
+        saturation_magnetization=1.0e6,
+        damping=0.015,
+        spin_torque_efficiency=0.6,
+        anisotropy=109.87e3,
+        resistance_area_product=10e-12,
+        tmr=1.0,
+        tmr_half_voltage=0.5,
+        vcma_coefficient=50e-15,
+        oxide_thickness=1.4e-9,
+        pulse_width_range=(2e-9, 20e-9),
+        gate_voltage_range=(-1.0, 1.0),
+        nominal_pulse_width=2e-9,
+        source="Synthetic device of spinkeras, typical of a 40 nm CoFeB/MgO perpendicular MTJ.",
+        assumed="Every value; chosen for a thermal stability of 40 at 300 K.",
+    ),
+    "stt_ikeda2010": dict(
+        diameter=40e-9,
+        thickness=1.3e-9,
+        saturation_magnetization=1.257e6,
+        damping=0.027,
+        spin_torque_efficiency=0.596,
+        anisotropy=109.0e3,
+        resistance_area_product=18e-12,
+        tmr=1.24,
+        tmr_half_voltage=0.5,
+        vcma_coefficient=50e-15,
+        oxide_thickness=1.0e-9,
+        pulse_width_range=(2e-9, 20e-9),
+        gate_voltage_range=(-0.7, 0.7),
+        nominal_pulse_width=2e-9,
+        source="S. Ikeda et al., Nature Materials 9, 721 (2010): diameter, thickness, Ms, damping, "
+        "Delta = 43, Ic0 = 49 uA, TMR 124 %, RA 18 ohm um^2.",
+        assumed="anisotropy from the measured Delta (the film value would give Delta = 83, so the "
+        "device is not a macrospin); eta from Ic0; VCMA, oxide thickness, TMR roll-off, pulse and "
+        "gate ranges.",
+    ),
+    "stt_arm": dict(
+        diameter=50e-9,
+        thickness=1.0e-9,
+        saturation_magnetization=1.2e6,
+        damping=0.010,
+        spin_torque_efficiency=0.75,
+        anisotropy=134.3e3,
+        resistance_area_product=10e-12,
+        tmr=1.0,
+        tmr_half_voltage=0.5,
+        vcma_coefficient=30e-15,
+        oxide_thickness=1.4e-9,
+        pulse_width_range=(2e-9, 20e-9),
+        gate_voltage_range=(-0.5, 0.5),
+        nominal_pulse_width=2e-9,
+        source="Example device of the ARM MRAM simulation framework (F. Garcia-Redondo et al., "
+        "open-source compact model and example scripts, 2021).",
+        assumed="resistance-area product, TMR and its roll-off, VCMA, oxide thickness, pulse and "
+        "gate ranges.",
+    ),
+    "vcma_uta2022": dict(
+        diameter=50e-9,
+        thickness=1.1e-9,
+        saturation_magnetization=1.2e6,
+        damping=0.03,
+        spin_torque_efficiency=0.6,
+        anisotropy=38.2e3,
+        resistance_area_product=9.8e-12,
+        tmr=1.2,
+        tmr_half_voltage=0.5,
+        vcma_coefficient=75e-15,
+        oxide_thickness=1.5e-9,
+        pulse_width_range=(2e-9, 20e-9),
+        gate_voltage_range=(-0.5, 0.45),
+        nominal_pulse_width=2e-9,
+        source="Liu et al., IEEE J. Explor. Solid-State Comput. Devices Circuits 8, 194 (2022), "
+        "device file mtj_parameters.json: VCMA 75 fJ/(V m), oxide 1.5 nm, R_P 5 kohm, TMR 120 %.",
+        assumed="eta taken equal to the polarisation 0.6; TMR roll-off; pulse and gate ranges "
+        "(above 0.84 V the anisotropy would vanish).",
+    ),
+}

@@ -1,0 +1,592 @@
+"""Energy of an inference, from the device's own current, pulse width and resistance.
+
+One pulse of one neuron costs, in joules,
+
+    write   I^2 t_p [R_P (1 - P) + (x R_P + (1 - x) R_AP(V)) P]      starts parallel
+    gate    C V_gate^2                                               charging the gate once
+    read    V_r^2 t_r [(1 - P) / R_P + P / R_AP(V_r)]
+    reset   P * I_r^2 t_r0 [x R_AP(V) + (1 - x) R_P]                 only a switched device
+
+with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_h)^2))` at the bias that the current itself produces,
+and `x` the fraction of the pulse that passes before reversal. Not included: the control circuit,
+wires, leakage of the gate, and the synapses.
+"""
+
+import dataclasses
+import functools
+import math
+
+import keras
+import numpy as np
+from keras import ops
+from scipy import optimize
+
+from spinkeras.devices import MTJDevice, get_device
+from spinkeras.macrospin import fokker_planck
+from spinkeras.neuron import SpinNeuron, spin_neurons
+from spinkeras.switching import stop_gradient
+
+COMPONENTS = ("write", "gate", "read", "reset")
+_PICO = 1e12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnergyAssumptions:
+    """What an energy figure assumes beyond the device and its drive.
+
+    Args:
+        read_voltage: V, >= 0. Default 0.1; 0 leaves reading out.
+        read_time: s, >= 0. Default 2e-9.
+        reset_pulse_width: s, > 0. Default 10e-9.
+        reset_error: allowed probability that a reset fails, 1e-6 to 0.5. Default 1e-3.
+        reset: whether a switched device is written back before its next use (read before
+            reset). Default `True`.
+        reversal_fraction: `x`, fraction of the pulse before the reversal, 0 to 1. Default 0.75:
+            at the midpoint the exact value of `stt_reference` is 0.83 at 2 ns, 0.80 at 5 ns,
+            0.74 at 10 ns and 0.67 at 20 ns.
+
+    Raises:
+        ValueError: for a value outside its range.
+    """
+
+    read_voltage: float = 0.1
+    read_time: float = 2e-9
+    reset_pulse_width: float = 10e-9
+    reset_error: float = 1e-3
+    reset: bool = True
+    reversal_fraction: float = 0.75
+
+    def __post_init__(self):
+        for name, unit, low, high in (
+            ("read_voltage", "V", 0.0, 2.0),
+            ("read_time", "s", 0.0, 1e-3),
+            ("reset_pulse_width", "s", 1e-10, 1e-3),
+            ("reset_error", "(a probability)", 1e-6, 0.5),
+            ("reversal_fraction", "(a fraction)", 0.0, 1.0),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} = {value} {unit} is outside [{low:g}, {high:g}] {unit}.")
+
+    def lines(self, device: MTJDevice) -> list[str]:
+        """The assumptions in words, for a report."""
+        reset = "none"
+        if self.reset:
+            reset = (
+                f"{reset_energy(device, self) * 1e15:.0f} fJ per switched device "
+                f"({self.reset_pulse_width * 1e9:g} ns, "
+                f"{reset_current(device, self) * 1e6:.1f} uA, error {self.reset_error:g})"
+            )
+        return [
+            f"device {device.name or 'unnamed'}: R_P {device.resistance_parallel:.0f} ohm, TMR "
+            f"{device.tmr:.0%} halved at {device.tmr_half_voltage:g} V",
+            f"write starts parallel; {self.reversal_fraction:.0%} of the pulse before reversal",
+            f"read {self.read_voltage:g} V for {self.read_time * 1e9:g} ns; reset {reset}",
+            "not included: control circuit, wires, gate leakage, synapses",
+        ]
+
+
+# --- joules: pure functions of NumPy values or tensors -------------------------------------------
+
+
+def antiparallel_resistance(current, device):
+    """Resistance in ohm of the antiparallel state under the bias that a current produces.
+
+    `R_AP = R_P (1 + TMR / (1 + (V / V_h)^2))` with `V = I R_AP`, solved by Newton steps.
+
+    Args:
+        current: A, scalar, array or tensor.
+        device: `MTJDevice` or preset name.
+
+    Example:
+
+    >>> import spinkeras
+    >>> round(float(spinkeras.energy.antiparallel_resistance(0.0, "stt_reference")))
+    15915
+    """
+    device = get_device(device)
+    xp, current = _namespace(current)
+    # In v = V / V_h: v = a (1 + TMR / (1 + v^2)), whose right-hand side falls with v.
+    a = xp.abs(current) * (device.resistance_parallel / device.tmr_half_voltage)
+
+    def newton(v):
+        fall = 1 / (1 + v * v)
+        return v - (v - a * (1 + device.tmr * fall)) / (1 + 2 * a * device.tmr * v * fall * fall)
+
+    v = a * (1 + device.tmr / (1 + a * a))
+    for _ in range(5):
+        v = newton(stop_gradient(xp, v))
+    return device.resistance_parallel * (1 + device.tmr / (1 + v * v))
+
+
+def write_energy(current, pulse_width, probability, device, reversal_fraction=0.75):
+    """Mean energy in J of one write pulse that starts in the parallel state.
+
+    Args:
+        current: A, scalar, array or tensor.
+        pulse_width: s, broadcast against `current`.
+        probability: switching probability, broadcast against `current`.
+        device: `MTJDevice` or preset name.
+        reversal_fraction: fraction of the pulse before the reversal.
+
+    Example:
+
+    >>> import spinkeras
+    >>> energy = spinkeras.energy.write_energy(73.5e-6, 2e-9, 0.5, "stt_reference")
+    >>> round(float(energy) * 1e15)  # fJ
+    91
+    """
+    device = get_device(device)
+    _, current = _namespace(current)
+    parallel = device.resistance_parallel
+    after = (1 - reversal_fraction) * (antiparallel_resistance(current, device) - parallel)
+    return current * current * pulse_width * (parallel + after * probability)
+
+
+def gate_energy(gate_voltage, device):
+    """Energy in J to charge the gate once, `C V^2`."""
+    return get_device(device).gate_capacitance * gate_voltage * gate_voltage
+
+
+def read_energy(probability, device, assumptions=EnergyAssumptions()):
+    """Mean energy in J to read a neuron that has switched with a given probability."""
+    device = get_device(device)
+    fall = 1 + (assumptions.read_voltage / device.tmr_half_voltage) ** 2
+    parallel = assumptions.read_voltage**2 * assumptions.read_time / device.resistance_parallel
+    antiparallel = parallel / (1 + device.tmr / fall)
+    return parallel + (antiparallel - parallel) * probability
+
+
+@functools.lru_cache(maxsize=64)
+def reset_current(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
+    """Current in A that reverses the device but for `reset_error` (exact Fokker-Planck)."""
+    stability = device.thermal_stability
+    tau = assumptions.reset_pulse_width / device.diffusion_time * stability
+
+    def excess(log_ratio):
+        switched = fokker_planck.switching_curve(math.exp(log_ratio), [tau], stability)[0]
+        return math.log(max(1 - switched, 1e-12)) - math.log(assumptions.reset_error)
+
+    highest = fokker_planck.MAX_CURRENT_RATIO
+    if excess(math.log(highest)) > 0:
+        raise ValueError(
+            f"No current up to {highest:g} Ic0 resets this device to an error of "
+            f"{assumptions.reset_error:g} in {assumptions.reset_pulse_width:g} s; allow a longer "
+            "reset_pulse_width or a larger reset_error."
+        )
+    root = optimize.brentq(excess, math.log(0.01), math.log(highest), xtol=1e-6)
+    return math.exp(root) * device.critical_current
+
+
+@functools.lru_cache(maxsize=64)
+def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
+    """Energy in J to bring a switched (antiparallel) device back, with `reset_error` left.
+
+    Example:
+
+    >>> import spinkeras
+    >>> device = spinkeras.MTJDevice.preset("stt_reference")
+    >>> round(spinkeras.energy.reset_energy(device) * 1e15)  # fJ
+    237
+    """
+    current = reset_current(device, assumptions)
+    before = float(antiparallel_resistance(current, device))
+    x = assumptions.reversal_fraction
+    resistance = x * before + (1 - x) * device.resistance_parallel
+    return current**2 * assumptions.reset_pulse_width * resistance
+
+
+def pulse_energies(current, pulse_width, anisotropy, probability, device, assumptions):
+    """The four energies in J of one pulse, as a dictionary over `COMPONENTS`.
+
+    Args:
+        current: A, array or tensor of the layer's input shape.
+        pulse_width: s, broadcast against `current`.
+        anisotropy: J/m^3, broadcast against `current`.
+        probability: switching probability, shape of `current`.
+        device: `MTJDevice`.
+        assumptions: `EnergyAssumptions`.
+    """
+    reset = reset_energy(device, assumptions) if assumptions.reset else 0.0
+    return {
+        "write": write_energy(
+            current, pulse_width, probability, device, assumptions.reversal_fraction
+        ),
+        "gate": gate_energy(device.gate_voltage_for(anisotropy), device) + 0 * probability,
+        "read": read_energy(probability, device, assumptions),
+        "reset": reset * probability,
+    }
+
+
+def _namespace(value):
+    if ops.is_tensor(value) or isinstance(value, (keras.Variable, keras.KerasTensor)):
+        return ops, value
+    return np, np.asarray(value, "float64")
+
+
+# --- measuring a model ---------------------------------------------------------------------------
+
+
+class _Meter:
+    """Adds up the energy of every call of the layers it is attached to, in `layer.meter_sums`.
+
+    The sums are the four `COMPONENTS` in pJ and the number of inferences. Whether a call counts
+    is decided while the step is traced, so a graph traced outside training or a measured
+    evaluation (prediction, export) holds no state write at all.
+    """
+
+    def __init__(self, assumptions):
+        self.assumptions = assumptions
+        self.phase = None  # "train", "test" or None
+
+    def __call__(self, layer, current, probability, training, mask):
+        if not (self.phase == "test" or (self.phase == "train" and training)):
+            return
+        log_duration, stability = layer.setting(probability.dtype)
+        device = layer.device
+        energies = pulse_energies(
+            current,
+            ops.exp(log_duration) * device.diffusion_time,
+            stability * (device.thermal_energy / device.volume),
+            probability,
+            device,
+            self.assumptions,
+        )
+        if mask is not None:
+            fires = ops.cast(_spread_mask(mask, current), probability.dtype)
+            energies = {name: energy * fires for name, energy in energies.items()}
+        sums = [ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS]
+        inferences = ops.shape(current)[0] if _first_use(layer) else 0
+        sums.append(ops.cast(inferences, "float32"))
+        layer.meter_sums.assign_add(ops.stack(sums))
+
+
+class _Recorder:
+    """As `_Meter`, in NumPy float64 for `energy_report`; also the largest voltage."""
+
+    def __init__(self, assumptions):
+        self.assumptions = assumptions
+        self.energies = {}
+        self.firings = {}
+        self.voltage = {}
+
+    def __call__(self, layer, current, probability, training, mask):
+        current, probability = (
+            ops.convert_to_numpy(v).astype("float64") for v in (current, probability)
+        )
+        energies = pulse_energies(
+            current,
+            layer.pulse_width,
+            layer.anisotropy,
+            probability,
+            layer.device,
+            self.assumptions,
+        )
+        fires = np.ones(current.shape)
+        if mask is not None:
+            fires *= _spread_mask(ops.convert_to_numpy(mask), current)
+        total = np.array([np.sum(energies[name] * fires) * _PICO for name in COMPONENTS])
+        voltage = np.max(np.abs(current) * fires, initial=0.0) * layer.device.resistance_parallel
+        key = id(layer)
+        self.energies[key] = self.energies.get(key, 0.0) + total
+        self.firings[key] = self.firings.get(key, 0.0) + fires.sum()
+        self.voltage[key] = max(self.voltage.get(key, 0.0), voltage)
+
+
+def _spread_mask(mask, current):
+    """A mask of the leading axes, with trailing axes of size 1 so that it broadcasts."""
+    for _ in range(len(current.shape) - len(mask.shape)):
+        mask = mask[..., None]
+    return mask
+
+
+def _first_use(layer) -> bool:
+    """Whether this is the layer's first call in the forward pass at hand.
+
+    A layer used several times (weight sharing, TimeDistributed) spends energy every time, but the
+    pass is one inference. Keras has no public handle on the pass; this one is held by a test.
+    """
+    context = layer._get_call_context()
+    seen = context.__dict__.setdefault("spinkeras_metered", set())
+    first = id(layer) not in seen
+    seen.add(id(layer))
+    return first
+
+
+class EnergyTracker(keras.callbacks.Callback):
+    """Energy per inference while a model trains, in the logs of every epoch.
+
+    Keys: `energy_pj` (mean over the epoch's training batches, pJ per inference, all spin layers),
+    `energy_pj_<layer>` (one layer), `latency_ns` (sum over the spin layers of their longest
+    pulse; an upper limit where layers work side by side), and, when `fit` validates,
+    `val_energy_pj` and `val_energy_pj_<layer>`. The progress bar, `History`, keras-tuner and every
+    callback that stands later in the list (CSVLogger, TensorBoard, EarlyStopping) see them.
+
+    The training figures are measured inside the training step, on the very batches and with the
+    knobs of that moment; the knobs move during the epoch, so for a figure at the final setting use
+    the validation keys or `energy_report`. In `model.evaluate(..., callbacks=[tracker])` the
+    result is in `tracker.results`.
+
+    Args:
+        assumptions: `EnergyAssumptions`. Default: read at 0.1 V, reset of switched devices.
+
+    Limits: sums are kept in float32 (relative error about 1e-5 for 1e4 batches per epoch). With
+    `MirroredStrategy` the figure is the mean over replicas. With the JAX backend a layer inside
+    `TimeDistributed` needs a known number of time steps.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((8, 4)), np.ones((8, 1))
+    >>> history = model.fit(x, y, verbose=0, callbacks=[spinkeras.EnergyTracker()])
+    >>> sorted(history.history)[:2]
+    ['energy_pj', 'energy_pj_spin_neuron']
+    """
+
+    def __init__(self, assumptions=None):
+        super().__init__()
+        self.assumptions = EnergyAssumptions() if assumptions is None else assumptions
+        if not isinstance(self.assumptions, EnergyAssumptions):
+            raise ValueError(f"assumptions must be EnergyAssumptions; got {assumptions!r}.")
+        self.results = {}
+        self._training = None
+        self._validation = {}
+        self._fitting = False
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._attach(model)
+
+    def on_train_begin(self, logs=None):
+        self._attach(self.model)
+        self._fitting = True
+        self._phase("train")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._training, self._validation = None, {}
+        self._reset()
+
+    def on_test_begin(self, logs=None):
+        if self._fitting:
+            self._training = self._read()
+        self._reset()
+        self._phase("test")
+
+    def on_test_end(self, logs=None):
+        self.results = self._read()
+        self._reset()
+        self._phase("train" if self._fitting else None)
+        if self._fitting:
+            self._validation = {f"val_{key}": value for key, value in self.results.items()}
+
+    def on_epoch_end(self, epoch, logs=None):
+        training = self._read() if self._training is None else self._training
+        self.results = {**training, **self._validation, "latency_ns": latency(self.model) * 1e9}
+        if logs is not None:
+            logs.update(self.results)
+
+    def on_train_end(self, logs=None):
+        self._phase(None)
+        self._fitting = False
+
+    def _attach(self, model):
+        """Give every spin layer the meter; steps compiled without it are compiled again."""
+        layers = spin_neurons(model)
+        if not layers:
+            raise ValueError(
+                "EnergyTracker found no SpinNeuron in this model; add one or leave it out."
+            )
+        meters = [layer.meter for layer in layers]
+        if not (
+            isinstance(meters[0], _Meter)
+            and all(meter is meters[0] for meter in meters)
+            and meters[0].assumptions == self.assumptions
+        ):
+            meter = _Meter(self.assumptions)
+            for layer in layers:
+                layer.meter = meter
+            model.train_function = None
+            model.test_function = None
+            if hasattr(model, "make_train_function") and self._fitting:
+                model.make_train_function()
+        for layer in layers:
+            if self.assumptions.reset:
+                reset_energy(layer.device, self.assumptions)  # solved once, outside the graph
+
+    def _phase(self, phase):
+        for layer in spin_neurons(self.model):
+            layer.meter.phase = phase
+
+    def _reset(self):
+        for layer in spin_neurons(self.model):
+            if layer.built:
+                layer.meter_sums.assign(np.zeros(layer.meter_sums.shape))
+
+    def _read(self):
+        """Mean pJ per inference since the last reset: total and per layer."""
+        layers = [layer for layer in spin_neurons(self.model) if layer.built]
+        sums = [ops.convert_to_numpy(layer.meter_sums).astype("float64") for layer in layers]
+        means = [float(s[:-1].sum() / s[-1]) if s[-1] else 0.0 for s in sums]
+        result = {"energy_pj": float(sum(means))}
+        for name, mean in zip(_unique_names(layers), means):
+            result[f"energy_pj_{name}"] = mean
+        return result
+
+
+def latency(model) -> float:
+    """Sum in s over the spin layers of the longest pulse of each.
+
+    The time the pulses of one inference take where the layers work one after the other; where
+    branches work side by side it is an upper limit. Reading and resetting are not included.
+    """
+    layers = [layer for layer in spin_neurons(model) if layer.built]
+    return float(sum(np.max(layer.pulse_width) for layer in layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class EnergyReport:
+    """Result of `energy_report`.
+
+    Attributes:
+        layers: one dictionary per spin layer: `name`, `pulses` (per inference), `write_pj`,
+            `gate_pj`, `read_pj`, `reset_pj`, `total_pj` (pJ per inference), `pulse_width_ns` and
+            `gate_voltage` (lowest, highest), `latency_ns`, `peak_voltage` (V, parallel state).
+        total_pj: pJ per inference, all spin layers.
+        latency_ns: sum of the layers' longest pulses in ns.
+        inferences: number of samples measured.
+        other_layers: layers with weights or functions whose energy is not counted, by class.
+        assumptions: lines of text.
+    """
+
+    layers: list[dict]
+    total_pj: float
+    latency_ns: float
+    inferences: int
+    other_layers: dict[str, int]
+    assumptions: list[str]
+
+    def __str__(self):
+        head = ("layer", "pulses", "write pJ", "gate pJ", "read pJ", "reset pJ", "total pJ")
+        head += ("pulse ns", "gate V", "peak V")
+        rows = [head]
+        for row in self.layers:
+            energies = [f"{row[f'{name}_pj']:.4g}" for name in (*COMPONENTS, "total")]
+            rows.append(
+                (
+                    row["name"],
+                    f"{row['pulses']:g}",
+                    *energies,
+                    "{:.2f}-{:.2f}".format(*row["pulse_width_ns"]),
+                    "{:+.2f}..{:+.2f}".format(*row["gate_voltage"]),
+                    f"{row['peak_voltage']:.2f}",
+                )
+            )
+        widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if k == 0 else cell.rjust(w)
+                for k, (cell, w) in enumerate(zip(row, widths))
+            )
+            for row in rows
+        ]
+        lines.insert(1, "-" * len(lines[0]))
+        lines.append(
+            f"total {self.total_pj:.4g} pJ per inference, latency {self.latency_ns:.2f} ns "
+            f"(mean over {self.inferences} inferences)"
+        )
+        lines += [f"  {line}" for line in self.assumptions]
+        others = ", ".join(f"{count} {name}" for name, count in self.other_layers.items())
+        lines.append(f"  not counted: {others or 'no other layers'}")
+        return "\n".join(lines)
+
+
+def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) -> EnergyReport:
+    """Measure and print the energy of every spin layer on data, at the present knobs.
+
+    Args:
+        model: a built Keras model with `SpinNeuron` layers, however nested.
+        x: input data as for `model.predict`: an array, or a list or dictionary of arrays.
+        batch_size: samples per step, > 0. Default 256.
+        assumptions: `EnergyAssumptions`.
+        print_fn: function that receives the table, or `None` to print nothing.
+
+    Returns:
+        `EnergyReport`; sums are taken in float64.
+
+    Raises:
+        ValueError: for a model without spin layers or empty data.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(train=())])
+    >>> report = spinkeras.energy_report(model, np.zeros((3, 4), "float32"), print_fn=None)
+    >>> round(report.layers[0]["write_pj"], 3)  # four neurons at their midpoint
+    0.365
+    """
+    assumptions = EnergyAssumptions() if assumptions is None else assumptions
+    layers = spin_neurons(model)
+    if not layers:
+        raise ValueError("energy_report found no SpinNeuron in this model.")
+    arrays = keras.tree.flatten(x)
+    samples = len(arrays[0]) if arrays else 0
+    if samples == 0 or any(len(a) != samples for a in arrays):
+        raise ValueError(
+            f"energy_report needs data of one length > 0; got lengths {[len(a) for a in arrays]}."
+        )
+    recorder = _Recorder(assumptions)
+    saved = [layer.meter for layer in layers]
+    try:
+        for layer in layers:
+            layer.meter = recorder
+        for start in range(0, samples, batch_size):
+            part = slice(start, start + batch_size)
+            model(keras.tree.map_structure(lambda a, s=part: a[s], x), training=False)
+    finally:
+        for layer, meter in zip(layers, saved):
+            layer.meter = meter
+
+    rows = []
+    for layer, name in zip(layers, _unique_names(layers)):
+        energy = recorder.energies.get(id(layer), np.zeros(len(COMPONENTS))) / samples
+        row = {"name": name, "pulses": recorder.firings.get(id(layer), 0.0) / samples}
+        row.update({f"{part}_pj": float(e) for part, e in zip(COMPONENTS, energy)})
+        row["total_pj"] = float(energy.sum())
+        for key, value in (
+            ("pulse_width_ns", layer.pulse_width * 1e9),
+            ("gate_voltage", layer.gate_voltage),
+        ):
+            row[key] = (float(np.min(value)), float(np.max(value)))
+        row["latency_ns"] = row["pulse_width_ns"][1]
+        row["peak_voltage"] = float(recorder.voltage.get(id(layer), 0.0))
+        rows.append(row)
+    others = {}
+    for layer in model._flatten_layers(include_self=False):
+        if not isinstance(layer, (SpinNeuron, keras.layers.InputLayer, keras.Model)):
+            others[type(layer).__name__] = others.get(type(layer).__name__, 0) + 1
+    devices = list(dict.fromkeys(layer.device for layer in layers))
+    report = EnergyReport(
+        layers=rows,
+        total_pj=sum(row["total_pj"] for row in rows),
+        latency_ns=latency(model) * 1e9,
+        inferences=samples,
+        other_layers=others,
+        assumptions=[line for device in devices for line in assumptions.lines(device)],
+    )
+    if print_fn is not None:
+        print_fn(str(report))
+    return report
+
+
+def _unique_names(layers):
+    """Layer names, numbered where two nested layers share one."""
+    names = []
+    for layer in layers:
+        name, count = layer.name, 1
+        while name in names:
+            count += 1
+            name = f"{layer.name}_{count}"
+        names.append(name)
+    return names

@@ -1,0 +1,5 @@
+"""Ground truth of the macrospin: the exact Fokker-Planck solution, and the fit made from it."""
+
+from spinkeras.macrospin import fokker_planck
+
+__all__ = ["fokker_planck"]

@@ -1,0 +1,397 @@
+"""SpinNeuron: the switching probability of a magnetic tunnel junction as a Keras activation."""
+
+import math
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from spinkeras import switching
+from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
+from spinkeras.devices import get_device
+
+
+@keras.saving.register_keras_serializable(package="spinkeras")
+class SpinNeuron(keras.layers.Layer):
+    """Activation with the switching curve of a magnetic tunnel junction (MTJ).
+
+    An input `x` drives the current `I = I_bias + current_scale * x` (A) through the junction; the
+    output is the probability that one pulse of width `t_p` (s) at anisotropy `K` (J/m^3) reverses
+    it, `P(I; t_p, K)` in (0, 1). Pulse width and anisotropy are two knobs of the real device.
+    Both are trained, by default one of each per channel, inside what the device allows.
+
+    A knob is stored as a dimensionless logarithm, `w = ln(value / nominal) / knob_scale`, in the
+    weights `log_pulse_width` and `log_anisotropy` (nominal: `device.nominal_pulse_width` and
+    `device.anisotropy`); the constraint `DeviceRange` keeps it in the device's box. Files store
+    the knobs by name and in SI units, so they load across different `train` and `knob_scale`.
+
+    Args:
+        device: `MTJDevice` or preset name. Default `"stt_reference"`.
+        train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default both; `()`
+            gives a fixed activation. In the ns regime the pulse width sets the slope and the
+            anisotropy hardly changes it; see docs/physics.md.
+        shared_axes: axes that share one knob, as in `keras.layers.PReLU` (the batch axis is not
+            counted: first is 1). Default `None`: all axes but the last, one knob per channel. A
+            tuple pins the number of knobs on every axis it leaves out.
+        recenter: `True` (default): the bias current follows the midpoint of every neuron, so a
+            knob changes the slope only and `P(x=0) = 1/2`. `False`: the bias stays where the
+            untrained neuron has its midpoint, and the threshold moves as the device's does.
+        current_scale: A per unit of input, > 0. Default `None`: the value at which the untrained
+            neuron has slope 1/4 at its midpoint, like the logistic sigmoid.
+        switching_model: `"macrospin"` (default), `"neel_brown"` or `"ballistic"`; see
+            `spinkeras.switching_probability`.
+        barrier_exponent: option of `"neel_brown"`, 1 to 3. Default 2.
+        attempt_time: s, option of `"neel_brown"`. Default the Kramers value.
+        knob_scale: how far a knob moves per unit of its weight, > 0. Default 3: a step of 0.01
+            in the weight changes the knob by 3 %. Larger trains the knobs faster.
+        pulse_width_initializer, anisotropy_initializer: Keras initializers of the weights.
+            Default `"zeros"`, the nominal setting. The result is clipped to the device's box.
+        pulse_width_regularizer, anisotropy_regularizer: Keras regularizers of the weights.
+        pulse_width_constraint, anisotropy_constraint: further Keras constraints, applied before
+            the device's box.
+        **kwargs: `name`, `dtype` and so on, as in `keras.layers.Layer`.
+
+    Input shape: any, at least `(batch, channels)`; the channel axis must be known.
+
+    Output shape: that of the input. The computation runs in float32 at least and is cast to the
+    layer's compute dtype. Inputs far outside the transition saturate with a zero gradient, also
+    at +-infinity; NaN stays NaN. Masks pass through.
+
+    In training and in inference the output is the same, a deterministic probability.
+
+    Raises:
+        ValueError: for unknown knobs, models or presets, for device ranges outside the model's
+            domain, for an undefined channel axis.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), spinkeras.SpinNeuron()])
+    >>> model(np.zeros((2, 4), "float32")).shape[-1]
+    3
+    >>> model.layers[-1].pulse_width * 1e9  # ns
+    array([2., 2., 2.])
+
+    References: S. Xin et al., arXiv 2211.13391 (2022) for the trained spintronic activation;
+    A. D. Jagtap, K. Kawaguchi, G. E. Karniadakis, J. Comput. Phys. 404, 109136 (2020) for the
+    scale factor on a trained slope.
+    """
+
+    def __init__(
+        self,
+        device="stt_reference",
+        train=("pulse_width", "anisotropy"),
+        shared_axes=None,
+        recenter=True,
+        current_scale=None,
+        switching_model="macrospin",
+        barrier_exponent=2.0,
+        attempt_time=None,
+        knob_scale=3.0,
+        pulse_width_initializer="zeros",
+        anisotropy_initializer="zeros",
+        pulse_width_regularizer=None,
+        anisotropy_regularizer=None,
+        pulse_width_constraint=None,
+        anisotropy_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.device = get_device(device)
+        self.train = tuple(check_knob(k) for k in ((train,) if isinstance(train, str) else train))
+        self.shared_axes = (
+            None if shared_axes is None else tuple(np.atleast_1d(shared_axes).tolist())
+        )
+        self.recenter = bool(recenter)
+        self.switching_model = switching_model
+        self.barrier_exponent = float(barrier_exponent)
+        self.attempt_time = attempt_time
+        self.knob_scale = float(knob_scale)
+        self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
+        self.anisotropy_initializer = keras.initializers.get(anisotropy_initializer)
+        self.pulse_width_regularizer = keras.regularizers.get(pulse_width_regularizer)
+        self.anisotropy_regularizer = keras.regularizers.get(anisotropy_regularizer)
+        self.pulse_width_constraint = keras.constraints.get(pulse_width_constraint)
+        self.anisotropy_constraint = keras.constraints.get(anisotropy_constraint)
+        self.log_pulse_width = None
+        self.log_anisotropy = None
+        self.meter = None
+        self.meter_sums = None
+        self._ranges = {
+            knob: DeviceRange(
+                self.device, knob, self.knob_scale, first=getattr(self, f"{knob}_constraint")
+            )
+            for knob in KNOBS
+        }
+        self._curve = switching.get_curve(
+            switching_model, self.barrier_exponent, attempt_time, self.device
+        )
+        self._check_box()
+        if current_scale is None:
+            current_scale = 0.25 / float(self._slope(*self._nominal()))
+        self.current_scale = float(current_scale)
+        if not (math.isfinite(self.current_scale) and self.current_scale > 0):
+            raise ValueError(
+                f"current_scale = {current_scale!r} A per unit input must be finite and > 0; "
+                "10 uA is 10e-6."
+            )
+
+    def build(self, input_shape):
+        shape = self._knob_shape(input_shape)
+        for knob in KNOBS:
+            weight = self.add_weight(
+                name=f"log_{knob}",
+                shape=shape,
+                initializer=self._start(knob),
+                regularizer=getattr(self, f"{knob}_regularizer"),
+                constraint=self._ranges[knob],
+                trainable=knob in self.train,
+                dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+                autocast=False,
+            )
+            setattr(self, f"log_{knob}", weight)
+        # Sums that an attached meter (spinkeras.energy) keeps over calls; untouched otherwise.
+        self.meter_sums = self.add_weight(
+            name="meter_sums",
+            shape=(5,),
+            initializer="zeros",
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+            aggregation="mean",
+        )
+        self.built = True
+
+    def call(self, inputs, training=None, mask=None):
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        log_duration, stability = self.setting(dtype)
+        curve = self._curve(ops, log_duration, stability)
+        unit = self.device.critical_current_per_stability
+        z = ops.cast(inputs, dtype) * (self.current_scale / unit)
+        if not self.recenter:
+            z = z + (self._nominal_midpoint() - curve.midpoint)
+        probability = curve.probability(z)
+        if self.meter is not None:
+            current = (curve.midpoint + z) * unit
+            self.meter(self, current, probability, training=training, mask=mask)
+        return ops.cast(probability, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    # --- read-outs in SI units --------------------------------------------------------------
+
+    @property
+    def pulse_width(self):
+        """Pulse width of every knob in s (NumPy). Assigning checks the device's range."""
+        return self._value("pulse_width")
+
+    @pulse_width.setter
+    def pulse_width(self, value):
+        self._assign("pulse_width", value)
+
+    @property
+    def anisotropy(self):
+        """Anisotropy `K_eff` of every knob in J/m^3 (NumPy). Assigning checks the range."""
+        return self._value("anisotropy")
+
+    @anisotropy.setter
+    def anisotropy(self, value):
+        self._assign("anisotropy", value)
+
+    @property
+    def gate_voltage(self):
+        """Gate voltage in V that sets every anisotropy (NumPy). Assigning checks the range."""
+        return self.device.gate_voltage_for(self.anisotropy)
+
+    @gate_voltage.setter
+    def gate_voltage(self, value):
+        self._assign("anisotropy", self.device.anisotropy_at(np.asarray(value, "float64")))
+
+    @property
+    def bias_current(self):
+        """Current in A at zero input, for every knob (NumPy)."""
+        unit = self.device.critical_current_per_stability
+        if not self.recenter:
+            return np.full(self.pulse_width.shape, self._nominal_midpoint() * unit)
+        return self._numpy_curve(self.pulse_width, self.anisotropy).midpoint * unit
+
+    @property
+    def slope(self):
+        """Slope at the midpoint per unit of input, for every knob (NumPy); 1/4 untrained."""
+        return self._slope(self.pulse_width, self.anisotropy) * self.current_scale
+
+    # --- files ------------------------------------------------------------------------------
+
+    def save_own_variables(self, store):
+        for knob in KNOBS:  # float64 holds the logarithm through exp and log
+            store[knob] = self._value(knob)
+
+    def load_own_variables(self, store):
+        names = list(store.keys())
+        for knob in KNOBS:
+            if knob not in names:
+                raise ValueError(
+                    f"The file holds no {knob!r} for layer {self.name!r} (it has {names}); "
+                    "it was not written by a SpinNeuron."
+                )
+            value = np.asarray(store[knob], "float64")
+            shape = tuple(getattr(self, f"log_{knob}").shape)
+            if value.shape != shape:
+                raise ValueError(
+                    f"The file has a {knob} of shape {value.shape} for layer {self.name!r}, which "
+                    f"needs {shape}. Build the layer for the same number of channels."
+                )
+            if not np.all(np.isfinite(value) & (value > 0)):
+                raise ValueError(
+                    f"The file has a {knob} that is not finite and > 0 for layer {self.name!r}."
+                )
+            low, high = knob_range(self.device, knob)
+            outside = (value < low * (1 - 1e-6)) | (value > high * (1 + 1e-6))
+            if np.any(outside):
+                warnings.warn(
+                    f"{np.sum(outside)} of {value.size} loaded values of {knob} are outside this "
+                    f"device's range [{low:g}, {high:g}] and were moved to its limit.",
+                    stacklevel=2,
+                )
+            weight = self._ranges[knob].to_weight(np.clip(value, low, high))
+            getattr(self, f"log_{knob}").assign(weight)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            device=keras.saving.serialize_keras_object(self.device),
+            train=list(self.train),
+            shared_axes=None if self.shared_axes is None else list(self.shared_axes),
+            recenter=self.recenter,
+            current_scale=self.current_scale,
+            switching_model=self.switching_model,
+            barrier_exponent=self.barrier_exponent,
+            attempt_time=self.attempt_time,
+            knob_scale=self.knob_scale,
+        )
+        for knob in KNOBS:
+            for kind in ("initializer", "regularizer", "constraint"):
+                name = f"{knob}_{kind}"
+                config[name] = getattr(keras, f"{kind}s").serialize(getattr(self, name))
+        return config
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _nominal(self):
+        return tuple(np.array(knob_nominal(self.device, knob)) for knob in KNOBS)
+
+    def _numpy_curve(self, pulse_width, anisotropy):
+        log_duration = np.log(pulse_width / self.device.diffusion_time)
+        stability = anisotropy * self.device.volume / self.device.thermal_energy
+        return self._curve(np, log_duration, stability)
+
+    def _slope(self, pulse_width, anisotropy):
+        curve = self._numpy_curve(pulse_width, anisotropy)
+        return curve.slope / self.device.critical_current_per_stability
+
+    def _nominal_midpoint(self):
+        return float(self._numpy_curve(*self._nominal()).midpoint)
+
+    def setting(self, dtype):
+        """`ln(t_p / t_D)` and `Delta` of every knob, as tensors."""
+        log_width = ops.cast(self.log_pulse_width, dtype) * self.knob_scale
+        log_anisotropy = ops.cast(self.log_anisotropy, dtype) * self.knob_scale
+        log_nominal = math.log(self.device.nominal_pulse_width / self.device.diffusion_time)
+        return log_nominal + log_width, self.device.thermal_stability * ops.exp(log_anisotropy)
+
+    def _check_box(self):
+        """The whole box must lie in the domain of the switching model."""
+        for knob in self.train:
+            low, high = knob_range(self.device, knob)
+            if low == high:
+                raise ValueError(
+                    f"This device cannot change its {knob}: its range is the single value {low:g}. "
+                    "Give it a pulse_width_range, or a vcma_coefficient and a gate_voltage_range, "
+                    f"or leave {knob!r} out of `train`."
+                )
+        corners = [knob_range(self.device, knob) for knob in KNOBS]
+        width, anisotropy = (grid.ravel() for grid in np.meshgrid(*corners))
+        switching.check_domain(width, anisotropy, self.device, self.switching_model)
+        switching.check_midpoint(
+            self._numpy_curve(width, anisotropy),
+            anisotropy * self.device.volume / self.device.thermal_energy,
+            self.switching_model,
+        )
+
+    def _knob_shape(self, input_shape):
+        if self.shared_axes is None:
+            axes = {len(input_shape) - 1}
+            shape = (input_shape[-1],)
+        else:
+            rank = len(input_shape)
+            bad = [a for a in self.shared_axes if a % rank == 0 or not -rank < a < rank]
+            if bad:
+                raise ValueError(
+                    f"shared_axes = {self.shared_axes} names axes {bad} that an input of shape "
+                    f"{tuple(input_shape)} cannot share; use 1 to {rank - 1}."
+                )
+            shared = {axis % rank for axis in self.shared_axes}
+            axes = set(range(1, rank)) - shared
+            shape = tuple(1 if k in shared else input_shape[k] for k in range(1, rank))
+        if None in shape or len(input_shape) < 2:
+            raise ValueError(
+                f"SpinNeuron needs to know the size of every axis with its own knob; the input "
+                f"has shape {tuple(input_shape)}. Give the size of axes {sorted(axes)} (for "
+                "example in keras.Input), or share them with `shared_axes`."
+            )
+        self.input_spec = keras.layers.InputSpec(
+            min_ndim=2,
+            ndim=None if self.shared_axes is None else len(input_shape),
+            axes={axis if self.shared_axes is not None else -1: input_shape[axis] for axis in axes},
+        )
+        return shape
+
+    def _start(self, knob):
+        """Initializer of a weight, kept in the device's box."""
+        initializer = getattr(self, f"{knob}_initializer")
+        box = self._ranges[knob]
+
+        def start(shape, dtype):
+            return box(initializer(shape, dtype=dtype))
+
+        return start
+
+    def _value(self, knob):
+        weight = getattr(self, f"log_{knob}")
+        if weight is None:
+            raise ValueError(
+                f"Layer {self.name!r} has no {knob} before it is built; call it on data or give "
+                "the model an Input first."
+            )
+        return self._ranges[knob].to_value(ops.convert_to_numpy(weight))
+
+    def _assign(self, knob, value):
+        value = np.asarray(value, "float64")
+        low, high = knob_range(self.device, knob)
+        good = (value >= low * (1 - 1e-9)) & (value <= high * (1 + 1e-9))
+        if not np.all(good):
+            unit = "s" if knob == "pulse_width" else "J/m^3"
+            raise ValueError(
+                f"{knob} = {value[~good].flat[0]:g} {unit} is outside the range of the device, "
+                f"[{low:g}, {high:g}] {unit}. Use a value inside, or another device."
+            )
+        shape = self._value(knob).shape
+        weight = self._ranges[knob].to_weight(np.broadcast_to(np.clip(value, low, high), shape))
+        getattr(self, f"log_{knob}").assign(weight)
+
+
+def spin_neurons(model) -> list[SpinNeuron]:
+    """Every `SpinNeuron` in a model, also inside nested models, wrappers and `activation=`.
+
+    Example:
+
+    >>> import keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(name="spin")])
+    >>> [layer.name for layer in spinkeras.spin_neurons(model)]
+    ['spin']
+    """
+    # Keras has no public walk that reaches nested layers; this one is held by a test.
+    return [layer for layer in model._flatten_layers() if isinstance(layer, SpinNeuron)]

@@ -1,0 +1,555 @@
+"""Probability that one current pulse reverses the free layer: pure functions, NumPy or Keras.
+
+Every law here depends on three dimensionless inputs only,
+
+    h = I / (Ic0 / Delta)      drive      (the only one that holds the current)
+    u = t_p / t_D              duration   (the only one that holds the pulse width)
+    Delta = K V / (kB T)       stability  (the only one that holds the anisotropy)
+
+and is a `Curve` over `h`: a midpoint, a slope there and a shape. NumPy values give NumPy float64
+results; Keras tensors give tensors, differentiable on every backend. The formulas are written
+once, in functions that take the namespace (`numpy` or `keras.ops`) as `xp`.
+"""
+
+import json
+import math
+import warnings
+from collections.abc import Callable
+from importlib import resources
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from spinkeras.devices import MTJDevice, get_device
+
+_LN2 = math.log(2.0)
+_FIT = json.loads(resources.files("spinkeras").joinpath("macrospin_fit.json").read_text())
+_COEFFICIENTS = {name: np.array(table) for name, table in _FIT["coefficients"].items()}
+DURATION_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["duration"])
+STABILITY_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["stability"])
+MAX_LOG_SKEW: float = _FIT["max_log_skew"]
+
+
+class Curve(NamedTuple):
+    """One switching curve over the drive `h`, everything dimensionless.
+
+    Attributes:
+        midpoint: `h` at which the probability is 1/2.
+        slope: `dP/dh` at the midpoint.
+        probability: function from `z = h - midpoint` to the switching probability.
+    """
+
+    midpoint: Any
+    slope: Any
+    probability: Callable
+
+
+# --- public functions ---------------------------------------------------------------------------
+
+
+def switching_probability(
+    current,
+    pulse_width,
+    device,
+    anisotropy=None,
+    switching_model="macrospin",
+    *,
+    barrier_exponent=2.0,
+    attempt_time=None,
+):
+    """Probability that one pulse reverses the free layer.
+
+    Models:
+
+    * `"macrospin"` (default): `P = (1 - exp(-exp(a + b I)))^C`, the three constants being smooth
+      functions of pulse width and anisotropy fitted to the exact Fokker-Planck solution. Within
+      0.01 of it for thermal stabilities of 7 to 90 and `t_p / t_D` of 0.003 to 60 (0.2 ns to 4 us
+      for `stt_reference`), in all regimes from ballistic to thermally activated. The bound is
+      absolute: deep tails (`P < 1e-3`, write-error rates) need `macrospin.fokker_planck`.
+    * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^b))`, the textbook
+      thermally activated law. Right for pulses of about 1 us and longer; wrong by up to 0.98 for
+      pulses of 1 to 10 ns. Above `Ic0` the barrier is zero and the law saturates at
+      `1 - exp(-t_p / tau0)`.
+    * `"ballistic"`: `P = exp(-X)`, `X = theta_c^2 Delta (i-1) / (i exp(2 (i-1) tau) - 1)` with
+      `i = I/Ic0`, the short-pulse limit. Good (0.015) where the midpoint lies at `i > 2`; a
+      warning says when it does not. Below `i = 2` the cut-off angle `theta_c` is frozen.
+
+    Args:
+        current: A, scalar or array. Positive current favours reversal.
+        pulse_width: s, > 0, broadcast against `current`.
+        device: `MTJDevice` or preset name.
+        anisotropy: J/m^3, > 0, broadcast against `current`. Default: the device's own.
+        switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`.
+        barrier_exponent: `b` of `"neel_brown"`, 1 to 3. Default 2 (exact for the perpendicular
+            macrospin); 1 is the common phenomenological choice.
+        attempt_time: s, `tau0` of `"neel_brown"`. Default: the Kramers value
+            `t_D / (Delta sqrt(Delta / pi))`.
+
+    Returns:
+        NumPy float64 array for NumPy input, otherwise a tensor. Tensors cannot be checked when
+        a graph is traced: outside the model's domain their result is NaN.
+
+    Raises:
+        ValueError: for non-positive or non-finite pulse widths and anisotropies, a setting
+            outside the model's domain, an unknown model or an option of another model.
+
+    Example:
+
+    >>> import numpy as np, spinkeras
+    >>> current = np.array([60e-6, 73.5e-6, 90e-6])
+    >>> spinkeras.switching_probability(current, 2e-9, "stt_reference").round(2)
+    array([0.19, 0.5 , 0.83])
+
+    References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE Trans. Magn.
+    48, 4684 (2012); T. Taniguchi and H. Imamura, Phys. Rev. B 83, 054432 (2011).
+    """
+    current, device, curve = _prepare(
+        current, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
+    )
+    drive = current / device.critical_current_per_stability
+    return curve.probability(drive - curve.midpoint)
+
+
+def midpoint_current(
+    pulse_width,
+    device,
+    anisotropy=None,
+    switching_model="macrospin",
+    *,
+    barrier_exponent=2.0,
+    attempt_time=None,
+):
+    """Current in A at which the switching probability is 1/2.
+
+    Arguments and errors as `switching_probability`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> round(float(spinkeras.midpoint_current(10e-9, "stt_reference")) * 1e6, 1)
+    27.6
+    """
+    _, device, curve = _prepare(
+        None, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
+    )
+    return curve.midpoint * device.critical_current_per_stability
+
+
+def slope_at_midpoint(
+    pulse_width,
+    device,
+    anisotropy=None,
+    switching_model="macrospin",
+    *,
+    barrier_exponent=2.0,
+    attempt_time=None,
+):
+    """Slope `dP/dI` in 1/A where the switching probability is 1/2.
+
+    Arguments and errors as `switching_probability`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> round(float(spinkeras.slope_at_midpoint(10e-9, "stt_reference")) * 1e-6, 3)
+    0.086
+    """
+    _, device, curve = _prepare(
+        None, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
+    )
+    return curve.slope / device.critical_current_per_stability
+
+
+def pulse_width_for_slope(
+    slope,
+    device,
+    anisotropy=None,
+    switching_model="macrospin",
+    *,
+    barrier_exponent=2.0,
+    attempt_time=None,
+):
+    """Pulse width in s at which `slope_at_midpoint` has a wanted value (NumPy only).
+
+    Args:
+        slope: 1/A, > 0, scalar or array.
+        device, anisotropy, switching_model, barrier_exponent, attempt_time: as
+            `switching_probability`.
+
+    Returns:
+        NumPy float64 array, inside the device's `pulse_width_range`.
+
+    Raises:
+        ValueError: if the device cannot reach the slope inside its pulse-width range.
+
+    Example:
+
+    >>> import spinkeras
+    >>> width = spinkeras.pulse_width_for_slope(0.0863e6, "stt_reference")
+    >>> round(float(width) * 1e9, 1)
+    10.0
+    """
+    device = get_device(device)
+    anisotropy = device.anisotropy if anisotropy is None else anisotropy
+    slope, anisotropy = np.broadcast_arrays(
+        np.asarray(slope, "float64"), np.asarray(anisotropy, "float64")
+    )
+
+    def slope_at(log_width):
+        return slope_at_midpoint(
+            np.exp(log_width),
+            device,
+            anisotropy,
+            switching_model,
+            barrier_exponent=barrier_exponent,
+            attempt_time=attempt_time,
+        )
+
+    low, high = (np.full(slope.shape, math.log(width)) for width in device.pulse_width_range)
+    lowest, highest = slope_at(low), slope_at(high)
+    if not np.all((slope >= lowest) & (slope <= highest)):
+        bad = ~((slope >= lowest) & (slope <= highest))
+        raise ValueError(
+            f"slope = {slope[bad].flat[0]:g} 1/A cannot be reached: pulses of "
+            f"{device.pulse_width_range[0]:g} to {device.pulse_width_range[1]:g} s give "
+            f"{lowest[bad].flat[0]:g} to {highest[bad].flat[0]:g} 1/A with the model "
+            f"{switching_model!r}. Change the slope, the anisotropy or pulse_width_range."
+        )
+    for _ in range(60):  # bisection in ln t_p: to rounding
+        middle = (low + high) / 2
+        above = slope_at(middle) >= slope
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return np.clip(np.exp((low + high) / 2), *device.pulse_width_range)
+
+
+# --- the laws, dimensionless ---------------------------------------------------------------------
+
+
+def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=None):
+    """The function `(xp, log_duration, stability) -> Curve` of a switching model.
+
+    Args:
+        switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`.
+        barrier_exponent: for `"neel_brown"`, 1 to 3.
+        attempt_time: s, for `"neel_brown"`; needs `device`.
+        device: `MTJDevice`, used to express `attempt_time` in units of its diffusion time.
+
+    Raises:
+        ValueError: for an unknown model, a bad option, or an option of another model.
+    """
+    if switching_model not in ("macrospin", "neel_brown", "ballistic"):
+        raise ValueError(
+            f"Unknown switching_model {switching_model!r}; choose 'macrospin', 'neel_brown' or "
+            "'ballistic'."
+        )
+    if switching_model != "neel_brown":
+        if barrier_exponent != 2.0 or attempt_time is not None:
+            raise ValueError(
+                "barrier_exponent and attempt_time belong to switching_model='neel_brown', "
+                f"not to {switching_model!r}; leave them out."
+            )
+        return macrospin_curve if switching_model == "macrospin" else ballistic_curve
+    if not 1.0 <= barrier_exponent <= 3.0:
+        raise ValueError(f"barrier_exponent = {barrier_exponent} is outside [1, 3].")
+    log_attempt = None
+    if attempt_time is not None:
+        if not 1e-15 <= attempt_time <= 1e-3:
+            raise ValueError(
+                f"attempt_time = {attempt_time} s is outside [1e-15, 1e-3] s; 1 ns is 1e-9."
+            )
+        log_attempt = math.log(attempt_time / device.diffusion_time)
+
+    def curve(xp, log_duration, stability):
+        return neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt)
+
+    return curve
+
+
+def macrospin_curve(xp, log_duration, stability) -> Curve:
+    """Closed form of the exact macrospin: `P = (1 - exp(-exp(a + b h)))^C`.
+
+    `midpoint / Delta`, `slope` and `ln C` come from Chebyshev series in `ln u` and `Delta^-1/2`;
+    see `spinkeras.macrospin.fit_closed_form`.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        log_duration: `ln u`, any shape.
+        stability: `Delta`, same shape.
+    """
+    log_low, log_high = (math.log(value) for value in DURATION_DOMAIN)
+    x = (2 * log_duration - (log_low + log_high)) / (log_high - log_low)
+    root_low, root_high = (value**-0.5 for value in reversed(STABILITY_DOMAIN))
+    y = (2 * stability**-0.5 - (root_low + root_high)) / (root_high - root_low)
+    log_ratio, log_slope, skew = chebyshev_series(xp, x, y, _COEFFICIENTS)
+    midpoint = stability * xp.exp(log_ratio)
+    slope = xp.exp(log_slope)
+    log_skew = MAX_LOG_SKEW / (1 + xp.exp(-skew))
+
+    def probability(z):
+        return exponentiated_cloglog(xp, z, slope, log_skew)
+
+    return Curve(midpoint, slope, probability)
+
+
+def chebyshev_series(xp, x, y, tables):
+    """Values of several two-dimensional Chebyshev series at the points `(x, y)`.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        x, y: scaled coordinates in [-1, 1], same shape.
+        tables: dictionary of coefficient tables, rows for `x`, columns for `y`.
+
+    Returns:
+        One value array per table.
+    """
+    tables = list(tables.values())
+    rows, columns = (max(table.shape[axis] for table in tables) for axis in (0, 1))
+    padded = [np.pad(t, ((0, rows - t.shape[0]), (0, columns - t.shape[1]))) for t in tables]
+    matrix = np.concatenate(padded, axis=1)
+    if xp is not np:
+        matrix = ops.convert_to_tensor(matrix, x.dtype)
+    in_y = xp.matmul(_chebyshev_polynomials(xp, x, rows), matrix)
+    polynomials = _chebyshev_polynomials(xp, y, columns)
+    return [
+        xp.sum(in_y[..., k * columns : (k + 1) * columns] * polynomials, axis=-1)
+        for k in range(len(tables))
+    ]
+
+
+def _chebyshev_polynomials(xp, x, count):
+    values = [xp.ones_like(x), x]
+    while len(values) < count:
+        values.append(2 * x * values[-1] - values[-2])
+    return xp.stack(values, axis=-1)
+
+
+def stop_gradient(xp, value):
+    """`keras.ops.stop_gradient` for tensors, the value itself for NumPy."""
+    return value if xp is np else ops.stop_gradient(value)
+
+
+# ln((1 - exp(-y)) / y) + y / 2 = sum over k of B_2k / (2 k (2 k)!) y^2k, to 1e-16 at y = 1/2
+_LOG_SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600, -691 / 15692092416000)
+
+
+def exponentiated_cloglog(xp, z, slope, log_skew):
+    """`P(z) = (1 - exp(-E exp(b z)))^C` with `P(0) = 1/2` and `dP/dz(0) = slope`.
+
+    `C = exp(log_skew)`: 1 is the thermally activated shape, large values the Gumbel shape of
+    ballistic switching. Relative precision is kept down to `(E exp(-80))^C`, below which the
+    result is constant.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        z: distance from the midpoint, any shape.
+        slope: `dP/dz` at the midpoint, broadcast against `z`.
+        log_skew: `ln C`, broadcast against `z`.
+    """
+    skew = xp.exp(log_skew)
+    t = xp.tanh(_LN2 / 2 / skew)
+    rest = 2 * t / (1 + t)  # 1 - 2^(-1/C) without cancellation, and without expm1 (ONNX lacks it)
+    scale = -xp.log(rest)
+    rate = 2 * slope * (1 - rest) / (skew * scale * rest)
+    # Clipping z, not rate * z, keeps the gradient of `rate` finite at z = +-infinity.
+    bound = stop_gradient(xp, 1 / rate)
+    exponent = rate * xp.clip(z, -80.0 * bound, 7.0 * bound)
+    y = scale * xp.exp(exponent)
+    # ln(1 - exp(-y)): a series where y is small, so that the tail keeps its relative precision.
+    small = xp.minimum(y, 0.5)
+    square = small * small
+    series = _LOG_SERIES[-1] * square
+    for coefficient in _LOG_SERIES[-2::-1]:
+        series = (series + coefficient) * square
+    log_small = exponent + xp.log(scale) - small / 2 + series
+    log_large = xp.log1p(-xp.exp(-xp.maximum(y, 0.5)))
+    return xp.exp(skew * xp.where(y < 0.5, log_small, log_large))
+
+
+def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=None) -> Curve:
+    """Thermally activated law `P = 1 - exp(-(t/tau0) exp(-Delta (1 - i)^b))`.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        log_duration: `ln u`.
+        stability: `Delta`.
+        barrier_exponent: `b`.
+        log_attempt: `ln(tau0 / t_D)`; default the Kramers value `-ln(Delta^1.5 / sqrt(pi))`.
+    """
+    b = float(barrier_exponent)
+    if log_attempt is None:
+        log_attempt = -1.5 * xp.log(stability) + 0.5 * math.log(math.pi)
+    log_attempts = log_duration - log_attempt
+    barrier = log_attempts - math.log(_LN2)  # in kB T, at the midpoint; <= 0: P stays below 1/2
+    safe = xp.maximum(barrier, 1e-30)
+    ratio = 1 - (safe / stability) ** (1 / b)
+    midpoint = stability * ratio
+    slope = xp.where(barrier > 0, _LN2 / 2 * b * (safe / stability) ** ((b - 1) / b), math.nan)
+
+    def probability(z):
+        gap = xp.clip(1 - (midpoint + z) / stability, 1e-12, 100.0)
+        log_rate = log_attempts - stability * gap**b
+        half = xp.tanh(xp.exp(xp.minimum(log_rate, 5.0)) / 2)
+        return 2 * half / (1 + half)  # 1 - exp(-exp(log_rate)), exact in the tail
+
+    return Curve(midpoint, slope, probability)
+
+
+def ballistic_curve(xp, log_duration, stability) -> Curve:
+    """Short-pulse law `P = exp(-X(i))`: linear growth of a thermal angle up to `theta_c(i)`.
+
+    `X = theta_c^2 Delta / (exp(x) + 2 tau (exp(x) - 1) / x)` with `x = 2 (i - 1) tau`, which is
+    regular at `i = 1`. `theta_c^2(i) = 2^(2i/(i+1)) ((i-1)/i)^(2/(i+1))` maps the exact
+    zero-temperature switching time; it is frozen below `i = 2`.
+    """
+    tau = xp.exp(log_duration) * stability
+
+    def log_exponent(i):
+        """`ln X` and its derivative with respect to `i`."""
+        x = xp.clip(2 * (i - 1) * tau, -1e4, 80.0)
+        tiny = xp.abs(x) < 1e-2
+        safe = xp.where(tiny, 1.0, x)
+        grown = xp.exp(x)
+        mean = xp.where(tiny, 1 + x / 2 * (1 + x / 3 * (1 + x / 4)), (grown - 1) / safe)
+        mean_slope = xp.where(tiny, 0.5 + x / 3 * (1 + x * 3 / 8), (grown - mean) / safe)
+        variance = grown + 2 * tau * mean
+        cut = xp.maximum(i, 2.0)
+        log_cut = 2 * (cut * _LN2 + xp.log(1 - 1 / cut)) / (cut + 1)
+        cut_slope = (2 * _LN2 + 2 / (cut * (cut - 1)) - log_cut) / (cut + 1)
+        value = log_cut + xp.log(stability) - xp.log(variance)
+        derivative = -2 * tau * (grown + 2 * tau * mean_slope) / variance
+        return value, derivative + xp.where(i > 2.0, cut_slope, 0.0)
+
+    # Newton on ln X = ln ln 2, from above; only the last step carries the gradient, which is the
+    # implicit-function rule for the root.
+    i = stop_gradient(xp, 1 + xp.log(6 * stability) / (2 * tau))
+    for _ in range(30):
+        value, derivative = log_exponent(i)
+        step = xp.clip((value - math.log(_LN2)) / derivative, -0.5 * xp.abs(i), 0.5 * xp.abs(i))
+        i = stop_gradient(xp, i - step)
+    value, derivative = log_exponent(i)
+    i = i - (value - math.log(_LN2)) / stop_gradient(xp, derivative)
+    _, derivative = log_exponent(i)
+
+    def probability(z):
+        value, _ = log_exponent(xp.clip(i + z / stability, -100.0, 1e4))
+        return xp.exp(-xp.exp(xp.clip(value, -80.0, 5.0)))
+
+    return Curve(stability * i, -_LN2 / 2 * derivative / stability, probability)
+
+
+# --- checks --------------------------------------------------------------------------------------
+
+
+def check_domain(pulse_width, anisotropy, device: MTJDevice, switching_model="macrospin"):
+    """Refuse settings at which a switching model has no meaning, with the allowed range.
+
+    Args:
+        pulse_width: s, NumPy.
+        anisotropy: J/m^3, NumPy, same shape.
+        device: `MTJDevice`.
+        switching_model: model name.
+
+    Raises:
+        ValueError: non-finite or non-positive settings; outside the fit for `"macrospin"`.
+    """
+    for name, value, unit in (
+        ("pulse_width", pulse_width, "s"),
+        ("anisotropy", anisotropy, "J/m^3"),
+    ):
+        bad = ~(np.isfinite(value) & (value > 0))
+        if np.any(bad):
+            raise ValueError(
+                f"{name} = {value[bad].flat[0]} {unit} must be finite and > 0 {unit} (SI units)."
+            )
+    if switching_model != "macrospin":
+        return
+    per_stability = device.thermal_energy / device.volume
+    for name, value, unit, factor, (low, high) in (
+        ("pulse_width", pulse_width, "s", device.diffusion_time, DURATION_DOMAIN),
+        ("anisotropy", anisotropy, "J/m^3", per_stability, STABILITY_DOMAIN),
+    ):
+        low, high = low * factor, high * factor
+        bad = ~((value >= low * (1 - 1e-9)) & (value <= high * (1 + 1e-9)))
+        if np.any(bad):
+            raise ValueError(
+                f"{name} = {value[bad].flat[0]:g} {unit} is outside [{low:.3g}, {high:.3g}] "
+                f"{unit}, the domain of the macrospin closed form for this device (thermal stability "
+                f"{STABILITY_DOMAIN[0]:g} to {STABILITY_DOMAIN[1]:g}). Use another value or "
+                "spinkeras.macrospin.fokker_planck."
+            )
+
+
+def check_midpoint(curve: Curve, stability, switching_model):
+    """Refuse NumPy curves without a midpoint; warn where the ballistic law is inaccurate.
+
+    Args:
+        curve: `Curve` of NumPy values.
+        stability: `Delta` of the curve.
+        switching_model: model name.
+    """
+    if np.any(np.isnan(curve.slope)):
+        raise ValueError(
+            f"With switching_model={switching_model!r} the probability never reaches 1/2 at this "
+            "pulse width: it is shorter than ln 2 times the attempt time. Use a longer pulse, a "
+            "shorter attempt_time, or switching_model='macrospin'."
+        )
+    if switching_model == "ballistic" and np.any(curve.midpoint < 2 * stability):
+        warnings.warn(
+            "The ballistic law is inaccurate here (midpoint below twice the critical current): "
+            "use shorter pulses or switching_model='macrospin'.",
+            stacklevel=4,
+        )
+
+
+def _is_tensor(value):
+    return ops.is_tensor(value) or isinstance(value, (keras.Variable, keras.KerasTensor))
+
+
+def _prepare(current, pulse_width, device, anisotropy, model, barrier_exponent, attempt_time):
+    """Current, device and curve of a public call, inputs checked where they can be.
+
+    `current` is `None` where only the midpoint of the curve is asked for.
+    """
+    device = get_device(device)
+    build = get_curve(model, barrier_exponent, attempt_time, device)
+    anisotropy = device.anisotropy if anisotropy is None else anisotropy
+    settings = (pulse_width, anisotropy)
+    to_stability = device.volume / device.thermal_energy
+    tensors = [v for v in (current, *settings) if _is_tensor(v)]
+    if not tensors:
+        pulse_width, anisotropy = np.broadcast_arrays(
+            *(np.asarray(value, "float64") for value in settings)
+        )
+        check_domain(pulse_width, anisotropy, device, model)
+        stability = anisotropy * to_stability
+        curve = build(np, np.log(pulse_width / device.diffusion_time), stability)
+        if current is None or model == "ballistic":
+            check_midpoint(curve, stability, model)
+        if current is not None:
+            current = np.asarray(current, "float64")
+            if np.any(np.isnan(current)):
+                raise ValueError("current is NaN; give values in A.")
+        return current, device, curve
+
+    dtype = keras.backend.result_type(*(t.dtype for t in tensors), "float32")
+
+    def tensor(value):
+        return ops.cast(value, dtype) if _is_tensor(value) else ops.convert_to_tensor(value, dtype)
+
+    duration = tensor(pulse_width) / device.diffusion_time
+    stability = tensor(anisotropy) * to_stability
+    if model == "macrospin":
+        duration = _nan_outside(duration, DURATION_DOMAIN)
+        stability = _nan_outside(stability, STABILITY_DOMAIN)
+    shape = ops.zeros_like(duration * stability)
+    curve = build(ops, ops.log(duration) + shape, stability + shape)
+    return None if current is None else tensor(current), device, curve
+
+
+def _nan_outside(value, domain):
+    """The tensor with NaN where it leaves the domain by more than rounding."""
+    low, high = domain
+    inside = ops.logical_and(value >= low * (1 - 1e-5), value <= high * (1 + 1e-5))
+    return ops.where(inside, value, math.nan)
