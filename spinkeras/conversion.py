@@ -1,0 +1,472 @@
+"""Give an existing Keras model spin neurons in place of its activations."""
+
+import dataclasses
+
+import keras
+
+from spinkeras.neuron import SpinNeuron
+
+# Classes whose activation is the last thing they compute, so that a layer behind them equals it.
+_ACTIVATED_LAST = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+_ACTIVATION_LAYERS = (
+    keras.layers.Activation,
+    keras.layers.ReLU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ELU,
+    keras.layers.Softmax,
+)
+# Recurrent layers, with the arguments that hold an activation.
+_RECURRENT = {
+    keras.layers.LSTM: ("recurrent_activation", "activation"),
+    keras.layers.GRU: ("recurrent_activation", "activation"),
+    keras.layers.SimpleRNN: ("activation",),
+}
+_ELEMENTWISE = frozenset(
+    {
+        "sigmoid",
+        "hard_sigmoid",
+        "tanh",
+        "hard_tanh",
+        "relu",
+        "relu6",
+        "leaky_relu",
+        "prelu",
+        "elu",
+        "selu",
+        "celu",
+        "gelu",
+        "silu",
+        "hard_silu",
+        "mish",
+        "softplus",
+        "softsign",
+        "exponential",
+        "log_sigmoid",
+        "tanh_shrink",
+        "hard_shrink",
+        "soft_shrink",
+        "squareplus",
+        "sparse_plus",
+        "sparse_sigmoid",
+        "threshold",
+    }
+)
+_SAME_FUNCTION = "sigmoid"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversionReport:
+    """What `to_spin` did; also the attribute `spin_conversion` of the new model.
+
+    Attributes:
+        converted: `(path, activation, note)` of every activation that became a spin neuron. The
+            path names the layer of the old model, nested models in front: `"encoder/dense"`.
+        left_alone: `(path, activation, reason)` of every activation that was kept.
+    """
+
+    converted: tuple[tuple[str, str, str], ...]
+    left_alone: tuple[tuple[str, str, str], ...]
+
+    def __str__(self):
+        lines = []
+        for title, rows in (("converted", self.converted), ("left alone", self.left_alone)):
+            lines.append(f"{title}: {len(rows)}")
+            lines += [f"  {path} ({activation}): {text}" for path, activation, text in rows]
+        return "\n".join(lines)
+
+
+def to_spin(model, device="stt_reference", where=None, **neuron):
+    """A copy of a Keras model whose activations are spin neurons, with the same weights.
+
+    `f(x)` becomes `P(I_bias + current_scale * x)`, the switching probability of `SpinNeuron`. An
+    untrained spin neuron has the value 1/2 and the slope 1/4 at `x = 0`, like the logistic
+    sigmoid, so a sigmoid network keeps its function up to the difference of the two curves (at
+    most 0.057 with the presets). In place of any other activation the function changes, and
+    the new model has to be trained.
+
+    Converted are functional and sequential models and models nested in them:
+
+    - dense and convolution layers with an element-wise activation: the layer becomes linear and
+      a `SpinNeuron` named `<layer>_spin` follows;
+    - the layers `Activation`, `ReLU`, `LeakyReLU`, `ELU`, `PReLU` (its slopes are dropped), and
+      element-wise `keras.ops` in a functional graph: a `SpinNeuron` of the same name;
+    - the sigmoid gates of `LSTM` and `GRU`, and a sigmoid `SimpleRNN`: a spin neuron inside the
+      cell, one for all gates. The layer is unrolled, which needs a known number of steps: in a
+      loop, energy cannot be measured. The tanh of a cell stays, because its state has two signs;
+    - what is inside `TimeDistributed` and `Bidirectional`.
+
+    Left alone are softmax and other functions that are not element-wise, unknown functions and
+    layer classes, and outputs other than sigmoid, because a probability cannot replace them.
+
+    Args:
+        model: functional or sequential Keras model. It is not changed.
+        device: `MTJDevice` or preset name. Default `"stt_reference"`.
+        where: which layers to convert. `None` (default): all that can be. A function of the
+            layer that returns true or false, or a list of layer names or paths; a layer named in
+            a list is converted although it is an output or has an unknown function.
+        **neuron: further arguments of `SpinNeuron`, except `name` and `dtype`, such as `train`.
+            With `data_format="channels_first"`, `shared_axes` is set to the positions.
+
+    Returns:
+        A new model, compiled like the old one with a fresh optimizer if that was compiled. Its
+        attribute `spin_conversion` is a `ConversionReport`: what was converted, what was left
+        alone, and why.
+
+    Raises:
+        ValueError: for a subclassed model, for a name in `where` that does not exist or cannot be
+            converted, and for arguments that `SpinNeuron` refuses.
+
+    Example:
+
+    >>> import keras, spinkeras
+    >>> from spinkeras.conversion import to_spin
+    >>> hidden = keras.layers.Dense(3, activation="sigmoid", name="hidden")
+    >>> head = keras.layers.Dense(2, activation="softmax", name="head")
+    >>> spin = to_spin(keras.Sequential([keras.Input((4,)), hidden, head]))
+    >>> print(spin.spin_conversion)
+    converted: 1
+      hidden (sigmoid): hidden_spin follows the layer
+    left alone: 1
+      head (softmax): not element-wise: every output depends on all channels
+    """
+    clash = sorted({"name", "dtype"} & set(neuron))
+    if clash:
+        raise ValueError(f"to_spin sets {clash} of every SpinNeuron itself; leave them out.")
+    if not _has_graph(model):
+        raise ValueError(
+            f"to_spin needs a functional or sequential model; {type(model).__name__} is a "
+            "subclassed model, whose graph Keras does not know. Put SpinNeuron into its code, or "
+            "convert its functional parts one by one."
+        )
+    names = None
+    if where is not None and not callable(where):
+        names = [where] if isinstance(where, str) else list(where)
+    conversion = _Conversion(dict(neuron, device=device), None if names is not None else where)
+    conversion.names = names
+    if names is not None:
+        conversion.check_names(model)
+    new = conversion.model(model, prefix="", is_output=True)
+    conversion.copy_weights()
+    if model.compiled and not new.compiled:
+        new.compile_from_config(model.get_compile_config())
+    new.spin_conversion = ConversionReport(
+        tuple(conversion.converted), tuple(conversion.left_alone)
+    )
+    return new
+
+
+class _Conversion:
+    """State of one `to_spin`: the layers already copied and the report."""
+
+    def __init__(self, neuron, chosen):
+        self.neuron = neuron
+        self.chosen = chosen
+        self.names = None
+        self.copies = {}  # id of an old layer -> (old, new): shared layers stay shared
+        self.behind = {}  # id of a new layer -> the spin neuron that follows it
+        self.converted = []
+        self.left_alone = []
+
+    # --- models -----------------------------------------------------------------------------
+
+    def model(self, model, prefix, is_output):
+        outputs = _output_names(model) if is_output else ()
+
+        def clone(layer):
+            return self.layer(layer, prefix, layer.name in outputs)
+
+        if isinstance(model, keras.Sequential):
+            layers = []
+            for layer in model.layers:
+                copy = clone(layer)
+                layers += [copy, self.behind[id(copy)]] if id(copy) in self.behind else [copy]
+            if model.built:
+                (tensor,) = model.inputs
+                layers.insert(
+                    0, keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+                )
+            new = keras.Sequential(layers, name=model.name)
+        else:
+
+            def call(layer, *args, **kwargs):
+                result = layer(*args, **kwargs)
+                spin = self.behind.get(id(layer))
+                return result if spin is None else spin(result)
+
+            new = keras.models.clone_model(model, clone_function=clone, call_function=call)
+        if not model.trainable:
+            new.trainable = False
+        return new
+
+    def layer(self, layer, prefix, is_output):
+        if id(layer) not in self.copies:
+            path = prefix + layer.name
+            if _has_graph(layer):
+                new = self.model(layer, f"{path}/", is_output)
+            else:
+                new = self.convert(layer, path, is_output)
+            self.copies[id(layer)] = (layer, new)
+        return self.copies[id(layer)][1]
+
+    def convert(self, layer, path, is_output):
+        """The copy of one layer, converted where that is asked for and right."""
+        if isinstance(layer, keras.layers.TimeDistributed):
+            return self.time_distributed(layer, path, is_output)
+        if isinstance(layer, keras.layers.Bidirectional):
+            return self.bidirectional(layer, path)
+        if type(layer) in _RECURRENT:
+            return self.recurrent(layer, path, layer.units, _steps(layer))
+        activation, kind = _activation(layer)
+        if kind is not None and self.wanted(layer, path, activation, kind, is_output):
+            return self.replace(layer, path, activation, kind)
+        return _copy(layer)
+
+    def wanted(self, layer, path, activation, kind, is_output):
+        """Whether to convert; the reason is noted if not."""
+        named = self.names is not None and (path in self.names or layer.name in self.names)
+        reason = None
+        if (self.names is not None and not named) or (
+            self.chosen is not None and not self.chosen(layer)
+        ):
+            reason = "not chosen by `where`"
+        elif kind == "other":
+            reason = f"{type(layer).__name__} is not a class to_spin knows"
+        elif activation in ("softmax", "log_softmax", "sparsemax", "glu"):
+            reason = "not element-wise: every output depends on all channels"
+        elif not named and activation not in _ELEMENTWISE:
+            reason = "unknown function; if it is element-wise, name its layer in `where`"
+        elif not named and is_output and activation != _SAME_FUNCTION:
+            reason = "an output with another range than a probability; name it in `where` to insist"
+        if reason is None:
+            return True
+        if named:
+            raise ValueError(f"Layer {path!r} ({activation}) cannot be converted: {reason}.")
+        self.left_alone.append((path, activation, reason))
+        return False
+
+    # --- layers -----------------------------------------------------------------------------
+
+    def spin(self, layer, name):
+        neuron = dict(self.neuron)
+        rank = len(getattr(layer, "kernel_size", ())) + 2
+        if getattr(layer, "data_format", None) == "channels_first" and rank > 2:
+            neuron.setdefault("shared_axes", tuple(range(2, rank)))
+        # An operation of keras.ops has no dtype policy; the neuron then takes the global one.
+        return SpinNeuron(name=name, dtype=getattr(layer, "dtype_policy", None), **neuron)
+
+    def replace(self, layer, path, activation, kind):
+        if kind == "itself":
+            dropped = " (its trained slopes are dropped)" if getattr(layer, "weights", ()) else ""
+            self.converted.append((path, activation, f"replaced{dropped}"))
+            return self.spin(layer, layer.name)
+        new = _copy(layer, activation="linear")
+        spin = self.spin(layer, f"{layer.name}_spin")
+        self.behind[id(new)] = spin
+        self.converted.append((path, activation, f"{spin.name} follows the layer"))
+        return new
+
+    def time_distributed(self, layer, path, is_output):
+        inner = self.layer(layer.layer, f"{path}/", is_output)
+        new = type(layer)(inner, **_rest(layer, "layer"))
+        # Per channel, after the wrapper is the same as inside it.
+        if id(inner) in self.behind:
+            self.behind[id(new)] = self.behind.pop(id(inner))
+        return new
+
+    def bidirectional(self, layer, path):
+        steps = _steps(layer)
+        halves = {}
+        for side in ("forward_layer", "backward_layer"):
+            half = getattr(layer, side)
+            if type(half) not in _RECURRENT:
+                self.left_alone.append(
+                    (f"{path}/{half.name}", "-", f"{type(half).__name__} holds its own cell")
+                )
+                return _copy(layer)
+            halves[side] = self.recurrent(half, f"{path}/{half.name}", half.units, steps)
+        config = _rest(layer, "layer", "backward_layer")
+        new = type(layer)(
+            halves["forward_layer"], backward_layer=halves["backward_layer"], **config
+        )
+        return new
+
+    def recurrent(self, layer, path, units, steps):
+        """Spin neurons inside a cell, for its sigmoid functions only."""
+        changes = {}
+        for argument in _RECURRENT[type(layer)]:
+            activation = _name(getattr(layer, argument))
+            place = f"{path}.{argument}"
+            if activation == "linear":
+                continue
+            if activation != _SAME_FUNCTION:
+                reason = "inside a recurrent cell only a sigmoid keeps the range of its function"
+            elif steps is None:
+                reason = "unrolling, which measuring energy needs, needs a known number of steps"
+            else:
+                reason = None
+            named = self.names is not None and {path, layer.name, place} & set(self.names)
+            if (self.names is not None and not named) or (
+                self.chosen is not None and not self.chosen(layer)
+            ):
+                reason = "not chosen by `where`"
+            if reason is not None:
+                self.left_alone.append((place, activation, reason))
+                continue
+            spin = self.spin(layer, f"{layer.name}_spin")
+            spin.build((None, units))
+            changes[argument] = spin
+            self.converted.append((place, activation, "spin neuron in the cell; layer unrolled"))
+        if changes:
+            changes["unroll"] = True
+        return _copy(layer, **changes)
+
+    # --- the rest ---------------------------------------------------------------------------
+
+    def check_names(self, model):
+        paths = dict(_walk(model, ""))
+        known = set(paths) | {layer.name for layer in paths.values()}
+        for path, layer in list(paths.items()):
+            known |= {f"{path}.{argument}" for argument in _RECURRENT.get(type(layer), ())}
+        missing = [name for name in self.names if name not in known]
+        if missing:
+            raise ValueError(
+                f"The model has no layer {missing} to convert. Its layers: {list(paths)}."
+            )
+
+    def copy_weights(self):
+        for old, new in self.copies.values():
+            if isinstance(old, keras.layers.Layer) and not _has_graph(old):
+                old_weights, new_weights = _own_weights(old), _own_weights(new)
+                if isinstance(new, SpinNeuron) and not isinstance(old, SpinNeuron):
+                    continue
+                shapes = [[tuple(w.shape) for w in ws] for ws in (old_weights, new_weights)]
+                if shapes[0] != shapes[1]:
+                    raise ValueError(
+                        f"The copy of layer {old.name!r} ({type(old).__name__}) has weights of "
+                        f"shape {shapes[1]} in place of {shapes[0]}; its get_config does not "
+                        "describe the layer fully."
+                    )
+                for source, target in zip(old_weights, new_weights):
+                    target.assign(source)
+
+
+def _has_graph(layer):
+    """Whether Keras knows the layers of a model: functional or sequential."""
+    if isinstance(layer, keras.Sequential):
+        return True
+    return isinstance(layer, keras.Model) and hasattr(layer, "operations")
+
+
+def _output_names(model):
+    if isinstance(model, keras.Sequential):
+        return {model.layers[-1].name} if model.layers else set()
+    # Keras has no public way from an output tensor to its layer; this one is held by a test.
+    return {t._keras_history.operation.name for t in keras.tree.flatten(model.outputs)}
+
+
+def _activation(layer):
+    """`(name, kind)`; kind: "last", "itself" (an activation layer), "other" or None (no matter)."""
+    if isinstance(layer, SpinNeuron):
+        return "SpinNeuron", None
+    if not isinstance(layer, keras.layers.Layer):  # an operation such as keras.ops.relu
+        name = _snake(type(layer).__name__)
+        known = name in _ELEMENTWISE or "softmax" in name
+        return name, "itself" if known else None
+    if isinstance(layer, _ACTIVATION_LAYERS):
+        function = getattr(layer, "activation", None)
+        name = _name(function) if callable(function) else _snake(type(layer).__name__)
+        return name, None if name in ("linear", "SpinNeuron") else "itself"
+    function = getattr(layer, "activation", None)
+    if not callable(function):
+        return "", None
+    name = _name(function)
+    if name in ("linear", "SpinNeuron"):
+        return name, None
+    return name, "last" if type(layer) in _ACTIVATED_LAST else "other"
+
+
+def _name(function):
+    if function is None:
+        return "linear"
+    if isinstance(function, keras.layers.Layer):
+        if isinstance(function, SpinNeuron):
+            return "SpinNeuron"
+        inner = getattr(function, "activation", None)
+        return _name(inner) if callable(inner) else _snake(type(function).__name__)
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _snake(name):
+    special = {"ReLU": "relu", "LeakyReLU": "leaky_relu", "PReLU": "prelu", "ELU": "elu"}
+    if name in special:
+        return special[name]
+    return "".join(f"_{c.lower()}" if c.isupper() and k else c.lower() for k, c in enumerate(name))
+
+
+def _steps(layer):
+    """Number of time steps a recurrent layer is built for, or None."""
+    try:
+        return layer.input.shape[1]
+    except (AttributeError, ValueError):  # not part of a graph, or of several
+        return None
+
+
+def _rest(layer, *without):
+    """Configuration of a wrapper, without the layers it wraps."""
+    return {key: value for key, value in layer.get_config().items() if key not in without}
+
+
+def _copy(layer, **changes):
+    """A new layer of the same configuration but for some arguments, not yet built."""
+    config = layer.get_config()
+    for argument in ("activation", "recurrent_activation"):
+        function = getattr(layer, argument, None)
+        if (
+            argument in config
+            and callable(function)
+            and not isinstance(function, keras.layers.Layer)
+        ):
+            config[argument] = function  # unregistered functions have no other copy
+    config.update(changes)
+    return type(layer).from_config(config)
+
+
+def _own_weights(layer):
+    """Weights of a layer but for those of an activation it holds."""
+    inner = [
+        sub
+        for sub in layer._flatten_layers(include_self=False)
+        if isinstance(sub, (SpinNeuron, *_ACTIVATION_LAYERS))
+    ]
+    foreign = {id(weight) for sub in inner for weight in sub.weights}
+    return [weight for weight in layer.weights if id(weight) not in foreign]
+
+
+def _walk(model, prefix):
+    """`(path, layer)` of everything `to_spin` can reach."""
+    for layer in model.layers:
+        path = prefix + layer.name
+        yield path, layer
+        if _has_graph(layer):
+            yield from _walk(layer, f"{path}/")
+        elif isinstance(layer, keras.layers.TimeDistributed):
+            yield f"{path}/{layer.layer.name}", layer.layer
+            if _has_graph(layer.layer):
+                yield from _walk(layer.layer, f"{path}/{layer.layer.name}/")
+        elif isinstance(layer, keras.layers.Bidirectional):
+            for half in (layer.forward_layer, layer.backward_layer):
+                yield f"{path}/{half.name}", half

@@ -1,0 +1,437 @@
+"""to_spin: which activations it replaces, what it keeps, and that the old model is untouched."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import spinkeras
+from spinkeras.conversion import ConversionReport, to_spin
+
+# Largest distance of the untrained switching curve from the logistic sigmoid; measured 0.0569.
+CURVE = 0.058
+
+
+def names(rows):
+    return [row[0] for row in rows]
+
+
+def data(*shape):
+    return np.random.default_rng(1).normal(size=shape).astype("float32")
+
+
+def outputs(model, x):
+    return np.asarray(model(x, training=False))
+
+
+def run(model, x):
+    """The logs of one epoch with the tracker (eager: tracing costs more than these models)."""
+    model.compile("adam", "mse", run_eagerly=True)
+    y = np.zeros((len(x), *model.output_shape[1:]), "float32")
+    history = model.fit(x, y, epochs=1, verbose=0, callbacks=[spinkeras.EnergyTracker()])
+    return history.history
+
+
+def small(activation="sigmoid", head="softmax"):
+    return keras.Sequential(
+        [
+            keras.Input((4,), name="pixels"),
+            layers.Dense(5, activation=activation, name="first"),
+            layers.Dense(3, activation=activation, name="second"),
+            layers.Dense(2, activation=head, name="head"),
+        ],
+        name="net",
+    )
+
+
+class TestWhatIsConverted:
+    def test_a_sigmoid_network_keeps_its_function(self):
+        old = small()
+        x = data(64, 4)
+        spin = to_spin(old)
+        assert [type(layer).__name__ for layer in spin.layers] == [
+            "Dense",
+            "SpinNeuron",
+            "Dense",
+            "SpinNeuron",
+            "Dense",
+        ]
+        # Layer by layer: the same input gives the same value within the distance of the curves.
+        hidden_old = keras.Model(old.inputs[0], old.get_layer("first").output)
+        hidden_new = keras.Model(spin.inputs[0], spin.get_layer("first_spin").output)
+        assert np.max(np.abs(outputs(hidden_new, x) - outputs(hidden_old, x))) < CURVE
+        # The whole network: |error| of the logits grows by the weights' norm, softmax is 1/2-
+        # Lipschitz in each logit.
+        kernel = np.abs(old.get_layer("head").get_weights()[0]).sum(axis=0).max()
+        second = np.abs(old.get_layer("second").get_weights()[0]).sum(axis=0).max()
+        bound = 0.5 * kernel * (CURVE + 0.25 * second * CURVE)
+        assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < bound
+
+    def test_report_lists_both_sides(self):
+        spin = to_spin(small())
+        report = spin.spin_conversion
+        assert isinstance(report, ConversionReport)
+        assert names(report.converted) == ["first", "second"]
+        assert names(report.left_alone) == ["head"]
+        assert "element-wise" in report.left_alone[0][2]
+        assert "first_spin" in str(report)
+        assert "head (softmax)" in str(report)
+
+    @pytest.mark.parametrize("activation", ["relu", "tanh", "hard_sigmoid", "gelu", "leaky_relu"])
+    def test_element_wise_functions(self, activation):
+        spin = to_spin(small(activation))
+        assert len(spinkeras.spin_neurons(spin)) == 2
+        assert spin.get_layer("first").activation is keras.activations.linear
+
+    @pytest.mark.parametrize(
+        "layer",
+        [
+            layers.Activation("sigmoid", name="act"),
+            layers.Activation(keras.activations.relu, name="act"),
+            layers.ReLU(name="act"),
+            layers.LeakyReLU(name="act"),
+            layers.ELU(name="act"),
+            layers.PReLU(name="act"),
+        ],
+    )
+    def test_activation_layers(self, layer):
+        old = keras.Sequential([keras.Input((4,)), layers.Dense(3), layer, layers.Dense(2)])
+        spin = to_spin(old)
+        assert isinstance(spin.get_layer("act"), spinkeras.SpinNeuron)
+        assert len(spin.layers) == len(old.layers)
+        np.testing.assert_array_equal(spin.layers[0].kernel, old.layers[0].kernel)
+        note = spin.spin_conversion.converted[0][2]
+        assert ("dropped" in note) == isinstance(layer, layers.PReLU)
+
+    def test_activation_given_as_a_layer(self):
+        old = keras.Sequential(
+            [keras.Input((4,)), layers.Dense(3, activation=layers.PReLU()), layers.Dense(2)]
+        )
+        old(data(1, 4))
+        spin = to_spin(old)
+        assert names(spin.spin_conversion.converted) == [old.layers[0].name]
+        np.testing.assert_array_equal(spin.layers[0].kernel, old.layers[0].kernel)
+
+    def test_operations_of_a_functional_graph(self):
+        x = keras.Input((4,))
+        hidden = keras.ops.sigmoid(layers.Dense(3)(x))
+        old = keras.Model(x, layers.Dense(2)(hidden + 1.0))
+        spin = to_spin(old)
+        assert len(spinkeras.spin_neurons(spin)) == 1
+        assert spin.spin_conversion.converted[0][1] == "sigmoid"
+        assert np.max(np.abs(outputs(spin, data(32, 4)) - outputs(old, data(32, 4)))) < 0.3
+
+    def test_convolutions(self):
+        old = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                layers.Conv2D(4, 3, activation="relu", name="conv"),
+                layers.SeparableConv2D(3, 3, activation="sigmoid", name="separable"),
+                layers.DepthwiseConv2D(3, activation="relu", name="depthwise"),
+                layers.BatchNormalization(),
+                layers.GlobalAveragePooling2D(),
+                layers.Dense(2),
+            ]
+        )
+        spin = to_spin(old)
+        report = spin.spin_conversion
+        assert names(report.converted) == ["conv", "separable", "depthwise"]
+        assert spin.get_layer("conv_spin").pulse_width.shape == (4,)
+        history = run(spin, data(6, 8, 8, 1))
+        assert history["energy_pj_conv_spin"][0] > 0
+
+    def test_channels_first_has_one_knob_per_channel(self):
+        old = keras.Sequential(
+            [
+                keras.Input((4, 6, 7)),
+                layers.Conv2D(
+                    5, 1, activation="sigmoid", data_format="channels_first", name="conv"
+                ),
+            ]
+        )
+        spin = to_spin(old)
+        assert spin.get_layer("conv_spin").pulse_width.shape == (5, 1, 1)
+
+    def test_arguments_reach_the_neurons(self):
+        spin = to_spin(small(), device="stt_arm", train="pulse_width", current_scale=2e-5)
+        for neuron in spinkeras.spin_neurons(spin):
+            assert neuron.device == spinkeras.MTJDevice.preset("stt_arm")
+            assert neuron.train == ("pulse_width",)
+            assert neuron.current_scale == 2e-5
+
+    def test_mixed_precision_is_kept(self):
+        old = keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(3, activation="sigmoid", dtype="mixed_bfloat16", name="first"),
+                layers.Dense(2),
+            ]
+        )
+        assert to_spin(old).get_layer("first_spin").compute_dtype == "bfloat16"
+
+
+class TestOutputs:
+    def test_a_sigmoid_output_is_a_probability_too(self):
+        assert names(to_spin(small(head="sigmoid")).spin_conversion.converted)[-1] == "head"
+
+    @pytest.mark.parametrize("head", ["relu", "tanh"])
+    def test_other_outputs_stay(self, head):
+        report = to_spin(small(head=head)).spin_conversion
+        assert names(report.left_alone) == ["head"]
+        assert "range" in report.left_alone[0][2]
+
+    def test_a_named_output_is_converted(self):
+        report = to_spin(small(head="tanh"), where=["head"]).spin_conversion
+        assert names(report.converted) == ["head"]
+        assert names(report.left_alone) == ["first", "second"]
+
+    def test_outputs_of_a_functional_model_with_several(self):
+        x = keras.Input((4,))
+        hidden = layers.Dense(3, activation="relu", name="hidden")(x)
+        one = layers.Dense(2, activation="relu", name="one")(hidden)
+        two = layers.Dense(1, activation="sigmoid", name="two")(hidden)
+        report = to_spin(keras.Model(x, {"one": one, "two": two})).spin_conversion
+        assert names(report.converted) == ["hidden", "two"]
+        assert names(report.left_alone) == ["one"]
+
+    def test_the_output_of_a_nested_model_is_one_only_at_the_end(self):
+        def block(name):
+            return keras.Sequential(
+                [keras.Input((4,)), layers.Dense(4, activation="relu", name=f"{name}_dense")],
+                name=name,
+            )
+
+        x = keras.Input((4,))
+        old = keras.Model(x, block("last")(block("inner")(x)))
+        report = to_spin(old).spin_conversion
+        assert names(report.converted) == ["inner/inner_dense"]
+        assert names(report.left_alone) == ["last/last_dense"]
+
+
+class TestWhere:
+    def test_function_of_the_layer(self):
+        spin = to_spin(small(), where=lambda layer: layer.name == "second")
+        assert names(spin.spin_conversion.converted) == ["second"]
+        assert ("first", "sigmoid", "not chosen by `where`") in spin.spin_conversion.left_alone
+
+    def test_one_name(self):
+        assert names(to_spin(small(), where="first").spin_conversion.converted) == ["first"]
+
+    def test_unknown_name_lists_the_layers(self):
+        with pytest.raises(ValueError, match=r"no layer \['frist'\].*first"):
+            to_spin(small(), where=["frist"])
+
+    def test_a_named_softmax_is_refused(self):
+        with pytest.raises(ValueError, match=r"'head'.*element-wise"):
+            to_spin(small(), where=["head"])
+
+    def test_unknown_function_needs_its_name(self):
+        def cube(x):
+            return x**3
+
+        old = small(cube)
+        assert names(to_spin(old).spin_conversion.left_alone) == ["first", "second", "head"]
+        assert names(to_spin(old, where="first").spin_conversion.converted) == ["first"]
+
+
+class TestGraphs:
+    def test_shared_layers_stay_shared(self):
+        a, b = keras.Input((4,)), keras.Input((4,))
+        shared = layers.Dense(3, activation="sigmoid", name="shared")
+        old = keras.Model([a, b], layers.Dense(1)(layers.add([shared(a), shared(b)])))
+        spin = to_spin(old)
+        assert len(spinkeras.spin_neurons(spin)) == 1
+        assert len(spin.weights) == len(old.weights) + 3  # two knobs and the meter
+        x = [data(8, 4), data(8, 4) + 1]
+        assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < 2 * 3 * CURVE * 2
+
+    def test_nested_models_and_skip_connections(self):
+        inner_in = keras.Input((6,))
+        inner = keras.Model(
+            inner_in, layers.Dense(6, activation="sigmoid", name="d")(inner_in), name="inner"
+        )
+        tail = keras.Sequential(
+            [keras.Input((6,)), layers.Dense(4, activation="relu", name="r"), layers.Dense(2)],
+            name="tail",
+        )
+        x = keras.Input((6,))
+        old = keras.Model(x, tail(layers.add([x, inner(x)])))
+        spin = to_spin(old)
+        assert names(spin.spin_conversion.converted) == ["inner/d", "tail/r"]
+        assert len(spinkeras.spin_neurons(spin)) == 2
+        assert run(spin, data(8, 6))["energy_pj"][0] > 0
+
+    def test_time_distributed(self):
+        old = keras.Sequential(
+            [
+                keras.Input((5, 4)),
+                layers.TimeDistributed(layers.Dense(3, activation="sigmoid", name="step")),
+                layers.GlobalAveragePooling1D(),
+                layers.Dense(1),
+            ]
+        )
+        spin = to_spin(old)
+        assert len(spinkeras.spin_neurons(spin)) == 1
+        x = data(8, 5, 4)
+        head = np.abs(old.layers[-1].get_weights()[0]).sum()
+        assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < CURVE * head
+
+    def test_time_distributed_model(self):
+        inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="relu", name="d")])
+        old = keras.Sequential(
+            [keras.Input((5, 4)), layers.TimeDistributed(inner), layers.Flatten(), layers.Dense(1)]
+        )
+        spin = to_spin(old)
+        assert len(spinkeras.spin_neurons(spin)) == 1
+        assert run(spin, data(4, 5, 4))["energy_pj"][0] > 0
+
+    def test_spin_neurons_already_there_are_copied(self):
+        old = keras.Sequential(
+            [keras.Input((4,)), layers.Dense(3), spinkeras.SpinNeuron("stt_arm", name="spin")]
+        )
+        old.layers[-1].pulse_width = 5e-9
+        spin = to_spin(old)
+        assert spin.spin_conversion == ConversionReport((), ())
+        np.testing.assert_allclose(spin.layers[-1].pulse_width, 5e-9, rtol=1e-6)
+
+    def test_subclassed_model_is_refused(self):
+        class Net(keras.Model):
+            def call(self, x):
+                return x
+
+        with pytest.raises(ValueError, match="subclassed"):
+            to_spin(Net())
+
+    def test_layer_of_an_unknown_class_is_copied_and_named(self):
+        @keras.saving.register_keras_serializable(package="test_conversion")
+        class Wide(layers.Dense):
+            def call(self, x):
+                return 2 * super().call(x)
+
+        old = keras.Sequential([keras.Input((4,)), Wide(3, activation="relu", name="w")])
+        spin = to_spin(old)
+        assert "Wide is not a class to_spin knows" in spin.spin_conversion.left_alone[0][2]
+        np.testing.assert_array_equal(outputs(spin, data(4, 4)), outputs(old, data(4, 4)))
+
+
+class TestRecurrent:
+    @pytest.mark.parametrize(("cell", "gates"), [(layers.LSTM, 3), (layers.GRU, 2)])
+    def test_gates(self, cell, gates):
+        old = keras.Sequential([keras.Input((3, 2)), cell(2, name="cell"), layers.Dense(1)])
+        spin = to_spin(old)
+        report = spin.spin_conversion
+        assert names(report.converted) == ["cell.recurrent_activation"]
+        assert names(report.left_alone) == ["cell.activation"]
+        x = data(16, 3, 2)
+        assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < 0.2
+        # Every gate of every unit fires in every step: the energy must count exactly that.
+        pulses = spinkeras.energy_report(spin, x, print_fn=None).layers[0]["pulses"]
+        assert pulses == gates * 2 * 3
+        assert run(spin, x)["energy_pj"][0] > 0
+
+    def test_saved_and_loaded(self, tmp_path):
+        spin = to_spin(keras.Sequential([keras.Input((3, 2)), layers.GRU(2), layers.Dense(1)]))
+        x = data(8, 3, 2)
+        run(spin, x)
+        spin.save(tmp_path / "gru.keras")
+        loaded = keras.models.load_model(tmp_path / "gru.keras")
+        np.testing.assert_allclose(outputs(loaded, x), outputs(spin, x), atol=1e-6)
+
+    @pytest.mark.slow
+    def test_compiled_training_counts_the_energy_of_every_step(self):
+        spin = to_spin(keras.Sequential([keras.Input((3, 2)), layers.LSTM(2), layers.Dense(1)]))
+        spin.compile(keras.optimizers.SGD(0.0), "mse")  # the energy at one setting
+        x = data(16, 3, 2)
+        tracker = spinkeras.EnergyTracker()
+        history = spin.fit(x, np.zeros((16, 1)), verbose=0, callbacks=[tracker])
+        energy = history.history["energy_pj"][0]
+        report = spinkeras.energy_report(spin, x, print_fn=None)
+        np.testing.assert_allclose(energy, report.total_pj, rtol=1e-5)
+
+    def test_unknown_number_of_steps(self):
+        old = keras.Sequential([keras.Input((None, 3)), layers.LSTM(4, name="cell")])
+        spin = to_spin(old)
+        assert spin.spin_conversion.converted == ()
+        assert "number of steps" in spin.spin_conversion.left_alone[0][2]
+        np.testing.assert_array_equal(outputs(spin, data(2, 6, 3)), outputs(old, data(2, 6, 3)))
+
+    def test_simple_rnn(self):
+        def net(activation):
+            return keras.Sequential(
+                [keras.Input((3, 2)), layers.SimpleRNN(4, activation=activation, name="cell")]
+            )
+
+        assert names(to_spin(net("sigmoid")).spin_conversion.converted) == ["cell.activation"]
+        assert names(to_spin(net("tanh")).spin_conversion.left_alone) == ["cell.activation"]
+
+    def test_bidirectional(self):
+        old = keras.Sequential(
+            [keras.Input((3, 2)), layers.Bidirectional(layers.GRU(2), name="both")]
+        )
+        spin = to_spin(old)
+        neurons = spinkeras.spin_neurons(spin)
+        assert len(neurons) == 2
+        assert neurons[0] is not neurons[1]
+        x = data(16, 3, 2)
+        assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < 0.2
+        assert run(spin, x)["energy_pj"][0] > 0
+
+
+class TestOldModel:
+    def test_is_never_touched(self):
+        old = small()
+        before, config = old.get_weights(), old.to_json()
+        x = data(16, 4)
+        answer = outputs(old, x)
+        spin = to_spin(old)
+        run(spin, x)
+        assert old.to_json() == config
+        for a, b in zip(before, old.get_weights()):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(outputs(old, x), answer)
+
+    def test_state_that_is_not_trained_is_copied(self):
+        old = keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(3, activation="relu"),
+                layers.BatchNormalization(name="norm"),
+                layers.Dense(2),
+            ]
+        )
+        old.compile("adam", "mse")
+        old.fit(data(32, 4), np.zeros((32, 2)), verbose=0)
+        new = to_spin(old).get_layer("norm").get_weights()
+        for a, b in zip(old.get_layer("norm").get_weights(), new):
+            np.testing.assert_array_equal(a, b)
+
+    def test_compiled_like_the_old_one(self):
+        old = small()
+        old.compile(keras.optimizers.SGD(0.25), "mse", metrics=["mae"])
+        spin = to_spin(old)
+        assert float(spin.optimizer.learning_rate) == 0.25
+        assert spin.optimizer is not old.optimizer
+        assert not to_spin(small()).compiled
+
+    def test_frozen_layers_stay_frozen(self):
+        old = small()
+        old.get_layer("first").trainable = False
+        spin = to_spin(old)
+        assert not spin.get_layer("first").trainable
+        assert spin.get_layer("first_spin").trainable
+
+    def test_save_and_load(self, tmp_path):
+        spin = to_spin(small())
+        spin.save(tmp_path / "spin.keras")
+        loaded = keras.models.load_model(tmp_path / "spin.keras")
+        np.testing.assert_allclose(outputs(loaded, data(8, 4)), outputs(spin, data(8, 4)))
+
+    def test_unbuilt_model(self):
+        old = keras.Sequential([layers.Dense(3, activation="sigmoid"), layers.Dense(2)])
+        spin = to_spin(old)
+        assert outputs(spin, data(2, 4)).shape == (2, 2)
+
+
+def test_arguments_set_by_to_spin_are_refused():
+    with pytest.raises(ValueError, match=r"\['name'\]"):
+        to_spin(small(), name="x")
