@@ -1,0 +1,224 @@
+"""Train one network three ways on handwritten digits: fixed, trained pulse width, both knobs.
+
+    python examples/trainable_activation.py                          # scikit-learn digits
+    python examples/trainable_activation.py --dataset mnist          # MNIST, published protocol
+    python examples/trainable_activation.py --dataset mnist --data FOLDER   # with FOLDER/mnist.npz
+
+The protocol is the one published with the trainable spintronic neuron (arXiv 2211.13391): two
+dense layers with 25 hidden neurons, a spin neuron on both, summed binary cross-entropy, full-batch
+gradient descent with learning rate 0.3, pixels divided by 1000. The small digits are scaled to the
+same pixel range. Every arm starts from the same weights per seed, at the shortest pulse (2 ns).
+
+Prints a table and writes a figure and the numbers behind it (JSON).
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import spinkeras
+
+ARMS = {
+    "fixed slope": (),
+    "trained pulse width": ("pulse_width",),
+    "trained pulse width + anisotropy": ("pulse_width", "anisotropy"),
+}
+STEPS_PER_EPOCH = 20
+
+
+def load(dataset, folder, seed):
+    """`(x_train, y_train), (x_test, y_test)`: flat float32 pixels and integer labels."""
+    if dataset == "mnist":
+        folder = folder or os.environ.get("SPINKERAS_DATA")
+        if folder:
+            with np.load(pathlib.Path(folder) / "mnist.npz") as data:
+                names = ("x_train", "y_train", "x_test", "y_test")
+                x, y, x_test, y_test = (data[name] for name in names)
+        else:
+            (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
+        x, x_test = (a.reshape(len(a), -1) / 1000.0 for a in (x, x_test))
+    else:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        x, y = load_digits(return_X_y=True)
+        x = x / 16 * 0.255  # the pixel range of MNIST / 1000
+        x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, random_state=seed, stratify=y)
+    return (x.astype("float32"), y), (x_test.astype("float32"), y_test)
+
+
+def build(inputs, train, seed):
+    """784-25-10 (or 64-25-10) with a spin neuron after both dense layers."""
+    model = keras.Sequential([keras.Input((inputs,))])
+    sizes = (inputs, 25, 10)
+    for k in (0, 1):
+        limit = (6 / (sizes[k] + sizes[k + 1])) ** 0.5
+        start = [
+            keras.initializers.RandomUniform(-limit, limit, seed=10 * seed + 2 * k + j)
+            for j in (0, 1)
+        ]
+        model.add(
+            keras.layers.Dense(sizes[k + 1], kernel_initializer=start[0], bias_initializer=start[1])
+        )
+        model.add(spinkeras.SpinNeuron(train=train, name=f"spin_{k + 1}"))
+    model.compile(keras.optimizers.SGD(0.3), summed_cross_entropy, metrics=["categorical_accuracy"])
+    return model
+
+
+def summed_cross_entropy(y_true, y_pred):
+    """Binary cross-entropy summed over the ten outputs, one value per sample."""
+    return 10 * keras.losses.binary_crossentropy(y_true, y_pred)
+
+
+def run(arm, seed, args, progress):
+    """Train one network; returns plain numbers."""
+    (x, y), (x_test, y_test) = load(args.dataset, args.data, seed)
+    keras.utils.set_random_seed(seed)
+    model = build(x.shape[1], ARMS[arm], seed)
+    one_hot, one_hot_test = (keras.utils.to_categorical(labels, 10) for labels in (y, y_test))
+    batch = tf.data.Dataset.from_tensors((x, one_hot)).repeat()
+    history = model.fit(
+        batch,
+        steps_per_epoch=STEPS_PER_EPOCH,
+        epochs=args.steps // STEPS_PER_EPOCH,
+        validation_data=(x_test, one_hot_test),
+        validation_batch_size=2000,
+        callbacks=[spinkeras.EnergyTracker(), progress],
+        shuffle=False,
+        verbose=0,
+    ).history
+    report = spinkeras.energy_report(model, x_test, batch_size=2000, print_fn=None)
+    neurons = spinkeras.spin_neurons(model)
+    return {
+        "arm": arm,
+        "seed": seed,
+        "accuracy": 100 * history["val_categorical_accuracy"][-1],
+        "accuracy_by_epoch": [round(100 * a, 3) for a in history["val_categorical_accuracy"]],
+        "energy_by_epoch": [round(e, 4) for e in history["val_energy_pj"]],
+        "energy_pj": report.total_pj,
+        "write_pj": sum(row["write_pj"] for row in report.layers),
+        "gate_pj": sum(row["gate_pj"] for row in report.layers),
+        "latency_ns": report.latency_ns,
+        "pulse_width_ns": [np.round(n.pulse_width * 1e9, 4).tolist() for n in neurons],
+        "gate_voltage": [np.round(n.gate_voltage, 4).tolist() for n in neurons],
+        "slope": [np.round(n.slope, 4).tolist() for n in neurons],
+    }
+
+
+class Progress(keras.callbacks.Callback):
+    """One progress bar over all runs."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.bar = keras.utils.Progbar(epochs, unit_name="epoch", stateful_metrics=["accuracy"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.bar.add(1, values=[("accuracy", 100 * logs["val_categorical_accuracy"])])
+
+
+def summarise(results):
+    """The table, as text."""
+    head = ("arm", "test accuracy %", "energy pJ", "/ fixed", "write pJ", "/ fixed", "latency ns")
+    rows = [(*head, "pulse widths ns", "gate voltages V")]
+    base = None
+    for arm in ARMS:
+        runs = [r for r in results if r["arm"] == arm]
+        base = base or runs
+        accuracy = [r["accuracy"] for r in runs]
+        spread = statistics.stdev(accuracy) if len(runs) > 1 else 0.0
+        row = [arm, f"{statistics.mean(accuracy):.2f} +- {spread:.2f}"]
+        for key in ("energy_pj", "write_pj"):
+            mean = statistics.mean(r[key] for r in runs)
+            ratio = statistics.mean(r[key] / b[key] for r, b in zip(runs, base))
+            row += [f"{mean:.2f}", f"{ratio:.3f}"]
+        row.append(f"{statistics.mean(r['latency_ns'] for r in runs):.1f}")
+        for key, form in (
+            ("pulse_width_ns", "{:.1f}..{:.1f}"),
+            ("gate_voltage", "{:+.2f}..{:+.2f}"),
+        ):
+            values = [v for r in runs for layer in r[key] for v in layer]
+            row.append(form.format(min(values), max(values)))
+        rows.append(row)
+    widths = [max(len(str(row[k])) for row in rows) for k in range(len(rows[0]))]
+    lines = ["  ".join(str(c).ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def plot(results, path):
+    """Switching curves before and after, accuracy by step, energy by step."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.9), layout="constrained")
+    device = spinkeras.MTJDevice.preset("stt_reference")
+    trained = next(r for r in results if r["arm"] == "trained pulse width + anisotropy")
+    scale = 0.25 / float(spinkeras.slope_at_midpoint(device.nominal_pulse_width, device))
+    x = np.linspace(-8, 8, 400)
+
+    def curve(width, voltage):
+        anisotropy = device.anisotropy_at(voltage)
+        middle = spinkeras.midpoint_current(width, device, anisotropy)
+        return spinkeras.switching_probability(middle + scale * x, width, device, anisotropy)
+
+    knobs = zip(trained["pulse_width_ns"][0], trained["gate_voltage"][0])
+    for k, (width, voltage) in enumerate(knobs):
+        label = "after training, hidden neurons" if k == 0 else None
+        axes[0].plot(x, curve(width * 1e-9, voltage), color="C2", lw=0.8, alpha=0.6, label=label)
+    axes[0].plot(x, curve(device.nominal_pulse_width, 0.0), "k--", lw=2, label="before, 2 ns")
+    axes[0].plot(x, 1 / (1 + np.exp(-x)), color="0.6", lw=1, ls=":", label="logistic sigmoid")
+    axes[0].set(xlabel="input $x$ (drive current - midpoint, units of current_scale)")
+    axes[0].set(ylabel="switching probability", title="Switching curves")
+    axes[0].legend(loc="lower right", fontsize=8)
+    for key, ax, title in (
+        ("accuracy_by_epoch", axes[1], "Test accuracy (%)"),
+        ("energy_by_epoch", axes[2], "Energy per inference (pJ), spin neurons"),
+    ):
+        for k, arm in enumerate(ARMS):
+            runs = np.array([r[key] for r in results if r["arm"] == arm])
+            steps = STEPS_PER_EPOCH * np.arange(1, runs.shape[1] + 1)
+            ax.plot(steps, runs.mean(0), color=f"C{k}", label=arm)
+            ax.fill_between(steps, runs.min(0), runs.max(0), color=f"C{k}", alpha=0.2, lw=0)
+        ax.set(xlabel="gradient step", title=title)
+        ax.grid(alpha=0.3)
+    axes[1].set_ylim(bottom=max(0, axes[1].get_ylim()[0]))
+    axes[1].legend(loc="lower right", fontsize=8)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", choices=("digits", "mnist"), default="digits")
+    parser.add_argument("--data", help="folder with mnist.npz (default: download by Keras)")
+    parser.add_argument("--seeds", type=int, default=None, help="default 5 (digits) or 3 (mnist)")
+    parser.add_argument("--steps", type=int, default=1000, help="gradient steps, default 1000")
+    parser.add_argument("--output", default="results", help="folder for figure and JSON")
+    args = parser.parse_args()
+    if args.steps < STEPS_PER_EPOCH:
+        parser.error(f"--steps must be at least {STEPS_PER_EPOCH}")
+    seeds = range(args.seeds or (3 if args.dataset == "mnist" else 5))
+    output = pathlib.Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+
+    progress = Progress(len(ARMS) * len(seeds) * (args.steps // STEPS_PER_EPOCH))
+    results = [run(arm, seed, args, progress) for seed in seeds for arm in ARMS]
+    print()
+    print(summarise(results))
+    stem = output / f"trainable_activation_{args.dataset}"
+    stem.with_suffix(".json").write_text(json.dumps(results) + "\n")
+    plot(results, stem.with_suffix(".png"))
+    print(f"\nwrote {stem.with_suffix('.png')} and {stem.with_suffix('.json')}")
+
+
+if __name__ == "__main__":
+    main()

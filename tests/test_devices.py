@@ -1,0 +1,129 @@
+"""Devices: derived properties against the published table, validation, round trips."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import spinkeras
+from spinkeras import MTJDevice
+
+# preset: Delta, mu0Hk (mT), Ic0 (uA), time at which tau = 1 (ns)
+TABLE = {
+    "stt_reference": (40.0, 219.7, 25.17, 1.7234),
+    "stt_ikeda2010": (43.0, 173.5, 49.0, 1.21),
+    "stt_arm": (63.7, 223.8, 21.4, 2.54),
+    "vcma_uta2022": (19.9, 63.7, 25.1, 2.97),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_preset_has_the_published_figures(name):
+    device = MTJDevice.preset(name)
+    figures = (
+        device.thermal_stability,
+        device.anisotropy_field * 1e3,
+        device.critical_current * 1e6,
+        device.diffusion_time / device.thermal_stability * 1e9,
+    )
+    np.testing.assert_allclose(figures, TABLE[name], rtol=0.006)
+    assert device.name == name
+    assert device.source
+    assert device.assumed
+
+
+def test_every_preset_is_listed_and_trains():
+    assert set(TABLE) <= set(spinkeras.presets())
+    for name in spinkeras.presets():
+        layer = spinkeras.SpinNeuron(device=name)
+        layer.build((None, 3))
+        np.testing.assert_allclose(layer.slope, 0.25, rtol=1e-6)
+
+
+def test_reference_electrics(device):
+    assert device.resistance_parallel == pytest.approx(7957.7, rel=1e-4)
+    assert device.resistance_antiparallel == pytest.approx(2 * 7957.7, rel=1e-4)
+    assert device.gate_capacitance == pytest.approx(77.1e-18, rel=1e-3)
+    assert device.attempt_time == pytest.approx(0.483e-9, rel=1e-3)
+    assert device.retention_time == pytest.approx(0.483e-9 * np.exp(40.0005), rel=1e-3)
+    # VCMA: 10.8 units of Delta per volt for 50 fJ/(V m) in 1.4 nm
+    shift = device.thermal_stability * (1 - device.anisotropy_at(1.0) / device.anisotropy)
+    assert shift == pytest.approx(10.8, rel=0.01)
+
+
+def test_gate_voltage_inverts_anisotropy(device):
+    voltage = np.linspace(-1, 1, 7)
+    back = device.gate_voltage_for(device.anisotropy_at(voltage))
+    np.testing.assert_allclose(back, voltage, atol=1e-12)
+    assert device.anisotropy_range == (device.anisotropy_at(1.0), device.anisotropy_at(-1.0))
+    other_sign = device.replace(vcma_coefficient=-device.vcma_coefficient)
+    assert other_sign.anisotropy_at(1.0) > device.anisotropy
+
+
+def test_critical_current_per_stability_does_not_depend_on_anisotropy(device):
+    stronger = device.replace(anisotropy=2 * device.anisotropy)
+    assert stronger.critical_current_per_stability == device.critical_current_per_stability
+    assert stronger.diffusion_time == device.diffusion_time
+    assert stronger.critical_current == pytest.approx(2 * device.critical_current)
+
+
+@pytest.mark.parametrize("name", spinkeras.presets())
+def test_json_round_trip_is_exact(name):
+    device = MTJDevice.preset(name)
+    again = MTJDevice.from_json(device.to_json())
+    assert again == device
+    assert dataclasses.asdict(again) == dataclasses.asdict(device)
+    assert isinstance(again.pulse_width_range, tuple)
+    revived = keras.saving.deserialize_keras_object(
+        json.loads(json.dumps(keras.saving.serialize_keras_object(device)))
+    )
+    assert revived == device
+    assert hash(revived) == hash(device)
+
+
+def test_equality_ignores_the_text_but_not_the_physics(device):
+    assert device == device.replace(name="mine", source="lab")
+    assert device != device.replace(damping=0.016)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"diameter": 40.0}, r"diameter = 40 m is outside .* m\. .*40e-9"),
+        ({"diameter": float("nan")}, "diameter = nan m is not finite"),
+        ({"damping": "0.01"}, "damping = '0.01' is not a number"),
+        ({"damping": True}, "damping = True is not a number"),
+        ({"temperature": -3}, r"temperature = -3 K is outside \[1, 1000\] K"),
+        ({"pulse_width_range": 2e-9}, "pulse_width_range = 2e-09 is not a pair"),
+        ({"pulse_width_range": (20e-9, 2e-9)}, "swap them"),
+        ({"pulse_width_range": (2e-9, float("inf"))}, "not finite"),
+        ({"nominal_pulse_width": 1e-9}, "nominal_pulse_width = 1e-09 s is outside"),
+        ({"gate_voltage_range": (-1.0, 5.0)}, "anisotropy .* must stay > 0"),
+        ({"diametre": 4e-8}, "no field"),
+    ],
+)
+def test_bad_fields_are_refused_with_value_unit_and_remedy(device, changes, message):
+    with pytest.raises(ValueError, match=message):
+        device.replace(**changes)
+
+
+def test_bad_descriptions_are_refused(device):
+    with pytest.raises(ValueError, match=r"Unknown preset 'nonsense'.*stt_reference"):
+        MTJDevice.preset("nonsense")
+    with pytest.raises(ValueError, match="Not a device description in JSON"):
+        MTJDevice.from_json(device.to_json()[:40])
+    with pytest.raises(ValueError, match="dictionary of fields"):
+        MTJDevice.from_json("[1, 2]")
+    config = device.get_config()
+    del config["damping"]
+    with pytest.raises(ValueError, match=r"lacks \['damping'\]"):
+        MTJDevice.from_config(config)
+    with pytest.raises(ValueError, match="must be an MTJDevice or one of the presets"):
+        spinkeras.SpinNeuron(device=3)
+
+
+def test_device_is_frozen(device):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        device.damping = 0.1
