@@ -167,13 +167,15 @@ def reset_current(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
         switched = fokker_planck.switching_curve(math.exp(log_ratio), [tau], stability)[0]
         return math.log(max(1 - switched, 1e-12)) - math.log(assumptions.reset_error)
 
-    highest = fokker_planck.MAX_CURRENT_RATIO
-    if excess(math.log(highest)) > 0:
-        raise ValueError(
-            f"No current up to {highest:g} Ic0 resets this device to an error of "
-            f"{assumptions.reset_error:g} in {assumptions.reset_pulse_width:g} s; allow a longer "
-            "reset_pulse_width or a larger reset_error."
-        )
+    highest = 1.0
+    while excess(math.log(highest)) > 0:
+        highest *= 2
+        if highest > fokker_planck.MAX_CURRENT_RATIO:
+            raise ValueError(
+                f"No current up to {highest / 2:g} Ic0 resets this device to an error of "
+                f"{assumptions.reset_error:g} in {assumptions.reset_pulse_width:g} s; allow a "
+                "longer reset_pulse_width or a larger reset_error."
+            )
     root = optimize.brentq(excess, math.log(0.01), math.log(highest), xtol=1e-6)
     return math.exp(root) * device.critical_current
 

@@ -332,6 +332,12 @@ def stop_gradient(xp, value):
     return value if xp is np else ops.stop_gradient(value)
 
 
+def _bounded(xp, z, stability):
+    """`z` within 100 critical currents: infinite inputs would make 0 * inf in gradients."""
+    bound = 100 * stop_gradient(xp, stability)
+    return xp.clip(z, -bound, bound)
+
+
 # ln((1 - exp(-y)) / y) + y / 2 = sum over k of B_2k / (2 k (2 k)!) y^2k, to 1e-16 at y = 1/2
 _LOG_SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600, -691 / 15692092416000)
 
@@ -390,7 +396,7 @@ def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=
     slope = xp.where(barrier > 0, _LN2 / 2 * b * (safe / stability) ** ((b - 1) / b), math.nan)
 
     def probability(z):
-        gap = xp.clip(1 - (midpoint + z) / stability, 1e-12, 100.0)
+        gap = xp.maximum(1 - (midpoint + _bounded(xp, z, stability)) / stability, 1e-12)
         log_rate = log_attempts - stability * gap**b
         half = xp.tanh(xp.exp(xp.minimum(log_rate, 5.0)) / 2)
         return 2 * half / (1 + half)  # 1 - exp(-exp(log_rate)), exact in the tail
@@ -435,7 +441,7 @@ def ballistic_curve(xp, log_duration, stability) -> Curve:
     _, derivative = log_exponent(i)
 
     def probability(z):
-        value, _ = log_exponent(xp.clip(i + z / stability, -100.0, 1e4))
+        value, _ = log_exponent(i + _bounded(xp, z, stability) / stability)
         return xp.exp(-xp.exp(xp.clip(value, -80.0, 5.0)))
 
     return Curve(stability * i, -_LN2 / 2 * derivative / stability, probability)
@@ -477,9 +483,9 @@ def check_domain(pulse_width, anisotropy, device: MTJDevice, switching_model="ma
         if np.any(bad):
             raise ValueError(
                 f"{name} = {value[bad].flat[0]:g} {unit} is outside [{low:.3g}, {high:.3g}] "
-                f"{unit}, the domain of the macrospin closed form for this device (thermal stability "
-                f"{STABILITY_DOMAIN[0]:g} to {STABILITY_DOMAIN[1]:g}). Use another value or "
-                "spinkeras.macrospin.fokker_planck."
+                f"{unit}, the domain of the macrospin closed form for this device (thermal "
+                f"stability {STABILITY_DOMAIN[0]:g} to {STABILITY_DOMAIN[1]:g}). Use another value "
+                "or spinkeras.macrospin.fokker_planck."
             )
 
 

@@ -7,6 +7,14 @@ import pytest
 
 keras.config.disable_traceback_filtering()
 
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    # Two logical devices on one CPU, for the tests of MirroredStrategy.
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
 
 @pytest.fixture(autouse=True)
 def _fresh_state():

@@ -30,7 +30,7 @@ def test_reference_values(method):
     for (delta, tau), pairs in REFERENCE.items():
         for ratio, expected in pairs:
             found = fokker_planck.switching_curve(ratio, [tau], delta, method=method)[0]
-            # The table itself is off by up to 4e-4 at short pulses (both methods here agree to 1e-6).
+            # The table is off by up to 4e-4 at short pulses; both methods agree to 1e-6.
             assert found == pytest.approx(expected, abs=4e-4 if tau < 2 else 6e-5)
 
 

@@ -1,0 +1,50 @@
+"""The examples run end to end, as a user starts them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def run_example(name, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+    ).stdout
+
+
+def test_trainable_activation_is_complete_and_honest(tmp_path):
+    pytest.importorskip("sklearn")
+    pytest.importorskip("matplotlib")
+    out = run_example("trainable_activation.py", "--seeds", "1", "--steps", "200", cwd=tmp_path)
+    assert "trained pulse width + anisotropy" in out
+    results = json.loads((tmp_path / "results/trainable_activation_digits.json").read_text())
+    assert [r["arm"] for r in results][0] == "fixed slope"
+    fixed, width, both = results
+    assert fixed["pulse_width_ns"][0] == [2.0] * 25
+    assert max(width["pulse_width_ns"][0]) > 2.5
+    assert set(width["gate_voltage"][0]) == {0.0}
+    assert any(v != 0 for v in both["gate_voltage"][0])
+    assert len({r["energy_by_epoch"][0] for r in results}) == 3
+    png = tmp_path / "results/trainable_activation_digits.png"
+    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.slow
+def test_trained_knobs_win_on_digits(tmp_path):
+    run_example("trainable_activation.py", "--seeds", "3", cwd=tmp_path)
+    results = json.loads((tmp_path / "results/trainable_activation_digits.json").read_text())
+    for seed in range(3):
+        fixed, width, both = (r for r in results if r["seed"] == seed)
+        assert min(width["accuracy"], both["accuracy"]) > fixed["accuracy"] + 2
+        assert max(width["energy_pj"], both["energy_pj"]) < fixed["energy_pj"]

@@ -1,0 +1,510 @@
+"""SpinNeuron as a Keras layer. Runs on the TensorFlow and on the JAX backend."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import spinkeras
+from spinkeras import MTJDevice, SpinNeuron
+from tests.harness import run_layer_test
+
+JAX = keras.backend.backend() == "jax"
+FAST = MTJDevice.preset("stt_reference").replace(pulse_width_range=(0.5e-9, 2e-9))
+SLOW = MTJDevice.preset("stt_reference").replace(
+    pulse_width_range=(1e-7, 1e-6), nominal_pulse_width=2e-7
+)
+VARIANTS = {
+    "default": {},
+    "fixed": {"train": ()},
+    "raw": {"recenter": False},
+    "one knob": {"train": "pulse_width", "knob_scale": 5.0},
+    "anisotropy": {"train": ("anisotropy",), "device": "vcma_uta2022"},
+    "regularised": {
+        "pulse_width_regularizer": "l2",
+        "anisotropy_constraint": "non_neg",
+        "pulse_width_initializer": keras.initializers.RandomUniform(0.0, 0.2, seed=1),
+    },
+    "neel_brown": {
+        "device": SLOW,
+        "switching_model": "neel_brown",
+        "barrier_exponent": 1.5,
+        "attempt_time": 1e-9,
+    },
+    "ballistic": {"device": FAST, "switching_model": "ballistic"},
+}
+
+
+def gradients(function, *values):
+    """Gradient of a scalar function of arrays, on either backend."""
+    if JAX:
+        import jax
+
+        return [np.asarray(g) for g in jax.grad(function, range(len(values)))(*values)]
+    import tensorflow as tf
+
+    tensors = [tf.constant(v) for v in values]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        out = function(*tensors)
+    return [np.asarray(g) for g in tape.gradient(out, tensors)]
+
+
+# --- the Keras contract --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_keras_layer_contract(variant):
+    kwargs = VARIANTS[variant]
+    train = kwargs.get("train", ("pulse_width", "anisotropy"))
+    trained = 1 if isinstance(train, str) else len(train)
+    run_layer_test(
+        SpinNeuron,
+        init_kwargs=kwargs,
+        input_shape=(2, 5),
+        expected_output_shape=(2, 5),
+        expected_num_trainable_weights=trained,
+        expected_num_non_trainable_weights=3 - trained,
+        expected_num_seed_generators=0,
+        expected_num_losses=1 if variant == "regularised" else 0,
+        supports_masking=True,
+        run_training_check=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "shared", "knobs"),
+    [
+        ((4, 3), None, (3,)),
+        ((4, 6, 3), None, (3,)),
+        ((2, 6, 5, 3), None, (3,)),
+        ((2, 3, 4, 5, 6), None, (6,)),
+        ((2, 6, 5, 3), (1, 2), (1, 1, 3)),
+        ((2, 3, 6, 5), (2, 3), (3, 1, 1)),
+        ((2, 6, 5, 3), (1, 2, 3), (1, 1, 1)),
+        ((2, 6, 3), (), (6, 3)),
+        ((2, 6, 3), (-1,), (6, 1)),
+    ],
+)
+def test_any_rank_and_sharing(shape, shared, knobs):
+    layer = SpinNeuron(shared_axes=shared)
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    y = ops.convert_to_numpy(layer(x))
+    assert y.shape == shape
+    assert layer.pulse_width.shape == layer.gate_voltage.shape == knobs
+    assert layer.bias_current.shape == layer.slope.shape == knobs
+    again = SpinNeuron.from_config(layer.get_config())
+    np.testing.assert_allclose(ops.convert_to_numpy(again(x)), y)
+
+
+def test_unknown_axes():
+    inputs = keras.Input((None, None, 3))
+    assert SpinNeuron()(inputs).shape == (None, None, None, 3)
+    for shape, shared in (((None,), None), ((4, None), None), ((None, 3), ())):
+        with pytest.raises(ValueError, match=r"needs to know the size of every axis"):
+            SpinNeuron(shared_axes=shared)(keras.Input(shape))
+    with pytest.raises(ValueError, match=r"shared_axes = \(5,\) names axes \[5\]"):
+        SpinNeuron(shared_axes=5)(keras.Input((4, 3)))
+    layer = SpinNeuron()
+    layer(np.zeros((2, 3), "float32"))
+    with pytest.raises(ValueError, match="expected axis -1"):
+        layer(np.zeros((2, 4), "float32"))
+
+
+def test_mask_passes_through():
+    inputs = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(7, 3, mask_zero=True)(inputs)
+    x = SpinNeuron()(x)
+    assert keras.src.backend.get_keras_mask(x) is not None
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x))
+    out = ops.convert_to_numpy(model(np.array([[1, 2, 0, 0, 0], [1, 2, 3, 0, 0]])))
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize(
+    "policy", ["float32", "float64", "float16", "mixed_float16", "mixed_bfloat16"]
+)
+def test_dtype_policies(policy):
+    if JAX and policy == "float64":
+        pytest.skip("JAX keeps float64 off by default")
+    x = np.linspace(-6, 6, 8).reshape(2, 4)
+    expected = ops.convert_to_numpy(SpinNeuron(dtype="float32")(x.astype("float32")))
+    layer = SpinNeuron(dtype=policy)
+    y = layer(x)
+    assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+    assert layer.log_pulse_width.dtype in ("float32", "float64")
+    tolerance = {"float32": 1e-7, "float64": 1e-6}.get(policy, 1e-2)
+    found = ops.convert_to_numpy(ops.cast(y, "float32"))
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
+# --- physics -------------------------------------------------------------------------------------
+
+
+def test_untrained_neuron_is_a_drop_in_for_sigmoid():
+    x = np.linspace(-8, 8, 401, dtype="float32")[:, None]
+    for device in spinkeras.presets():
+        layer = SpinNeuron(device=device)
+        y = ops.convert_to_numpy(layer(x))[:, 0]
+        assert y[200] == pytest.approx(0.5, abs=1e-6)
+        assert (y[201] - y[199]) / (x[201, 0] - x[199, 0]) == pytest.approx(0.25, abs=2e-4)
+        assert np.all(np.diff(y) >= 0)
+        assert np.max(np.abs(y - 1 / (1 + np.exp(-x[:, 0])))) < 0.06
+
+
+@pytest.mark.parametrize("variant", ["default", "raw", "anisotropy", "neel_brown", "ballistic"])
+def test_layer_equals_the_numpy_path(variant):
+    """float32 layer against float64 NumPy, over the whole box of knobs."""
+    layer = SpinNeuron(**VARIANTS[variant])
+    layer.build((None, 40))
+    rng = np.random.default_rng(5)
+    device = layer.device
+    layer.pulse_width = np.exp(rng.uniform(*np.log(device.pulse_width_range), 40))
+    layer.anisotropy = rng.uniform(*device.anisotropy_range, 40)
+    x = np.linspace(-12, 12, 301, dtype="float32")[:, None] * np.ones((1, 40), "float32")
+    current = layer.bias_current + layer.current_scale * x.astype("float64")
+    options = {"switching_model": layer.switching_model}
+    if variant == "neel_brown":
+        options.update(barrier_exponent=1.5, attempt_time=1e-9)
+    expected = spinkeras.switching_probability(
+        current, layer.pulse_width, device, layer.anisotropy, **options
+    )
+    found = ops.convert_to_numpy(layer(x))
+    # recenter=False adds the rounding of a threshold of about 100 in the input's own units
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_recentred_knobs_change_the_slope_only():
+    layer = SpinNeuron()
+    layer.build((None, 5))
+    layer.pulse_width = np.geomspace(2e-9, 20e-9, 5)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(np.zeros((1, 5), "float32"))), 0.5, atol=1e-6
+    )
+    expected = spinkeras.slope_at_midpoint(layer.pulse_width, layer.device) * layer.current_scale
+    np.testing.assert_allclose(layer.slope, expected, rtol=1e-6)
+    assert layer.slope[-1] / layer.slope[0] == pytest.approx(4.79, abs=0.05)
+
+
+def test_raw_threshold_moves_as_the_device_does():
+    layer = SpinNeuron(recenter=False)
+    layer.build((None, 3))
+    start = layer.bias_current
+    layer.pulse_width = [2e-9, 5e-9, 20e-9]
+    np.testing.assert_array_equal(layer.bias_current, start)
+    y = ops.convert_to_numpy(layer(np.zeros((1, 3), "float32")))[0]
+    expected = spinkeras.switching_probability(start, layer.pulse_width, layer.device)
+    np.testing.assert_allclose(y, expected, atol=2e-6)
+    assert y[2] > 0.999
+
+
+@pytest.mark.parametrize("variant", ["default", "raw", "neel_brown", "ballistic"])
+def test_gradients_match_central_differences(variant):
+    """Input and both knobs, over the box; the differences are taken in the float64 NumPy path."""
+    options = VARIANTS[variant]
+    layer = SpinNeuron(dtype="float32", **options)
+    layer.build((None, 1))
+    device = layer.device
+    rng = np.random.default_rng(11)
+    bounds = [layer._ranges[knob].bounds for knob in ("pulse_width", "anisotropy")]
+    unit = device.critical_current_per_stability
+
+    def numpy_path(x, w, k):
+        curve = layer._numpy_curve(
+            device.nominal_pulse_width * np.exp(layer.knob_scale * w),
+            device.anisotropy * np.exp(layer.knob_scale * k),
+        )
+        z = x * layer.current_scale / unit
+        if not layer.recenter:
+            z = z + layer._nominal_midpoint() - curve.midpoint
+        return curve.probability(z)
+
+    def tensor_path(x, w, k):
+        stability = device.thermal_stability * ops.exp(layer.knob_scale * k)
+        start = np.log(device.nominal_pulse_width / device.diffusion_time)
+        curve = layer._curve(ops, start + layer.knob_scale * w, stability)
+        z = x * (layer.current_scale / unit)
+        if not layer.recenter:
+            z = z + (layer._nominal_midpoint() - curve.midpoint)
+        return ops.sum(curve.probability(z))
+
+    for _ in range(20):
+        point = [rng.uniform(-2.5, 2.5), *(rng.uniform(0.9 * a, 0.9 * b) for a, b in bounds)]
+        if variant == "raw":  # stay in the transition, which moves
+            point[1] *= 0.05
+            point[2] *= 0.1
+        analytic = gradients(tensor_path, *[np.array([v], "float32") for v in point])
+        size = max(abs(float(g[0])) for g in analytic)
+        for k in range(3):
+            step = np.zeros(3)
+            step[k] = 1e-5
+            up, down = (numpy_path(*(np.array(point) + s)) for s in (step, -step))
+            central = float(up - down) / 2e-5
+            assert float(analytic[k][0]) == pytest.approx(central, rel=1e-4, abs=2e-5 * size)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_everything_is_finite_for_huge_inputs(variant, dtype):
+    layer = SpinNeuron(dtype=dtype, **VARIANTS[variant])
+    values = np.array([[-1e6, -1e3, -30, -1, 0, 1, 30, 1e3, 1e6]], "float64").T
+    layer.build((None, 1))
+
+    def total(x, w, k):
+        variables = [(layer.log_pulse_width, w), (layer.log_anisotropy, k)]
+        with keras.StatelessScope(variables):
+            return ops.sum(ops.cast(layer(x), "float32"))
+
+    with np.errstate(over="ignore"):  # 1e6 is infinity in float16
+        x = ops.cast(ops.convert_to_tensor(values.astype("float32")), dtype)
+    y = ops.convert_to_numpy(ops.cast(layer(x), "float32"))
+    assert np.isfinite(y).all()
+    assert y[0] < 1e-3
+    zeros = [np.zeros(1, "float32")] * 2
+    for gradient in gradients(lambda *a: total(*a), x, *zeros):
+        assert np.isfinite(np.asarray(gradient, "float32")).all()
+
+
+def test_nan_is_not_hidden():
+    y = ops.convert_to_numpy(SpinNeuron()(np.array([[np.nan, 0.0]], "float32")))
+    assert np.isnan(y[0, 0])
+    assert not np.isnan(y[0, 1])
+
+
+# --- knobs ---------------------------------------------------------------------------------------
+
+
+def test_setters_and_readouts():
+    layer = SpinNeuron()
+    with pytest.raises(ValueError, match="no pulse_width before it is built"):
+        _ = layer.pulse_width
+    layer.build((None, 2))
+    layer.pulse_width = 5e-9
+    np.testing.assert_allclose(layer.pulse_width, 5e-9, rtol=1e-6)
+    layer.gate_voltage = [-1.0, 0.5]
+    np.testing.assert_allclose(layer.gate_voltage, [-1.0, 0.5], atol=1e-5)
+    np.testing.assert_allclose(
+        layer.anisotropy, layer.device.anisotropy_at(np.array([-1.0, 0.5])), rtol=1e-6
+    )
+    middle = spinkeras.midpoint_current(layer.pulse_width, layer.device, layer.anisotropy)
+    np.testing.assert_allclose(layer.bias_current, middle, rtol=1e-9)
+    for bad in (1e-9, 21e-9, -1.0, np.nan, 0.0):
+        with pytest.raises(ValueError, match=r"pulse_width = .* s is outside the range"):
+            layer.pulse_width = bad
+    with pytest.raises(ValueError, match=r"anisotropy = .* J/m\^3 is outside"):
+        layer.gate_voltage = 2.0
+    np.testing.assert_allclose(layer.pulse_width, 5e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [-50.0, 50.0])
+def test_box_holds_from_the_start(value):
+    layer = SpinNeuron(
+        pulse_width_initializer=keras.initializers.Constant(value),
+        anisotropy_initializer=keras.initializers.Constant(value),
+    )
+    layer.build((None, 3))
+    ends = (0, 1) if value < 0 else (1, 0)
+    np.testing.assert_allclose(
+        layer.pulse_width, layer.device.pulse_width_range[ends[0]], rtol=1e-6
+    )
+    np.testing.assert_allclose(layer.gate_voltage, (1.0, -1.0)[ends[0]], atol=1e-5)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_box_holds_under_an_absurd_learning_rate(jit):
+    model = keras.Sequential([keras.Input((6,)), SpinNeuron(), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(1e4), "mse", jit_compile=jit)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 6)), rng.normal(size=(64, 1))
+    layer = model.layers[0]
+    low, high = layer.device.pulse_width_range
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        assert np.all((layer.pulse_width >= low) & (layer.pulse_width <= high))
+        assert np.all(np.abs(layer.gate_voltage) <= 1)
+    raw = ops.convert_to_numpy(layer.log_pulse_width)
+    assert np.all(raw <= layer._ranges["pulse_width"].bounds[1] + 1e-6)
+    assert len(np.unique(layer.pulse_width)) > 1
+
+
+def test_a_knob_comes_back_from_the_wall():
+    """Projection, unlike clipping in the forward pass, keeps the gradient alive."""
+    layer = SpinNeuron(train="pulse_width")
+    model = keras.Sequential([keras.Input((1,)), layer])
+    layer.pulse_width = 20e-9
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    x = np.linspace(-2, 2, 64)[:, None]
+    target = ops.convert_to_numpy(SpinNeuron()(x.astype("float32")))  # a 2 ns neuron
+    model.fit(x, target, epochs=60, batch_size=64, verbose=0)
+    assert layer.pulse_width[0] < 4e-9
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"device": "nonsense"}, "Unknown preset 'nonsense'"),
+        ({"train": ("pulse_with",)}, "Unknown knob 'pulse_with'"),
+        ({"switching_model": "magic"}, "Unknown switching_model"),
+        ({"current_scale": -1.0}, "current_scale = -1.0 A per unit input"),
+        ({"current_scale": float("nan")}, "must be finite"),
+        ({"knob_scale": 0.0}, "scale = 0.0 must be"),
+        ({"attempt_time": 1e-9}, "belong to switching_model='neel_brown'"),
+        ({"switching_model": "neel_brown", "attempt_time": 1e-7}, "never reaches 1/2"),
+        ({"learning_rate": 1}, "Unrecognized keyword"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        SpinNeuron(**kwargs)
+
+
+def test_device_without_room_for_a_knob(device):
+    stiff = device.replace(vcma_coefficient=0.0)
+    with pytest.raises(ValueError, match=r"cannot change its anisotropy.*leave 'anisotropy' out"):
+        SpinNeuron(stiff)
+    layer = SpinNeuron(stiff, train="pulse_width")
+    layer.build((None, 2))
+    np.testing.assert_array_equal(layer.gate_voltage, 0)
+    wide = device.replace(pulse_width_range=(2e-9, 1e-3))
+    with pytest.raises(ValueError, match="domain of the macrospin closed form"):
+        SpinNeuron(wide)
+
+
+def test_ballistic_warns_for_a_box_it_cannot_describe():
+    with pytest.warns(UserWarning, match="ballistic law is inaccurate"):
+        SpinNeuron(switching_model="ballistic")
+
+
+# --- saving --------------------------------------------------------------------------------------
+
+
+def small_model(**kwargs):
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), SpinNeuron(name="spin", **kwargs)]
+    )
+
+
+def test_keras_file_reloads_in_a_fresh_process(tmp_path):
+    model = small_model(device=FAST, pulse_width_regularizer="l2", switching_model="macrospin")
+    rng = np.random.default_rng(1)
+    model.layers[-1].pulse_width = rng.uniform(0.5e-9, 2e-9, 3)
+    model.layers[-1].gate_voltage = rng.uniform(-1, 1, 3)
+    x = rng.normal(size=(20, 4)).astype("float32")
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=ops.convert_to_numpy(model(x)))
+    script = """
+import sys, numpy as np, keras, spinkeras
+folder = sys.argv[1]
+model = keras.saving.load_model(folder + "/model.keras")
+data = np.load(folder + "/data.npz")
+np.testing.assert_allclose(keras.ops.convert_to_numpy(model(data["x"])), data["y"], atol=1e-6)
+expected = spinkeras.MTJDevice.preset("stt_reference").replace(pulse_width_range=(0.5e-9, 2e-9))
+assert model.layers[-1].device == expected
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=300)
+
+
+def test_weights_load_by_name_across_train_and_scale(tmp_path):
+    """Stored by index, a file with one trained knob would swap the two arrays silently."""
+    first = small_model(train="anisotropy")
+    first.layers[-1].pulse_width = [2e-9, 5e-9, 9e-9]
+    first.layers[-1].gate_voltage = [-0.5, 0.0, 0.5]
+    path = tmp_path / "m.weights.h5"
+    first.save_weights(path)
+    for kwargs in ({}, {"train": ()}, {"train": "pulse_width", "knob_scale": 10.0}):
+        second = small_model(**kwargs)
+        second.load_weights(path)
+        np.testing.assert_allclose(second.layers[-1].pulse_width, [2e-9, 5e-9, 9e-9], rtol=1e-6)
+        np.testing.assert_allclose(second.layers[-1].gate_voltage, [-0.5, 0.0, 0.5], atol=1e-5)
+
+
+def test_saving_is_exact(tmp_path):
+    model = small_model()
+    rng = np.random.default_rng(2)
+    box = model.layers[-1]._ranges["pulse_width"]
+    model.layers[-1].log_pulse_width.assign(rng.uniform(*box.bounds, 3).astype("float32"))
+    before = ops.convert_to_numpy(model.layers[-1].log_pulse_width)
+    model.save_weights(tmp_path / "m.weights.h5")
+    model.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(ops.convert_to_numpy(model.layers[-1].log_pulse_width), before)
+
+
+def test_loading_into_a_narrower_device_is_announced(tmp_path, device):
+    model = small_model()
+    model.layers[-1].pulse_width = 20e-9
+    model.save_weights(tmp_path / "m.weights.h5")
+    narrow = small_model(device=device.replace(pulse_width_range=(2e-9, 10e-9)))
+    with pytest.warns(UserWarning, match=r"3 of 3 loaded values of pulse_width are outside"):
+        narrow.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_allclose(narrow.layers[-1].pulse_width, 10e-9, rtol=1e-6)
+
+
+def test_bad_stores_are_refused():
+    layer = SpinNeuron(name="spin")
+    layer.build((None, 2))
+    good = {"pulse_width": np.full(2, 3e-9), "anisotropy": np.full(2, 110e3)}
+    with pytest.raises(ValueError, match="holds no 'anisotropy' for layer 'spin'"):
+        layer.load_own_variables({"pulse_width": good["pulse_width"]})
+    with pytest.raises(ValueError, match=r"shape \(3,\) for layer 'spin', which needs \(2,\)"):
+        layer.load_own_variables({**good, "pulse_width": np.full(3, 3e-9)})
+    with pytest.raises(ValueError, match="not finite and > 0"):
+        layer.load_own_variables({**good, "anisotropy": np.array([np.nan, 1e5])})
+
+
+def test_clone_and_functional_reuse():
+    model = small_model(knob_scale=4.0)
+    clone = keras.models.clone_model(model)
+    assert clone.layers[-1].knob_scale == 4.0
+    clone.set_weights(model.get_weights())
+    x = np.ones((2, 4), "float32")
+    np.testing.assert_allclose(ops.convert_to_numpy(clone(x)), ops.convert_to_numpy(model(x)))
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_training_finds_the_slope_of_the_data(jit):
+    """A student recovers the pulse widths of a teacher."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(512, 4)).astype("float32") * 3
+    teacher = SpinNeuron()
+    teacher.build((None, 4))
+    teacher.pulse_width = [2.5e-9, 5e-9, 9e-9, 15e-9]
+    y = ops.convert_to_numpy(teacher(x))
+    model = keras.Sequential([keras.Input((4,)), SpinNeuron(train="pulse_width")])
+    model.compile(keras.optimizers.Adam(0.02), "mse", jit_compile=jit)
+    model.fit(x, y, epochs=60, batch_size=64, verbose=0)
+    np.testing.assert_allclose(model.layers[0].pulse_width, teacher.pulse_width, rtol=0.02)
+
+
+def test_only_the_trained_knobs_move():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 3)), rng.normal(size=(64, 1))
+    for train in ((), ("pulse_width",), ("anisotropy",), ("pulse_width", "anisotropy")):
+        model = keras.Sequential(
+            [keras.Input((3,)), SpinNeuron(train=train), keras.layers.Dense(1)]
+        )
+        model.compile(keras.optimizers.SGD(1.0), "mse")
+        model.fit(x, y, epochs=2, verbose=0)
+        layer = model.layers[0]
+        assert np.any(np.abs(layer.pulse_width / 2e-9 - 1) > 1e-5) == ("pulse_width" in train)
+        assert np.any(np.abs(layer.gate_voltage) > 1e-4) == ("anisotropy" in train)
+
+
+def test_spin_neurons_finds_nested_layers():
+    inner = keras.Sequential([keras.layers.Dense(3), SpinNeuron(name="inner")], name="block")
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4)),
+            keras.layers.TimeDistributed(inner),
+            keras.layers.TimeDistributed(SpinNeuron(name="wrapped")),
+            keras.layers.Dense(2, activation=SpinNeuron(name="activation")),
+        ]
+    )
+    model(np.zeros((2, 5, 4), "float32"))
+    names = sorted(layer.name for layer in spinkeras.spin_neurons(model))
+    assert names == ["activation", "inner", "wrapped"]

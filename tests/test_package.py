@@ -1,0 +1,124 @@
+"""The package as a user meets it: light import, docstring examples, README, the JAX backend."""
+
+import ast
+import doctest
+import importlib
+import os
+import pathlib
+import pkgutil
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import spinkeras
+
+ROOT = pathlib.Path(__file__).parents[1]
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(spinkeras.__path__, "spinkeras.")
+    if not module.name.endswith("__main__")
+]
+
+
+def run(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    ).stdout
+
+
+def test_import_is_light():
+    heavy = ("keras_tuner", "tensorflow_probability", "matplotlib", "sklearn", "onnx", "kserve")
+    code = f"import sys, spinkeras; print([m for m in {heavy} if m in sys.modules])"
+    assert run(code).strip().endswith("[]")
+
+
+def test_every_public_name_is_on_the_map_and_documented():
+    for name in spinkeras.__all__:
+        thing = getattr(spinkeras, name)
+        assert thing is not None
+        if callable(thing):
+            assert thing.__doc__, name
+            assert len(thing.__doc__.splitlines()) > 1 or name == "presets"
+
+
+def test_imports_point_one_way():
+    """devices -> switching -> constraints -> neuron -> energy -> the rest."""
+    order = ["devices", "switching", "constraints", "neuron", "energy"]
+    for position, name in enumerate(order):
+        tree = ast.parse((ROOT / "spinkeras" / f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spinkeras"):
+                names = [node.module.removeprefix("spinkeras").strip(".")] + [
+                    alias.name for alias in node.names
+                ]
+            for imported in set(names) & set(order):
+                assert order.index(imported) < position, f"{name} imports {imported}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(name)
+    np.set_printoptions(legacy=False)
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    result = doctest.testmod(module, optionflags=flags)
+    assert result.failed == 0
+
+
+def test_readme_example_runs(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    for block in blocks:
+        subprocess.run(
+            [sys.executable, "-c", block],
+            check=True,
+            timeout=600,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+
+JAX_SMOKE = """
+import keras, numpy as np, spinkeras
+assert keras.backend.backend() == "jax"
+rng = np.random.default_rng(0)
+x = rng.normal(size=(128, 4)).astype("float32")
+teacher = spinkeras.SpinNeuron()
+teacher.build((None, 4))
+teacher.pulse_width = [2.5e-9, 5e-9, 9e-9, 15e-9]
+y = keras.ops.convert_to_numpy(teacher(3 * x))
+model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(train="pulse_width")])
+model.compile(keras.optimizers.Adam(0.05), "mse")
+history = model.fit(3 * x, y, epochs=60, verbose=0, validation_data=(3 * x, y),
+                    callbacks=[spinkeras.EnergyTracker()]).history
+np.testing.assert_allclose(model.layers[0].pulse_width, teacher.pulse_width, rtol=0.1)
+report = spinkeras.energy_report(model, 3 * x, print_fn=None)
+np.testing.assert_allclose(history["val_energy_pj"][-1], report.total_pj, rtol=1e-5)
+"""
+
+
+def test_jax_backend_trains_and_measures():
+    pytest.importorskip("jax")
+    run(JAX_SMOKE, KERAS_BACKEND="jax")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["test_neuron.py", "test_energy.py", "test_constraints.py"])
+def test_whole_suite_on_the_jax_backend(file):
+    pytest.importorskip("jax")
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{file}"],
+        check=True,
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
