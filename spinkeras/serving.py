@@ -182,12 +182,22 @@ def export_for_serving(
 def _check_saved_model(tf, folder, network, assumptions, energy):
     """Load what was written and compare it with the model."""
     loaded = tf.saved_model.load(str(folder))
-    got = loaded.signatures["serve"](**network.named(network.probes))
+
+    def run(endpoint, probes):
+        try:
+            return loaded.signatures[endpoint](**network.named(probes))
+        except tf.errors.OpError as error:
+            raise ValueError(
+                f"The written endpoint {endpoint!r} does not run on the probe inputs: "
+                f"{_first_lines(error)}"
+            ) from error
+
+    got = run("serve", network.probes)
     output_error = network.compare([got[name].numpy() for name in network.output_names])
     energy_error = None
     if energy:
         few = [value[:: max(1, len(value) // 4)] for value in network.probes]
-        got = loaded.signatures["energy"](**network.named(few))
+        got = run("energy", few)
         energy_error = _compare_energy(got, network, few, assumptions)
     return ExportReport(
         folder,
@@ -401,8 +411,14 @@ def _run_litert(content, network):
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             from tensorflow.lite import Interpreter
-        runner = Interpreter(model_content=content).get_signature_runner("serving_default")
-    got = runner(**network.named(network.probes))
+        try:
+            runner = Interpreter(model_content=content).get_signature_runner("serving_default")
+            got = runner(**network.named(network.probes))
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                "LiteRT cannot carry this network (its interpreter fails on the converted file); "
+                f"use export_for_serving. It says: {_first_lines(error)}"
+            ) from error
     return [got[name] for name in network.output_names]
 
 
@@ -452,7 +468,13 @@ def _run_onnx(content, network):
             "ONNX cannot carry this network (ONNX Runtime does not load the converted file); use "
             f"export_for_serving. It says: {_first_lines(error)}"
         ) from error
-    return session.run(network.output_names, network.named(network.probes))
+    try:
+        return session.run(network.output_names, network.named(network.probes))
+    except Exception as error:
+        raise ValueError(
+            "ONNX cannot carry this network (ONNX Runtime fails on the converted file); use "
+            f"export_for_serving. It says: {_first_lines(error)}"
+        ) from error
 
 
 def _first_lines(error):
@@ -568,6 +590,7 @@ class _Network:
                 values *= scales.reshape((-1,) + (1,) * len(shape))
             elif "int" in dtype or dtype == "bool":
                 values = random.integers(0, 2, (len(scales), *shape))
+                values.reshape(len(scales), -1)[:, 0] = 1  # no sample that is masked altogether
             else:
                 raise ValueError(f"Inputs of type {dtype} need example data: give `probe`.")
             flat.append(values.astype(dtype))
@@ -740,7 +763,8 @@ class _SampleMeter:
         self.graph = tf.compat.v1.get_default_graph()
 
     def __call__(self, layer, current, probability, training, mask):
-        if probability.graph is not self.graph:
+        # `while_loop` traces into a graph of its own, `vectorized_map` into a name scope.
+        if probability.graph is not self.graph or "/loop_body/" in probability.name:
             raise ValueError(
                 f"Layer {layer.name!r} runs inside a loop of the graph (TimeDistributed over an "
                 "unknown number of steps, or a recurrent layer), where its energy cannot be "

@@ -1,0 +1,411 @@
+"""A small model server for exported networks: KServe's HTTP server, TensorFlow Serving's requests.
+
+    python examples/model_server.py --name digits --path /models/digits
+
+For a desk or a test. In production use the official TensorFlow Serving image, which answers the
+same requests (docs/serving.md). Needs TensorFlow and KServe (pip install 'spinkeras[serving]');
+spinkeras itself is not imported.
+
+HTTP: POST /v1/models/NAME[/versions/N]:predict with "instances" (one entry per sample) or
+"inputs" (one entry per input) and optionally "signature_name"; GET /v1/models/NAME and
+/v1/models/NAME/metadata. gRPC, with --grpc_port: Predict, GetModelMetadata and GetModelStatus of
+the tensorflow-serving-api package.
+
+The newest version in the folder is served. A newer one is loaded beside it and takes over between
+two requests; if it cannot be loaded, or disappears, the one before it goes on.
+"""
+
+import argparse
+import asyncio
+import concurrent.futures
+import pathlib
+import socket
+import sys
+import threading
+
+import numpy as np
+import orjson
+import tensorflow as tf
+from google.protobuf import json_format
+from tensorflow.core.protobuf import saved_model_pb2
+
+MAX_BODY = 4 * 2**20  # bytes; the default of gRPC, kept for HTTP as well
+
+
+class Refused(ValueError):
+    """A request that is the client's mistake; `not_found` tells 404 from 400."""
+
+    def __init__(self, message, not_found=False):
+        super().__init__(message)
+        self.not_found = not_found
+
+
+# --- versions ------------------------------------------------------------------------------------
+
+
+class Version:
+    """One loaded version: signatures to call and the description they came with."""
+
+    def __init__(self, folder):
+        self.number = int(folder.name)
+        description = saved_model_pb2.SavedModel()
+        description.ParseFromString((folder / "saved_model.pb").read_bytes())
+        self.signature_defs = dict(description.meta_graphs[0].signature_def)
+        self.loaded = tf.saved_model.load(str(folder))
+        self.signatures = {}
+        for name, function in self.loaded.signatures.items():
+            specs = function.structured_input_signature[1]
+            self.signatures[name] = (function, {key: specs[key] for key in sorted(specs)})
+
+    def signature(self, name):
+        if not isinstance(name, str) or name not in self.signatures:
+            raise Refused(
+                f"Unknown signature_name {name!r}; this model has {sorted(self.signatures)}."
+            )
+        return self.signatures[name]
+
+    def run(self, name, arrays):
+        """Outputs of a signature as NumPy arrays; arrays are checked against what it takes."""
+        function, specs = self.signature(name)
+        if set(arrays) != set(specs):
+            raise Refused(f"Signature {name!r} takes inputs {list(specs)}; got {list(arrays)}.")
+        lengths = set()
+        for key, array in arrays.items():
+            spec = specs[key]
+            if not spec.shape.is_compatible_with(array.shape):
+                raise Refused(
+                    f"Input {key!r} must have shape {spec.shape}; got {tuple(array.shape)}."
+                )
+            if array.shape[:1] == (0,):
+                raise Refused(f"Input {key!r} is an empty batch; send at least one sample.")
+            lengths.update(array.shape[:1])
+        if len(lengths) > 1:
+            raise Refused(f"The inputs hold different numbers of samples: {sorted(lengths)}.")
+        try:
+            outputs = function(
+                **{key: tf.constant(a, specs[key].dtype) for key, a in arrays.items()}
+            )
+        except tf.errors.InvalidArgumentError as error:
+            raise Refused(reason(error)) from error
+        return {key: value.numpy() for key, value in outputs.items()}
+
+
+def reason(error):
+    """What an operation complains about, without the account of where in the graph it stands."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    places = ("Graph execution error", "Detected at node", "<stack traces", "[[", "File ")
+    return next(line for line in reversed(lines) if line and not line.startswith(places))
+
+
+class Versions:
+    """The newest version of a folder that can be loaded, kept up to date by a thread."""
+
+    def __init__(self, path, interval=1.0):
+        self.path = pathlib.Path(path)
+        self.interval = interval
+        self.broken = {}
+        self.current = None
+        self._stop = threading.Event()
+        self.refresh()
+        if self.current is None:
+            raise SystemExit(f"No version that can be loaded in {self.path} ({self.broken}).")
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def refresh(self):
+        numbers = sorted(
+            (int(p.name) for p in self.path.iterdir() if p.name.isdecimal() and p.is_dir()),
+            reverse=True,
+        )
+        self.broken = {n: error for n, error in self.broken.items() if n in numbers}
+        for number in numbers:
+            if self.current is not None and number == self.current.number:
+                return
+            if number in self.broken:
+                continue
+            try:
+                version = Version(self.path / str(number))
+                for function, _ in version.signatures.values():
+                    function.graph  # noqa: B018  (restored here, not in the first request)
+                self.current = version
+            except Exception as error:
+                self.broken[number] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                print(f"version {number} is not served: {self.broken[number]}", flush=True)
+                continue
+            print(f"serving version {number}", flush=True)
+            return
+
+    def get(self, number=None):
+        current = self.current
+        if number is not None and number != current.number:
+            raise Refused(f"Version {number} is not served; {current.number} is.", not_found=True)
+        return current
+
+    def _watch(self):
+        while not self._stop.wait(self.interval):
+            try:
+                self.refresh()
+            except OSError as error:  # the folder may be on a network file system
+                print(f"cannot read {self.path}: {error}", flush=True)
+
+
+# --- HTTP ----------------------------------------------------------------------------------------
+
+
+def to_array(value, key, dtype):
+    """JSON value to an array of a signature's type; text, null, true and false are no numbers."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise Refused(f"Input {key!r} is ragged: {error}.") from error
+    kinds = "if" if dtype.is_floating else "i"
+    if array.dtype.kind not in kinds and array.size:
+        raise Refused(f"Input {key!r} must hold numbers of type {dtype.name}, and nothing else.")
+    with np.errstate(over="ignore"):
+        return array.astype(dtype.as_numpy_dtype)
+
+
+def answer(version, payload):
+    """The response to the parsed body of a predict request."""
+    if not isinstance(payload, dict):
+        raise Refused('The body must be a JSON object with "instances" or "inputs".')
+    unknown = set(payload) - {"instances", "inputs", "signature_name"}
+    if unknown or ("instances" in payload) == ("inputs" in payload):
+        raise Refused(
+            'The body must hold either "instances" or "inputs", and may hold "signature_name"; '
+            f"got {sorted(payload)}."
+        )
+    name = payload.get("signature_name", "serving_default")
+    _, specs = version.signature(name)
+    rows = "instances" in payload
+    value = payload["instances"] if rows else payload["inputs"]
+    if rows:
+        if not isinstance(value, list) or not value:
+            raise Refused('"instances" must be a list of at least one sample.')
+        if all(isinstance(sample, dict) for sample in value):
+            if any(set(sample) != set(value[0]) for sample in value):
+                raise Refused('Every entry of "instances" must name the same inputs.')
+            value = {key: [sample[key] for sample in value] for key in value[0]}
+    if not isinstance(value, dict):
+        if len(specs) != 1:
+            raise Refused(f"Name the inputs {list(specs)}, as there is more than one.")
+        value = {next(iter(specs)): value}
+    if set(value) != set(specs):
+        raise Refused(f"Signature {name!r} takes inputs {list(specs)}; got {list(value)}.")
+    arrays = {key: to_array(entry, key, specs[key].dtype) for key, entry in value.items()}
+    outputs = version.run(name, arrays)
+    if len(outputs) == 1:
+        return {"predictions" if rows else "outputs": next(iter(outputs.values()))}
+    lists = {key: array.tolist() for key, array in outputs.items()}
+    if rows:
+        return {"predictions": [dict(zip(lists, row)) for row in zip(*lists.values())]}
+    return {"outputs": lists}
+
+
+class BodyLimit:
+    """ASGI layer that answers 413 to a body beyond the limit instead of collecting it."""
+
+    def __init__(self, app, limit):
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return None
+            more = message.get("more_body", False)
+            if len(body) <= self.limit:  # read on, but keep nothing: the client is still sending
+                body += message.get("body", b"")
+        if len(body) > self.limit:
+            text = orjson.dumps({"error": f"The body is longer than {self.limit} bytes."})
+            headers = [(b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": 413, "headers": headers})
+            return await send({"type": "http.response.body", "body": text})
+        parts = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+
+        async def replay():
+            return parts.pop() if parts else await receive()
+
+        return await self.app(scope, replay, send)
+
+
+def http_server(name, versions, limit, port):
+    """KServe's REST server with one model, not started."""
+    sys.argv = sys.argv[:1]  # KServe parses the command line of whoever imports it
+    import kserve
+    from fastapi import Request
+    from fastapi.responses import ORJSONResponse
+    from kserve.errors import InvalidInput, ModelNotFound
+    from kserve.model_server import app
+    from kserve.protocol.dataplane import DataPlane
+    from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+    from kserve.protocol.rest.server import RESTServer
+
+    pool = concurrent.futures.ThreadPoolExecutor(4)
+
+    def not_found(message):
+        error = ModelNotFound()
+        error.reason = message
+        return error
+
+    class SavedModel(kserve.Model):
+        def __init__(self):
+            super().__init__(name)
+            self.ready = True
+
+        def validate(self, payload):
+            return payload  # `answer` checks it, with better messages
+
+        async def predict(self, payload, headers=None, number=None):
+            try:
+                if isinstance(payload, bytes):  # curl -d does not say that it sends JSON
+                    payload = orjson.loads(payload)
+                version = versions.get(number)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(pool, answer, version, payload)
+            except orjson.JSONDecodeError as error:
+                raise InvalidInput(f"The body is not JSON: {error}") from error
+            except Refused as error:
+                if error.not_found:
+                    raise not_found(str(error)) from error
+                raise InvalidInput(str(error)) from error
+
+    model = SavedModel()
+
+    # What TensorFlow Serving offers beyond KServe's own routes; the first route that fits wins.
+    @app.get("/v1/models/{model_name}")
+    def status(model_name: str):
+        check(model_name)
+        state = {"error_code": "OK", "error_message": ""}
+        version = {"version": str(versions.get().number), "state": "AVAILABLE", "status": state}
+        return ORJSONResponse({"model_version_status": [version]})
+
+    @app.get("/v1/models/{model_name}/metadata")
+    def metadata(model_name: str):
+        check(model_name)
+        version = versions.get()
+        signatures = {k: json_format.MessageToDict(v) for k, v in version.signature_defs.items()}
+        return ORJSONResponse(
+            {
+                "model_spec": {"name": name, "version": str(version.number)},
+                "metadata": {"signature_def": {"signature_def": signatures}},
+            }
+        )
+
+    @app.post("/v1/models/{model_name}/versions/{number}:predict")
+    async def predict_version(model_name: str, number: str, request: Request):
+        check(model_name)
+        if not number.isdecimal():
+            raise InvalidInput(f"{number!r} is not a version number.")
+        return ORJSONResponse(await model.predict(await request.body(), number=int(number)))
+
+    def check(model_name):
+        if model_name != name:
+            raise ModelNotFound(model_name)
+
+    repository = kserve.ModelRepository()
+    repository.update(model)
+    app.add_middleware(BodyLimit, limit=limit)
+    extension = ModelRepositoryExtension(repository)
+    return RESTServer("kserve.model_server:app", DataPlane(repository), extension, port)
+
+
+# --- gRPC ----------------------------------------------------------------------------------------
+
+
+def grpc_server(name, versions, host, port):
+    """TensorFlow Serving's PredictionService and ModelService; returns the server and its port."""
+    import grpc
+    from tensorflow_serving.apis import (
+        get_model_metadata_pb2,
+        get_model_status_pb2,
+        model_service_pb2_grpc,
+        predict_pb2,
+        prediction_service_pb2_grpc,
+    )
+
+    def find(spec, context):
+        if spec.name != name:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Model with name {spec.name} does not exist.")
+        try:
+            return versions.get(spec.version.value if spec.HasField("version") else None)
+        except Refused as error:
+            context.abort(grpc.StatusCode.NOT_FOUND, str(error))
+
+    def describe(response, version):
+        response.model_spec.name = name
+        response.model_spec.version.value = version.number
+
+    class Prediction(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):
+            version = find(request.model_spec, context)
+            signature = request.model_spec.signature_name or "serving_default"
+            try:
+                _, specs = version.signature(signature)
+                arrays = {}
+                for key, proto in request.inputs.items():
+                    if key in specs and proto.dtype != specs[key].dtype.as_datatype_enum:
+                        raise Refused(f"Input {key!r} must be of type {specs[key].dtype.name}.")
+                    arrays[key] = tf.make_ndarray(proto)
+                outputs = version.run(signature, arrays)
+            except (ValueError, TypeError) as error:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            response = predict_pb2.PredictResponse()
+            describe(response, version)
+            response.model_spec.signature_name = signature
+            for key, value in outputs.items():
+                response.outputs[key].CopyFrom(tf.make_tensor_proto(value))
+            return response
+
+        def GetModelMetadata(self, request, context):
+            version = find(request.model_spec, context)
+            response = get_model_metadata_pb2.GetModelMetadataResponse()
+            describe(response, version)
+            signatures = get_model_metadata_pb2.SignatureDefMap()
+            for key, definition in version.signature_defs.items():
+                signatures.signature_def[key].CopyFrom(definition)
+            response.metadata["signature_def"].Pack(signatures)
+            return response
+
+    class Status(model_service_pb2_grpc.ModelServiceServicer):
+        def GetModelStatus(self, request, context):
+            version = find(request.model_spec, context)
+            response = get_model_status_pb2.GetModelStatusResponse()
+            available = get_model_status_pb2.ModelVersionStatus.AVAILABLE
+            response.model_version_status.add(version=version.number, state=available)
+            return response
+
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(Status(), server)
+    return server, server.add_insecure_port(f"{host}:{port}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--name", required=True, help="name of the model in the address")
+    parser.add_argument("--path", required=True, help="folder with the versions 1, 2, ...")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8501, help="HTTP port; 0 takes a free one")
+    parser.add_argument("--grpc-port", type=int, help="gRPC port; 0 takes a free one")
+    parser.add_argument("--interval", type=float, default=1.0, help="s between looks for versions")
+    parser.add_argument("--max-body", type=int, default=MAX_BODY, help="longest HTTP body in bytes")
+    options = parser.parse_args()
+
+    versions = Versions(options.path, options.interval)
+    http = http_server(options.name, versions, options.max_body, options.port)
+    if options.grpc_port is not None:
+        server, port = grpc_server(options.name, versions, options.host, options.grpc_port)
+        server.start()
+        print(f"grpc://{options.host}:{port}", flush=True)
+    # KServe listens on every interface; a socket of our own keeps to the one asked for.
+    with socket.create_server((options.host, options.port)) as listener:
+        print(f"http://{options.host}:{listener.getsockname()[1]}", flush=True)
+        http.run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

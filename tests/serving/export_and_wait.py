@@ -1,0 +1,44 @@
+"""Exports a version and stops in the middle, for a test that kills it there.
+
+Arguments: FOLDER STAGE with STAGE one of "write" (before the SavedModel is complete), "check"
+(complete, not yet compared), "rename" (compared, not yet visible) or "none".
+"""
+
+import sys
+import time
+
+import keras
+import tensorflow as tf
+
+import spinkeras
+from spinkeras import serving
+
+folder, stage = sys.argv[1:]
+
+
+def wait(*args, **kwargs):
+    print("here", flush=True)
+    time.sleep(600)  # killed long before
+
+
+if stage == "write":
+    save = tf.saved_model.save
+
+    def half(trackable, path, **kwargs):
+        save(trackable, path, **kwargs)
+        (serving.pathlib.Path(path) / "saved_model.pb").unlink()
+        wait()
+
+    tf.saved_model.save = half
+elif stage == "check":
+    tf.saved_model.load = wait
+elif stage == "rename":
+    serving.os.rename = wait
+
+keras.utils.set_random_seed(2)
+model = keras.Sequential(
+    [keras.Input((4,), name="x"), keras.layers.Dense(3), spinkeras.SpinNeuron(name="spin")]
+)
+print("exporting", flush=True)
+serving.export_for_serving(model, folder, energy=False)
+print("done", flush=True)
