@@ -1,0 +1,620 @@
+"""Search over devices and networks with keras-tuner, for accuracy and energy at once.
+
+Import it by name, `import spinkeras.tuning`: it needs keras-tuner, which `import spinkeras` does
+not load. The pieces, each usable alone:
+
+    spin_search_space   the choices of a spin neuron, inside a user's own build(hp)
+    EnergyObjective     one score out of accuracy and energy, at a stated exchange rate
+    SpinHyperModel      a keras-tuner hypermodel out of both
+    energy_front        the trials of a search that no other trial beats in both
+    durable             a keras-tuner class whose search survives killed processes
+"""
+
+import copy
+import json
+import math
+import os
+import threading
+import time
+import warnings
+
+import keras
+import keras_tuner as kt
+
+from spinkeras.conversion import to_spin
+from spinkeras.devices import get_device, presets
+from spinkeras.energy import EnergyTracker
+from spinkeras.neuron import SpinNeuron, spin_neurons
+
+_TRAIN = {
+    "none": (),
+    "pulse_width": ("pulse_width",),
+    "anisotropy": ("anisotropy",),
+    "both": ("pulse_width", "anisotropy"),
+}
+_SHARING = ("channel", "layer")
+
+
+# --- the search space ----------------------------------------------------------------------------
+
+
+def spin_search_space(
+    hp,
+    device=None,
+    shortest_pulse=(2e-9, 10e-9),
+    window=(1.5, 10.0),
+    train=("none", "pulse_width", "both"),
+    sharing=("channel", "layer"),
+    gain=(0.3, 3.0),
+    recenter=True,
+    rank=2,
+    prefix="spin",
+):
+    """Declare the choices of a spin neuron to keras-tuner; returns arguments of `SpinNeuron`.
+
+    The pulse widths of a neuron may move in `[t, min(t * window, longest)]`, with `longest` the
+    longest pulse of the device (s), and start at `t`. The current scale is `gain` times the one at
+    which the untrained neuron has slope 1/4, so that it means the same for every device and pulse:
+
+        current_scale = gain / (4 dP/dI)                                        [A per unit input]
+
+    An argument with several values is searched; one value is fixed and does not take a dimension.
+    Every hyperparameter is named `<prefix>_<argument>`; call this once for every group of layers
+    that shall differ, with different prefixes.
+
+    Args:
+        hp: `keras_tuner.HyperParameters`.
+        device: preset name, `MTJDevice`, or a sequence of preset names to choose from. Default
+            `None`: all presets.
+        shortest_pulse: s, `(lowest, highest)` for a logarithmic range, or one value. It has to
+            lie inside the pulse range of every device. Default 2e-9 to 10e-9.
+        window: ratio of the longest to the shortest pulse, > 1, `(lowest, highest)` for a
+            logarithmic range, or one value. Default 1.5 to 10.
+        train: which knobs to train, any of `"none"`, `"pulse_width"`, `"anisotropy"`, `"both"`.
+        sharing: `"channel"` (a knob per channel) or `"layer"` (one for all neurons), or both.
+        gain: slope of the untrained neuron in units of 1/4, > 0, `(lowest, highest)` for a
+            logarithmic range, or one value. Default 0.3 to 3.
+        recenter: `True`, `False` or both to choose from. Default `True`.
+        rank: axes of the neuron's input, the batch included, for `sharing="layer"`: 2 behind a
+            dense layer, 4 behind a two-dimensional convolution. Default 2.
+        prefix: start of the names. Default `"spin"`.
+
+    Returns:
+        Dictionary of arguments for `SpinNeuron` or `to_spin`.
+
+    Raises:
+        ValueError: for unknown choices and for ranges that a device cannot do.
+
+    Example:
+
+    >>> import keras_tuner, spinkeras
+    >>> from spinkeras.tuning import spin_search_space
+    >>> hp = keras_tuner.HyperParameters()
+    >>> neuron = spinkeras.SpinNeuron(**spin_search_space(hp, device="stt_reference"))
+    >>> sorted(hp.values)
+    ['spin_gain', 'spin_sharing', 'spin_shortest_pulse_ns', 'spin_train', 'spin_window']
+    """
+    names = presets() if device is None else device
+    device = get_device(_choice(hp, f"{prefix}_device", names, None))
+    low, high = _ends("shortest_pulse", shortest_pulse, "s")
+    for candidate in (
+        map(get_device, names) if isinstance(names, (list, tuple)) else (get_device(names),)
+    ):
+        shortest, longest = candidate.pulse_width_range
+        if not (shortest * (1 - 1e-9) <= low and high < longest):
+            raise ValueError(
+                f"shortest_pulse = ({low:g}, {high:g}) s does not lie inside the pulse range of "
+                f"{candidate.name or 'the device'}, [{shortest:g}, {longest:g}) s. Narrow it, or "
+                "give the device another range: device.replace(pulse_width_range=...)."
+            )
+    if _ends("window", window, "(a ratio)")[0] <= 1:
+        raise ValueError(f"window = {window} has to be > 1: longest over shortest pulse.")
+    pulse = 1e-9 * _range(hp, f"{prefix}_shortest_pulse_ns", (low * 1e9, high * 1e9))
+    ratio = _range(hp, f"{prefix}_window", _ends("window", window, "(a ratio)"))
+    scale = _range(hp, f"{prefix}_gain", _ends("gain", gain, "(a ratio)"))
+    knobs = _choice(hp, f"{prefix}_train", train, tuple(_TRAIN))
+    shared = _choice(hp, f"{prefix}_sharing", sharing, _SHARING)
+    recenter = _choice(hp, f"{prefix}_recenter", recenter, (True, False))
+
+    longest = min(pulse * ratio, device.pulse_width_range[1])
+    device = device.replace(pulse_width_range=(pulse, longest), nominal_pulse_width=pulse)
+    settings = {
+        "device": device,
+        "train": _TRAIN[knobs],
+        "shared_axes": None if shared == "channel" else tuple(range(1, rank)),
+        "recenter": bool(recenter),
+    }
+    settings["current_scale"] = scale * SpinNeuron(device=device, train=()).current_scale
+    return settings
+
+
+def _choice(hp, name, values, allowed):
+    """One of several values as a hyperparameter, or the single value itself."""
+    several = list(values) if isinstance(values, (list, tuple)) else [values]
+    unknown = [] if allowed is None else [value for value in several if value not in allowed]
+    if unknown or not several:
+        raise ValueError(f"{name}: {unknown or 'nothing'} to choose from; use any of {allowed}.")
+    if allowed is None and len(several) > 1 and not all(isinstance(v, str) for v in several):
+        raise ValueError(f"{name}: give preset names to choose from; keras-tuner stores text.")
+    return several[0] if len(several) == 1 else hp.Choice(name, several)
+
+
+def _ends(name, value, unit):
+    low, high = value if isinstance(value, (list, tuple)) else (value, value)
+    if not (math.isfinite(high) and 0 < low <= high):
+        raise ValueError(
+            f"{name} = {value!r} {unit} has to be one number > 0 or a pair (lowest, highest)."
+        )
+    return float(low), float(high)
+
+
+def _range(hp, name, ends):
+    low, high = ends
+    if low == high:
+        return low
+    return hp.Float(name, min_value=low, max_value=high, sampling="log")
+
+
+# --- the objective -------------------------------------------------------------------------------
+
+
+class EnergyObjective(keras.callbacks.Callback):
+    """One score out of a metric and the energy, at a stated exchange rate.
+
+    The score gives up `delta` of the metric for every `rate`-fold saving of energy:
+
+        score = metric - delta * ln(E / E_ref) / ln(rate)      direction "max", to be maximised
+        score = metric + delta * ln(E / E_ref) / ln(rate)      direction "min", to be minimised
+
+    with `E` the energy per inference in pJ. `E_ref` only shifts the score and cannot change which
+    trial wins. (AutoQKeras' forgiving factor multiplies the accuracy instead, so that the same
+    saving is worth less at a low accuracy, and the reference matters.) keras-tuner can only add
+    logged values as they stand, which would weigh pJ against accuracy by their units.
+
+    As a callback it writes the score into the logs of every epoch, from the logs that
+    `EnergyTracker` wrote, so it has to stand behind the tracker; `objective` is what the tuner
+    needs. The tuner then keeps the epoch with the best score, with metric and energy of that epoch.
+
+    Args:
+        delta: worth of a `rate`-fold saving in units of the metric, >= 0. Default 0.01: one
+            percentage point of accuracy.
+        rate: factor of energy that is worth `delta`, > 1. Default 2.
+        metric: key of the metric in the logs. Default `"val_accuracy"`.
+        energy: key of the energy in the logs. Default `"val_energy_pj"`; `"energy_pj"` without
+            validation data.
+        reference_pj: `E_ref` in pJ, > 0. Default 1.
+        direction: `"max"` (default) for a metric that should be large, `"min"` for a loss.
+        name: key of the score in the logs. Default `"energy_score"`.
+
+    Raises:
+        ValueError: for arguments outside their range, and in training for keys that are not in
+            the logs and for an energy that is not > 0.
+
+    Example:
+
+    >>> from spinkeras.tuning import EnergyObjective
+    >>> objective = EnergyObjective(delta=0.01, rate=2.0)  # 1 point of accuracy for half the energy
+    >>> round(objective.score(0.95, 8.0), 4), round(objective.score(0.94, 4.0), 4)
+    (0.92, 0.92)
+    """
+
+    def __init__(
+        self,
+        delta=0.01,
+        rate=2.0,
+        metric="val_accuracy",
+        energy="val_energy_pj",
+        reference_pj=1.0,
+        direction="max",
+        name="energy_score",
+    ):
+        super().__init__()
+        for key, value, good, allowed in (
+            ("delta", delta, 0 <= delta < math.inf, ">= 0, in units of the metric (0.01 is 1 %)"),
+            ("rate", rate, 1 < rate < math.inf, "> 1, a factor of energy"),
+            ("reference_pj", reference_pj, 0 < reference_pj < math.inf, "> 0 pJ"),
+            ("direction", direction, direction in ("max", "min"), '"max" or "min"'),
+        ):
+            if not good:
+                raise ValueError(f"{key} = {value!r} is not {allowed}.")
+        self.delta = float(delta)
+        self.rate = float(rate)
+        self.metric = metric
+        self.energy = energy
+        self.reference_pj = float(reference_pj)
+        self.direction = direction
+        self.name = name
+
+    @property
+    def objective(self):
+        """The `keras_tuner.Objective` to give to a tuner."""
+        return kt.Objective(self.name, self.direction)
+
+    def score(self, metric, energy_pj):
+        """Score of a metric and an energy in pJ."""
+        if energy_pj <= 0:
+            raise ValueError(
+                f"An energy of {energy_pj} pJ has no logarithm; was the model trained with an "
+                "EnergyTracker in front of EnergyObjective?"
+            )
+        cost = self.delta * math.log(energy_pj / self.reference_pj) / math.log(self.rate)
+        return float(metric - cost if self.direction == "max" else metric + cost)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        missing = [key for key in (self.metric, self.energy) if key not in logs]
+        if missing:
+            raise kt.errors.FatalValueError(
+                f"EnergyObjective found no {missing} in the logs, only {sorted(logs)}. Put "
+                "EnergyTracker() before it in the list of callbacks, give fit validation data for "
+                "val_ keys, and compile the model with the metric."
+            )
+        logs[self.name] = self.score(logs[self.metric], logs[self.energy])
+
+
+def energy_front(tuner, metric="val_accuracy", energy="val_energy_pj", direction="max"):
+    """The finished trials that no other finished trial beats in metric and in energy.
+
+    Args:
+        tuner: keras-tuner tuner after a search with `EnergyTracker`.
+        metric: key of the metric in the logs. Default `"val_accuracy"`.
+        energy: key of the energy in the logs. Default `"val_energy_pj"`.
+        direction: `"max"` (default) or `"min"`: which metric is better.
+
+    Returns:
+        List of dictionaries in the order of energy: `trial_id`, `metric`, `energy_pj` (pJ per
+        inference), `values` (hyperparameters), `on_front`. All finished trials are in it;
+        `on_front` marks the front. Metric and energy are those of the best epoch by the score.
+
+    Raises:
+        ValueError: if no finished trial has both keys.
+    """
+    sign = 1.0 if direction == "max" else -1.0
+    rows = []
+    for trial in tuner.oracle.get_best_trials(10**6):
+        if trial.status != "COMPLETED" or not all(map(trial.metrics.exists, (metric, energy))):
+            continue
+        rows.append(
+            {
+                "trial_id": trial.trial_id,
+                "metric": float(trial.metrics.get_last_value(metric)),
+                "energy_pj": float(trial.metrics.get_last_value(energy)),
+                "values": dict(trial.hyperparameters.values),
+            }
+        )
+    if not rows:
+        raise ValueError(f"No finished trial of this tuner has both {metric!r} and {energy!r}.")
+    rows.sort(key=lambda row: (row["energy_pj"], -sign * row["metric"]))
+    best = -math.inf
+    for row in rows:
+        row["on_front"] = sign * row["metric"] > best
+        best = max(best, sign * row["metric"])
+    return rows
+
+
+# --- the hypermodel ------------------------------------------------------------------------------
+
+
+class SpinHyperModel(kt.HyperModel):
+    """keras-tuner hypermodel that searches spin neurons for a network.
+
+    It declares `spin_search_space`, builds the network with it, and trains with `EnergyTracker`
+    and the objective in front of the other callbacks.
+
+    Args:
+        network: a function `network(hp, spin)` that returns a compiled model; `spin(**changes)`
+            makes one `SpinNeuron` with the settings of the trial. Or a compiled functional or
+            sequential model, which `to_spin` converts in every trial, with its weights. For a
+            plain classifier see `dense_classifier`.
+        objective: `EnergyObjective`. Default `EnergyObjective()`.
+        assumptions: `EnergyAssumptions` of the tracker.
+        **space: arguments of `spin_search_space`.
+
+    Raises:
+        ValueError: from `build` for a model that is not compiled or has no spin neuron.
+
+    Example:
+
+    >>> import keras_tuner, spinkeras
+    >>> from spinkeras.tuning import SpinHyperModel, dense_classifier
+    >>> hypermodel = SpinHyperModel(dense_classifier((64,), 10), device="stt_reference")
+    >>> model = hypermodel.build(keras_tuner.HyperParameters())
+    >>> len(spinkeras.spin_neurons(model))
+    1
+
+    A search is then `kt.RandomSearch(hypermodel, objective=hypermodel.objective.objective, ...)`.
+    """
+
+    def __init__(self, network, objective=None, assumptions=None, **space):
+        super().__init__()
+        if not callable(network):
+            raise ValueError(f"network has to be a function (hp, spin) or a model; got {network!r}")
+        self.network = network
+        self.objective = EnergyObjective() if objective is None else objective
+        self.assumptions = assumptions
+        self.space = space
+
+    def build(self, hp):
+        settings = spin_search_space(hp, **self.space)
+        if isinstance(self.network, keras.Model):
+            model = to_spin(self.network, **settings)
+        else:
+
+            def spin(**changes):
+                return SpinNeuron(**{**settings, **changes})
+
+            model = self.network(hp, spin)
+        if not getattr(model, "compiled", False):
+            raise ValueError("SpinHyperModel needs a compiled model; call model.compile first.")
+        if not spin_neurons(model):
+            raise ValueError("The network has no SpinNeuron; put spin() where an activation goes.")
+        return model
+
+    def fit(self, hp, model, *args, callbacks=(), **kwargs):
+        first = [EnergyTracker(self.assumptions), copy.copy(self.objective)]
+        return model.fit(*args, callbacks=[*first, *callbacks], **kwargs)
+
+
+def dense_classifier(
+    input_shape, classes, hidden=(16, 64), hidden_layers=1, learning_rate=(1e-3, 3e-2)
+):
+    """Network function for `SpinHyperModel`: dense layers with spin neurons, softmax output.
+
+    Args:
+        input_shape: shape of one sample, such as `(784,)` or `(28, 28)`; it is flattened.
+        classes: number of classes, >= 2.
+        hidden: neurons in a hidden layer, `(lowest, highest)` or one number. Default 16 to 64.
+        hidden_layers: number of hidden layers, or a pair. Default 1.
+        learning_rate: of Adam, `(lowest, highest)` or one number. Default 1e-3 to 3e-2.
+
+    Returns:
+        Function `network(hp, spin)`; the model takes integer labels and reports accuracy.
+    """
+
+    def whole(hp, name, value, sampling):
+        low, high = value if isinstance(value, (list, tuple)) else (value, value)
+        if low == high:
+            return low
+        return hp.Int(name, min_value=low, max_value=high, sampling=sampling)
+
+    def network(hp, spin):
+        model = keras.Sequential([keras.Input(input_shape), keras.layers.Flatten()])
+        units = whole(hp, "hidden", hidden, "log")
+        for _ in range(whole(hp, "hidden_layers", hidden_layers, "linear")):
+            model.add(keras.layers.Dense(units))
+            model.add(spin())
+        model.add(keras.layers.Dense(classes, activation="softmax"))
+        model.compile(
+            keras.optimizers.Adam(_range(hp, "learning_rate", _ends("lr", learning_rate, "1"))),
+            "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        return model
+
+    return network
+
+
+# --- searches that survive killed processes ------------------------------------------------------
+
+
+def durable(tuner_class, lease=180.0):
+    """A keras-tuner tuner class whose search survives killed processes.
+
+    Use it as the class itself, in one process or in keras-tuner's chief/worker mode, with the
+    same arguments in every process, `overwrite=False` and a `directory` that all of them share:
+
+        tuner = durable(kt.Hyperband)(hypermodel, objective=..., directory=..., project_name=...)
+
+    What keras-tuner 1.4.8 does when a process is killed, and what changes here:
+
+    - In one process it resumes, but a trial killed after it ended and before the next one began
+      is run twice, and a kill while a state file is written leaves a file that cannot be read.
+      Here finished trials are never queued again, and files are replaced as a whole.
+    - A worker killed in mid-trial keeps that trial: only a worker with the same
+      `KERASTUNER_TUNER_ID` gets it again. Without one the trial is lost and the chief waits for
+      ever (in Hyperband the other workers, too). Here every worker shows that it is alive by a
+      file in the shared directory, and the chief gives the trial of a worker that has been silent
+      for `lease` seconds to another. Workers stay until no trial is under way any more.
+    - A chief that starts again queues the trials of all workers, also of those that live. Here it
+      waits for the lease.
+
+    A worker that was suspended for longer than the lease (not killed) may finish its trial a
+    second time; the first result counts. Trials that several workers share are not supported.
+
+    Args:
+        tuner_class: `keras_tuner.RandomSearch`, `BayesianOptimization`, `Hyperband`, `GridSearch`
+            or another subclass of `keras_tuner.Tuner`.
+        lease: s, > 0, silence after which a worker counts as dead. Default 180; on a network file
+            system it has to be longer than the caching of file contents, often 60 s.
+
+    Returns:
+        A subclass of `tuner_class`.
+
+    Example:
+
+    >>> import keras_tuner
+    >>> from spinkeras.tuning import durable
+    >>> durable(keras_tuner.Hyperband).__name__
+    'DurableHyperband'
+    """
+    if not (isinstance(tuner_class, type) and issubclass(tuner_class, kt.Tuner)):
+        raise ValueError(f"durable needs a subclass of keras_tuner.Tuner; got {tuner_class!r}.")
+    if not 0 < lease < math.inf:
+        raise ValueError(f"lease = {lease!r} s has to be finite and > 0.")
+    return type(f"Durable{tuner_class.__name__}", (tuner_class, _DurableTuner), {"lease": lease})
+
+
+class _DurableTuner(kt.Tuner):
+    """The tuner's part: signs of life of a worker, the clock of the chief, files."""
+
+    lease = 180.0
+
+    def __init__(self, oracle, *args, **kwargs):
+        # A tuner makes its oracle itself; this is the one place before it reads its files.
+        kind = type(oracle)
+        oracle.__class__ = type(f"Durable{kind.__name__}", (_DurableOracle, kind), {})
+        oracle.lease = self.lease
+        oracle.is_chief = "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
+        oracle.seen = {}
+        self._idle = False
+        super().__init__(oracle, *args, **kwargs)
+
+    def search(self, *args, **kwargs):
+        stop = threading.Event()
+        name = os.environ.get("KERASTUNER_TUNER_ID")
+        if "KERASTUNER_ORACLE_IP" in os.environ and name:
+            is_chief = "chief" in name
+            target = self._watch if is_chief else self._beat
+            # keras-tuner tells threads apart by their names.
+            threading.Thread(
+                target=target, args=(stop,), name=f"spinkeras-{name}", daemon=True
+            ).start()
+        try:
+            super().search(*args, **kwargs)
+        finally:
+            stop.set()
+
+    def on_search_begin(self):
+        self.save()  # else a kill in the first trial would forget its settings
+        super().on_search_begin()
+
+    def pre_create_trial(self):
+        if self._idle:  # the last answer was to ask again; keras-tuner would do so at once
+            time.sleep(min(1.0, self.lease / 4))
+        self._idle = True
+        super().pre_create_trial()
+
+    def on_trial_begin(self, trial):
+        self._idle = False
+        super().on_trial_begin(trial)
+
+    def save(self):
+        if not self._is_worker():
+            self.oracle.save()
+        _replace_json(self._get_tuner_fname(), self.get_state())
+
+    def _beat(self, stop):
+        count = 0
+        path = _alive_path(self.project_dir, self.tuner_id)
+        while not stop.is_set():
+            try:
+                _replace_json(path, [os.getpid(), time.time(), count])
+            except OSError as error:
+                warnings.warn(f"No sign of life could be written: {error}", stacklevel=1)
+            count += 1
+            stop.wait(self.lease / 4)
+
+    def _watch(self, stop):
+        while not stop.wait(self.lease / 4):
+            self.oracle.reap()
+
+
+class _DurableOracle:
+    """The oracle's part, mixed into the oracle of the tuner."""
+
+    clock = staticmethod(time.monotonic)
+
+    def save(self):
+        _replace_json(self._get_oracle_fname(), self.get_state())
+
+    def _save_trial(self, trial):
+        path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
+        _replace_json(path, trial.get_state())
+
+    def set_state(self, state):
+        super().set_state(state)
+        self._was_ongoing = dict(state["ongoing_trials"])
+
+    def reload(self):
+        super().reload()  # queues every trial that was under way
+        # Written, but killed before the search knew of it: the number is given out again.
+        for trial_id in [key for key in self.trials if key not in self.start_order]:
+            del self.trials[trial_id]
+        for key in self.start_order:
+            if self.trials[key].status in ("COMPLETED", "FAILED") and not self._finished(key):
+                self.end_order.append(key)
+        if self.is_chief:
+            # Their workers may be alive; the lease decides.
+            for tuner_id, trial_id in self._was_ongoing.items():
+                if not self._finished(trial_id):
+                    self.ongoing_trials[tuner_id] = self.trials[trial_id]
+                    self.tuner_ids.add(tuner_id)
+        held = {trial.trial_id for trial in self.ongoing_trials.values()}
+        queue = dict.fromkeys(self._retry_queue)
+        self._retry_queue = [k for k in queue if not (self._finished(k) or k in held)]
+        for trial_id in self._retry_queue:
+            self._forget_results(self.trials[trial_id])
+
+    @kt.synchronized
+    def create_trial(self, tuner_id):
+        self.seen.pop(tuner_id, None)  # it asks, so it is alive
+        self.reap()
+        if tuner_id in self.ongoing_trials:  # it died, was started again and gets its trial back
+            self._forget_results(self.ongoing_trials[tuner_id])
+        self._retry_queue = [key for key in self._retry_queue if not self._finished(key)]
+        trial = super().create_trial(tuner_id)
+        if trial.status == "STOPPED" and self.ongoing_trials:
+            # A trial under way may come back, so nobody leaves before the last has ended.
+            self.tuner_ids.add(tuner_id)
+            trial.status = "IDLE"
+        return trial
+
+    @kt.synchronized
+    def end_trial(self, trial):
+        if self._finished(trial.trial_id):
+            return  # ended by another worker in the meantime
+        super().end_trial(trial)
+        self.save()  # else the file would hold the trial as still under way
+
+    @kt.synchronized
+    def reap(self):
+        """Take the trial from every worker that has been silent for the lease."""
+        if not self.is_chief:
+            return
+        now = self.clock()
+        for tuner_id in {*self.tuner_ids, *self.ongoing_trials}:
+            sign = _read(_alive_path(self._project_dir, tuner_id))
+            last = self.seen.get(tuner_id)
+            # Compared with the chief's own clock only: hosts need not agree on the time.
+            if last is None or last[0] != sign:
+                self.seen[tuner_id] = (sign, now)
+            elif now - last[1] > self.lease:
+                del self.seen[tuner_id]
+                self.tuner_ids.discard(tuner_id)
+                trial = self.ongoing_trials.pop(tuner_id, None)
+                if trial is not None and not self._finished(trial.trial_id):
+                    print(f"Worker {tuner_id} is silent; trial {trial.trial_id} is run again.")
+                    self._forget_results(trial)
+                    self._retry_queue.append(trial.trial_id)
+                self.save()
+
+    def _finished(self, trial_id):
+        return trial_id in self.end_order
+
+    def _forget_results(self, trial):
+        """Drop what a killed run reported; keras-tuner would keep it in place of the new result."""
+        trial.metrics = type(trial.metrics)()
+        trial.status = "RUNNING"
+        self._save_trial(trial)
+
+
+def _alive_path(project_dir, tuner_id):
+    return os.path.join(project_dir, f"alive_{tuner_id}.json")
+
+
+def _replace_json(path, state):
+    """Write a file so that a reader, or a kill, finds the old or the new one, never a part."""
+    temporary = f"{path}.{os.getpid()}.{threading.get_ident()}.tmp"
+    with open(temporary, "w") as file:
+        json.dump(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _read(path):
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return None
