@@ -186,10 +186,10 @@ def _read_csv(path):
 
 
 def _as_numbers(name, values, row, where):
+    array = np.asarray(values)
+    if array.dtype == bool or array.ndim != 1:
+        raise ValueError(f"The column {name} of {where} must be a list of numbers.")
     try:
-        array = np.asarray(values)
-        if array.dtype == bool or array.ndim != 1:
-            raise ValueError(f"The column {name} of {where} must be a list of numbers.")
         return array.astype("float64")
     except (TypeError, ValueError):
         for index, value in enumerate(np.atleast_1d(np.asarray(values, dtype=object))):
@@ -704,6 +704,20 @@ def _refuse_without_transition(table, names):
                 f"{what}, so the data do not determine {names}: they only bound the threshold. "
                 f"Add settings with {cure} current until both outcomes occur."
             )
+    # Per pulse width: the largest current that ever failed, the smallest that ever succeeded.
+    _, group = np.unique(table["pulse_width_s"], return_inverse=True)
+    failed, succeeded = np.full(group.max() + 1, -np.inf), np.full(group.max() + 1, np.inf)
+    np.maximum.at(failed, group, np.where(switched < trials, table["current_a"], -np.inf))
+    np.minimum.at(succeeded, group, np.where(switched > 0, table["current_a"], np.inf))
+    if np.all(failed < succeeded):
+        k = int(np.argmin(succeeded - failed))
+        where = f"{table['pulse_width_s'][group == k][0]:g} s"
+        raise ValueError(
+            "At no pulse width do both outcomes occur in an overlapping range of currents (at "
+            f"{where} all fail up to {failed[k]:g} A and all succeed from {succeeded[k]:g} A on), "
+            f"so the data do not determine {names}: any steeper transition fits as well. Add "
+            "settings inside the transition, where both outcomes occur."
+        )
     if len(trials) < len(names):
         raise ValueError(
             f"{len(trials)} settings (rows of the same current and pulse width are one) cannot "
@@ -759,7 +773,7 @@ class Posterior:
         r_hat: potential scale reduction by name; below 1.01 the chains agree.
         effective_sample_size: of all chains together, by name.
         acceptance: mean acceptance probability; 0.8 is aimed at.
-        divergences: number of divergent transitions; should be 0.
+        divergences: number of divergent transitions; should be 0 or a few in a thousand draws.
     """
 
     draws: dict[str, np.ndarray]

@@ -1,0 +1,557 @@
+"""Calibration from switching counts: estimates, errors, refusals, tables, posterior, spreads."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from scipy import optimize, stats
+
+import spinkeras
+from spinkeras import calibration, switching
+from spinkeras.empirical import EmpiricalCurve
+from spinkeras.macrospin import fokker_planck
+
+REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
+TRUTH = REFERENCE.replace(
+    anisotropy=100e3, spin_torque_efficiency=0.5, gate_voltage_range=(0.0, 0.0)
+)
+FIVE_SIGMA = 5.1  # two-sided 3.4e-7
+
+# Three-terminal spin-orbit-torque junction of 80 nm, 0.75 ns pulses through a 776 ohm channel, 50
+# pulses per voltage: values as printed in the raw file names of the MIT-licensed repository
+# JinChengZ18/vgsot-sim.
+MEASURED = {
+    "voltage_v": np.arange(800, 1021, 20) / 1e3,
+    "pulse_width_s": np.full(12, 0.75e-9),
+    "switched": 50 * np.array([0, 0.02, 0.1, 0.18, 0.34, 0.5, 0.82, 0.84, 0.9, 0.98, 0.94, 1]),
+    "trials": np.full(12, 50),
+}
+
+
+def settings(device, widths=(2e-9, 5e-9, 20e-9), points=9):
+    width = np.repeat(widths, points)
+    relative = np.tile(np.linspace(0.8, 1.25, points), len(widths))
+    return relative * spinkeras.midpoint_current(width, device), width
+
+
+def counts(probability, trials, seed):
+    trials = np.full(np.shape(probability), trials)
+    return np.random.default_rng(seed).binomial(trials, probability), trials
+
+
+def synthetic(device=TRUTH, widths=(2e-9, 5e-9, 20e-9), trials=400, seed=1):
+    current, width = settings(device, widths)
+    probability = spinkeras.switching_probability(current, width, device)
+    switched, trials = counts(probability, trials, seed)
+    return dict(current_a=current, pulse_width_s=width, switched=switched, trials=trials)
+
+
+def small_table(**columns):
+    table = {
+        "current_a": [60e-6, 66e-6, 72e-6, 78e-6, 84e-6, 90e-6],
+        "pulse_width_s": [2e-9] * 6,
+        "switched": [183, 314, 467, 614, 732, 826],
+        "trials": [1000] * 6,
+    }
+    table.update(columns)
+    return {name: values for name, values in table.items() if values is not None}
+
+
+# --- fit_device ----------------------------------------------------------------------------------
+
+
+def test_recovers_a_device_and_reports_it():
+    fit = calibration.fit_device(synthetic(), REFERENCE)
+    for name in ("anisotropy", "spin_torque_efficiency"):
+        deviation = getattr(fit.device, name) - getattr(TRUTH, name)
+        assert abs(deviation) < FIVE_SIGMA * fit.standard_errors[name]
+        assert fit.standard_errors[name] < 0.03 * getattr(TRUTH, name)  # a sharp test
+        assert fit.parameters[name] == getattr(fit.device, name)
+    assert fit.device.replace(anisotropy=1e5, spin_torque_efficiency=0.5) == REFERENCE.replace(
+        anisotropy=1e5, spin_torque_efficiency=0.5
+    )
+    assert fit.degrees_of_freedom == 27 - 2
+    assert fit.deviance == pytest.approx(np.sum(fit.residuals**2))
+    assert fit.deviance < stats.chi2.isf(1e-6, 25)
+    assert fit.p_value == pytest.approx(stats.chi2.sf(fit.deviance, 25))
+    expected = spinkeras.switching_probability(30e-6, 7e-9, fit.device)
+    assert fit.predict(30e-6, 7e-9) == pytest.approx(expected, abs=1e-9)
+    assert "deviance" in fit.summary()
+    assert fit.posterior is None
+    np.testing.assert_allclose(np.diag(fit.correlation), 1.0)
+
+
+def test_recovers_three_fields_from_exact_fokker_planck_counts():
+    current, width = settings(REFERENCE, (2e-9, 6e-9, 30e-9), points=7)
+    exact = fokker_planck.switching_probability(current, width, REFERENCE)
+    switched, trials = counts(exact, 300, seed=2)
+    table = dict(current_a=current, pulse_width_s=width, switched=switched, trials=trials)
+    start = REFERENCE.replace(
+        damping=0.03, spin_torque_efficiency=0.9, anisotropy=140e3, vcma_coefficient=0.0
+    )
+    fit = calibration.fit_device(table, start, ["damping", "spin_torque_efficiency", "anisotropy"])
+    for name, value in fit.parameters.items():
+        assert abs(value - getattr(REFERENCE, name)) < FIVE_SIGMA * fit.standard_errors[name]
+        assert fit.standard_errors[name] < 0.15 * value
+
+
+def test_the_fit_is_a_maximum_of_the_likelihood():
+    table = synthetic(trials=100)
+    fit = calibration.fit_device(table, REFERENCE)
+    names = list(fit.parameters)
+
+    def minus_log_likelihood(values):
+        device = TRUTH.replace(**dict(zip(names, values)))
+        probability = spinkeras.switching_probability(
+            table["current_a"], table["pulse_width_s"], device
+        )
+        return -np.sum(stats.binom.logpmf(table["switched"], table["trials"], probability))
+
+    best = np.array(list(fit.parameters.values()))
+    lowest = minus_log_likelihood(best)
+    other = optimize.minimize(
+        lambda s: minus_log_likelihood(best * s), [1, 1], method="Nelder-Mead"
+    )
+    assert other.fun > lowest - 1e-5
+    # The deviance is twice the distance from the saturated likelihood.
+    fraction = table["switched"] / table["trials"]
+    saturated = np.sum(stats.binom.logpmf(table["switched"], table["trials"], fraction))
+    assert fit.deviance == pytest.approx(2 * (saturated + lowest), rel=1e-9)
+
+
+def test_standard_errors_and_deviance_are_calibrated():
+    repeats, chi_squared, deviances = 30, 0.0, []
+    for seed in range(repeats):
+        fit = calibration.fit_device(synthetic(widths=(2e-9, 20e-9), seed=100 + seed), REFERENCE)
+        error = np.array(list(fit.standard_errors.values()))
+        deviation = [v - getattr(TRUTH, n) for n, v in fit.parameters.items()] / error
+        chi_squared += deviation @ np.linalg.solve(fit.correlation, deviation)
+        deviances.append(fit.deviance)
+    low, high = stats.chi2.ppf([1e-6, 1 - 1e-6], 2 * repeats)
+    assert low < chi_squared < high
+    low, high = stats.chi2.ppf([1e-6, 1 - 1e-6], fit.degrees_of_freedom * repeats)
+    assert low < np.sum(deviances) < high
+
+
+def test_neel_brown_fit():
+    options = dict(switching_model="neel_brown", barrier_exponent=1.0, attempt_time=1e-9)
+    current = np.linspace(15e-6, 22e-6, 12)
+    width = np.tile([1e-6, 1e-5], 6)
+    probability = spinkeras.switching_probability(current, width, TRUTH, **options)
+    switched, trials = counts(probability, 2000, seed=3)
+    table = dict(current_a=current, pulse_width_s=width, switched=switched, trials=trials)
+    fit = calibration.fit_device(table, REFERENCE, **options)
+    for name, value in fit.parameters.items():
+        assert abs(value - getattr(TRUTH, name)) < FIVE_SIGMA * fit.standard_errors[name]
+
+
+def test_voltages_are_divided_by_a_resistance():
+    table = synthetic(widths=(2e-9,))
+    volts = dict(table, voltage_v=table["current_a"] * 1234.0)
+    del volts["current_a"]
+    by_current = calibration.fit_device(table, REFERENCE)
+    by_voltage = calibration.fit_device(volts, REFERENCE, resistance=1234.0)
+    assert by_voltage.parameters == pytest.approx(by_current.parameters, rel=1e-6)
+    volts["voltage_v"] = table["current_a"] * REFERENCE.resistance_parallel
+    by_default = calibration.fit_device(volts, REFERENCE)
+    assert by_default.parameters == pytest.approx(by_current.parameters, rel=1e-6)
+
+
+def test_an_estimate_on_its_bound_warns():
+    with pytest.warns(UserWarning, match=r"'anisotropy'\] lies on its bound"):
+        calibration.fit_device(
+            synthetic(), TRUTH, {"anisotropy": (1e5 * 1.1, 2e5), "damping": (0.01, 0.02)}
+        )
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("table", "free", "message"),
+    [
+        (small_table(switched=[0] * 6), ["anisotropy"], r"No pulse .*Add settings with larger"),
+        (small_table(switched=[1000] * 6), ["damping"], r"Every pulse .*with smaller current"),
+        (
+            small_table(),
+            ["anisotropy", "damping", "spin_torque_efficiency"],
+            r"do not determine all of .*'damping'.* at 1 pulse width\(s\).*Leave one of",
+        ),
+        (small_table(), ["anisotropy", "thickness", "diameter", "damping"], r"no data can tell"),
+        (small_table(), ["damping", "spin_torque_efficiency", "temperature", "diameter"], "tell"),
+        (
+            small_table(switched=[0, 0, 0, 1000, 1000, 1000]),
+            ["anisotropy", "damping"],
+            r"at 2e-09 s all fail up to 7\.2e-05 A and all succeed from 7\.8e-05 A on.*Add",
+        ),
+        (small_table(), ["tmr"], r"must name fields of MTJDevice that can be fitted"),
+        (small_table(), [], r"must name fields of MTJDevice"),
+        (
+            small_table(),
+            {"damping": (0.1, 0.01)},
+            r"must be increasing bounds within \[0\.0001, 1\]",
+        ),
+        (
+            small_table(current_a=[1e-6] * 6, switched=[5] * 6),
+            ["damping", "anisotropy"],
+            r"1 settings .* cannot determine 2 parameters",
+        ),
+    ],
+)
+def test_refuses_what_the_data_cannot_determine(table, free, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.fit_device(table, "stt_reference", free)
+
+
+def test_says_when_the_device_is_no_macrospin():
+    with pytest.raises(ValueError, match=r"outside the domain .* or use fit_empirical"):
+        calibration.fit_device(MEASURED, "stt_reference", resistance=776.0)
+
+
+def test_exchangeable_parameters_are_named():
+    # In the ballistic regime only eta / (Ms V) counts.
+    table = synthetic(widths=(2e-9,), trials=100)
+    with pytest.raises(ValueError, match=r"A change of one of \['saturation_magnetization', 'spin"):
+        calibration.fit_device(
+            table,
+            TRUTH,
+            ["saturation_magnetization", "spin_torque_efficiency"],
+            max_relative_error=0.1,
+        )
+
+
+# --- empirical curves ----------------------------------------------------------------------------
+
+
+def test_measured_junction_rejects_the_thermally_activated_shape():
+    good = calibration.fit_empirical(MEASURED, resistance=776.0)
+    assert good.degrees_of_freedom == 10
+    assert good.deviance < 14
+    assert good.p_value > 0.1
+    assert good.curve.threshold * 776 == pytest.approx(0.90, abs=0.01)
+    # A logistic, fitted independently, is as good.
+    volts, fraction = MEASURED["voltage_v"], MEASURED["switched"] / 50
+
+    def logistic_deviance(values):
+        p = 1 / (1 + np.exp(-values[1] * (volts - values[0])))
+        return 2 * np.sum(stats.binom.logpmf(MEASURED["switched"], 50, fraction)) - 2 * np.sum(
+            stats.binom.logpmf(MEASURED["switched"], 50, p)
+        )
+
+    logistic = optimize.minimize(logistic_deviance, [0.9, 36.0], method="Nelder-Mead")
+    assert logistic.fun == pytest.approx(11, abs=1)
+    assert good.deviance == pytest.approx(logistic.fun, abs=3)
+    thermal = calibration.fit_empirical(MEASURED, fixed={"log_skew": 0.0}, resistance=776.0)
+    assert thermal.deviance == pytest.approx(36, abs=1)
+    assert thermal.p_value < 1e-4
+
+
+def test_empirical_fit_recovers_every_parameter():
+    truth = EmpiricalCurve(
+        threshold=1.0e-3, slope=9e3, log_skew=1.0, ceiling=0.85, pulse_width=3e-9,
+        threshold_exponent=-0.3, slope_exponent=0.4, ceiling_rate=0.5,
+    )  # fmt: skip
+    width = np.repeat([1e-9, 3e-9, 9e-9], 21)
+    current = np.tile(np.linspace(0.5e-3, 1.9e-3, 21), 3)
+    switched, trials = counts(truth.switching_probability(current, width), 3000, seed=4)
+    table = dict(current_a=current, pulse_width_s=width, switched=switched, trials=trials)
+    free = [
+        "threshold", "slope", "log_skew", "ceiling", "threshold_exponent", "slope_exponent",
+        "ceiling_rate",
+    ]  # fmt: skip
+    fit = calibration.fit_empirical(table, free)
+    assert fit.curve.pulse_width == pytest.approx(3e-9)
+    assert fit.deviance < stats.chi2.isf(1e-6, fit.degrees_of_freedom)
+    for name in free:
+        deviation = getattr(fit.curve, name) - getattr(truth, name)
+        assert abs(deviation) < FIVE_SIGMA * fit.standard_errors[name], name
+        size = abs(getattr(truth, name)) if name in ("threshold", "slope") else 1.0
+        assert fit.standard_errors[name] < 0.2 * size, name
+    assert fit.device is None
+    one_width = calibration.fit_empirical({k: v[:21] for k, v in table.items()})
+    assert list(one_width.parameters) == ["threshold", "slope"]
+
+
+@pytest.mark.parametrize(
+    ("free", "fixed", "message"),
+    [
+        (["tmr"], None, "must name fields of EmpiricalCurve"),
+        (["threshold"], {"threshold": 1e-3}, "must name fields of EmpiricalCurve"),
+        (["threshold", "slope_exponent"], None, "slope_exponent is not limited by them at all"),
+        (["threshold", "slope", "log_skew"], None, "log_skew has a standard error of 6"),
+    ],
+)
+def test_empirical_refusals(free, fixed, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.fit_empirical(MEASURED, free, fixed=fixed, resistance=776.0)
+
+
+def test_empirical_curve_follows_its_formula():
+    curve = EmpiricalCurve(
+        threshold=1e-3, slope=5e3, log_skew=0.0, ceiling=0.8, pulse_width=1e-9,
+        threshold_exponent=-0.5, slope_exponent=0.25, anisotropy_exponent=1.0,
+    )  # fmt: skip
+    current = np.linspace(0.2e-3, 2e-3, 50)
+    rate = 5e3 * 2 / np.log(2)  # dF/dz at the midpoint is ln2/2 for the thermal shape
+    thermal = 1 - np.exp(-np.log(2) * np.exp(rate * (current - 1e-3)))
+    np.testing.assert_allclose(curve.switching_probability(current, 1e-9), 0.8 * thermal, rtol=1e-9)
+    shifted = 1e-3 * 4**-0.5 * 1.1
+    assert curve.switching_probability(shifted, 4e-9, 1.1) == pytest.approx(0.4)
+    step = 1e-9
+    rise = np.diff(curve.switching_probability(shifted + np.array([-step, step]), 4e-9, 1.1))[0]
+    assert rise / (2 * step) == pytest.approx(0.8 * 5e3 * 4**0.25, rel=1e-6)
+
+
+def test_empirical_curve_is_a_switching_law_for_numpy_and_tensors():
+    curve = EmpiricalCurve(
+        threshold=70e-6, slope=3e4, ceiling=0.9, pulse_width=2e-9, threshold_exponent=-0.4,
+        ceiling_rate=-0.2, log_skew_rate=0.5, anisotropy_exponent=0.7,
+    )  # fmt: skip
+    law = curve.curve(REFERENCE)
+    width = np.array([1e-9, 2e-9, 9e-9])
+    stability = REFERENCE.thermal_stability * np.array([0.9, 1.0, 1.2])
+    log_duration = np.log(width / REFERENCE.diffusion_time)
+    unit = REFERENCE.critical_current_per_stability
+    exact = law(np, log_duration, stability)
+    assert isinstance(exact, switching.Curve)
+    np.testing.assert_allclose(exact.midpoint[1] * unit, 70e-6)
+    for current in (50e-6, 70e-6, 90e-6):
+        z = current / unit - exact.midpoint
+        expected = curve.switching_probability(current, width, [0.9, 1.0, 1.2])
+        np.testing.assert_allclose(exact.probability(z), expected, rtol=1e-12)
+        tensors = law(
+            ops, *(ops.convert_to_tensor(v, "float32") for v in (log_duration, stability))
+        )
+        actual = tensors.probability(ops.convert_to_tensor(z, "float32"))
+        np.testing.assert_allclose(ops.convert_to_numpy(actual), expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(ops.convert_to_numpy(tensors.slope), exact.slope, rtol=1e-5)
+
+
+def test_empirical_curve_round_trip_and_errors():
+    curve = EmpiricalCurve(threshold=1e-3, slope=9e3, pulse_width=1e-9, name="mine")
+    config = keras.saving.serialize_keras_object(curve)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again == curve
+    assert again.name == "mine"
+    with pytest.raises(
+        ValueError, match=r"ceiling = 90 \(a probability\) is outside \[0\.001, 1\]"
+    ):
+        curve.replace(ceiling=90)
+    with pytest.raises(ValueError, match=r"threshold = '1 mA' is not a number \(A; 73 uA is"):
+        curve.replace(threshold="1 mA")
+    with pytest.raises(ValueError, match="pulse_width must be finite and > 0 s"):
+        curve.switching_probability(1e-3, 0.0)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+HEADER = "current_a,pulse_width_s,switched,trials"
+
+
+def write(tmp_path, text, encoding="utf-8"):
+    path = tmp_path / "data.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_csv_equals_arrays(tmp_path):
+    table = small_table()
+    lines = ["# measured on a Tuesday", "note, " + HEADER.replace(",", " , "), ""]
+    lines += [f"x,{a!r},{b!r},{c},{d}.0" for a, b, c, d in zip(*table.values())]
+    path = write(tmp_path, "\ufeff" + "\r\n".join(lines))
+    from_file, from_arrays = calibration.read_table(str(path)), calibration.read_table(table)
+    for name, column in from_arrays.items():
+        np.testing.assert_array_equal(from_file[name], column)
+    assert calibration.fit_device(path, "stt_reference").deviance < stats.chi2.isf(1e-6, 4)
+
+
+def test_rows_of_one_setting_are_pooled():
+    table = calibration.read_table(
+        small_table(current_a=[2e-6, 1e-6, 2e-6, 1e-6, 2e-6, 3e-6], switched=[1, 2, 3, 4, 5, 6])
+    )
+    np.testing.assert_array_equal(table["current_a"], [1e-6, 2e-6, 3e-6])
+    np.testing.assert_array_equal(table["switched"], [6, 9, 6])
+    np.testing.assert_array_equal(table["trials"], [2000, 3000, 1000])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"data\.csv is empty; its first line must name the columns"),
+        (HEADER, r"data\.csv has no rows"),
+        ("current_a,switched,trials\n1e-6,1,2", r"lacks the columns \['pulse_width_s'\]"),
+        (HEADER.replace("current_a", "current"), r"either 'current_a' \(A\) or 'voltage_v' \(V\)"),
+        ("voltage_v," + HEADER, r"needs one column for the drive"),
+        (HEADER + ",trials\n", r"columns \['trials'\] more than once"),
+        (HEADER.replace(",", ";") + "\n1;2;3;4", r"not separated by commas"),
+        (HEADER + "\n1e-6,2e-9,3,4\n1e-6,2e-9,5,4", r"line 3: switched = 5 exceeds the trials"),
+        (HEADER + "\n1e-6,-2e-9,3,4", r"line 2: pulse_width_s = -2e-09 is not 1e-11 to 1e-2 s"),
+        (HEADER + "\n1e-6,2,3,4", r"line 2: pulse_width_s = 2 is not"),
+        (HEADER + "\n\n#\n1e-6,2e-9,three,4", r"line 4: switched = 'three' is not a number"),
+        (HEADER + "\n1e-6,2e-9,3,4\n1e-6,,3,4", r"line 3: pulse_width_s = '' is not a number"),
+        (HEADER + "\nnan,2e-9,3,4", r"line 2: current_a = nan is not a finite number"),
+        (HEADER + "\n1e-6,2e-9,inf,4", r"line 2: switched = inf is not a finite number"),
+        (HEADER + "\n1e-6,2e-9,0.5,4", r"line 2: switched = 0\.5 .*give counts, not fractions"),
+        (HEADER + "\n1e-6,2e-9,-1,4", r"line 2: switched = -1 is not a whole number >= 0"),
+        (HEADER + "\n1e-6,2e-9,0,0", r"line 2: trials = 0 is not a whole number >= 1"),
+        (HEADER + "\n1e-6,2e-9,3\n", r"line 2: 3 values, but the first line names 4 columns"),
+        (HEADER + "\n" + "1e-6,2e-9,5,4\n" * 3, r"line 2: .*\(3 such rows\)"),
+    ],
+)
+def test_malformed_file_names_the_row(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.fit_device(write(tmp_path, text), "stt_reference")
+
+
+def test_file_that_is_not_text(tmp_path):
+    with pytest.raises(ValueError, match=r"data\.csv is not text in UTF-8"):
+        calibration.read_table(write(tmp_path, HEADER + "\nµ,1,1,1", "latin-1"))
+    with pytest.raises(FileNotFoundError):
+        calibration.read_table(tmp_path / "nothing.csv")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            dict(switched=[0, 0, 0, 0, 0, 1001]),
+            r"row 5 \(counted from 0\): switched = 1001 exceeds",
+        ),
+        (dict(trials=None), r"lacks the columns \['trials'\]"),
+        (dict(trials=[1000] * 5), r"differ in length"),
+        (dict(switched=[0, 0, "many", 0, 0, 0]), r"row 2 .*switched = 'many' is not a number"),
+        (dict(switched=[0, 0, None, 0, 0, 0]), r"row 2 .*switched = nan is not a finite number"),
+        (dict(current_a=np.zeros((6, 1))), r"column current_a of the table must be a list"),
+        (dict(current_a=None, voltage_v=[1.0] * 6), r"gives voltages; give the `resistance`"),
+    ],
+)
+def test_malformed_arrays_name_the_row(columns, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.read_table(small_table(**columns))
+
+
+def test_other_input():
+    with pytest.raises(ValueError, match="path of a CSV file or a dictionary of columns"):
+        calibration.read_table([1, 2, 3])
+    with pytest.raises(ValueError, match=r"resistance = -5\.0 ohm must be finite and > 0"):
+        calibration.fit_device(MEASURED, "stt_reference", resistance=-5.0)
+
+
+def test_a_million_single_shots(tmp_path):
+    current, width = settings(TRUTH, (2e-9, 20e-9), points=5)
+    rng = np.random.default_rng(5)
+    pick = rng.integers(0, current.size, 1_000_000)
+    probability = spinkeras.switching_probability(current, width, TRUTH)
+    switched = rng.uniform(size=pick.size) < probability[pick]
+    lines = [f"{a!r},{b!r}" for a, b in zip(current.tolist(), width.tolist())]
+    text = "\n".join(f"{lines[k]},{int(s)},1" for k, s in zip(pick.tolist(), switched.tolist()))
+    fit = calibration.fit_device(write(tmp_path, HEADER + "\n" + text), REFERENCE)
+    assert len(fit.table["trials"]) == 10
+    assert np.sum(fit.table["trials"]) == 1_000_000
+    for name, value in fit.parameters.items():
+        assert abs(value - getattr(TRUTH, name)) < FIVE_SIGMA * fit.standard_errors[name]
+
+
+# --- posterior and spreads -----------------------------------------------------------------------
+
+
+def test_posterior_agrees_with_integration_on_a_grid():
+    table = synthetic(widths=(3e-9,), trials=60, seed=6)
+    bounds = {"anisotropy": (60e3, 160e3), "spin_torque_efficiency": (0.35, 0.7)}
+    fit = calibration.fit_device(
+        table, TRUTH, bounds, posterior={"chains": 4, "draws": 400, "warmup": 300}, seed=7
+    )
+    posterior = fit.posterior
+    axes = [np.linspace(*np.log(ends), 121) for ends in bounds.values()]
+    anisotropy, efficiency = np.exp(np.meshgrid(*axes, indexing="ij"))
+    log_likelihood = np.zeros(anisotropy.shape)
+    for current, width, switched, trials in zip(*(fit.table[c] for c in fit.table)):
+        # The efficiency only scales the current.
+        probability = spinkeras.switching_probability(
+            current * efficiency / TRUTH.spin_torque_efficiency, width, TRUTH, anisotropy
+        )
+        log_likelihood += stats.binom.logpmf(switched, trials, probability)
+    weight = np.exp(log_likelihood - log_likelihood.max())
+    weight /= weight.sum()
+    for name, grid in (("anisotropy", anisotropy), ("spin_torque_efficiency", efficiency)):
+        mean = np.sum(weight * grid)
+        spread = np.sqrt(np.sum(weight * grid**2) - mean**2)
+        draws, size = posterior.draws[name], posterior.effective_sample_size[name]
+        assert draws.shape == (400, 4)
+        assert size > 200
+        assert abs(draws.mean() - mean) < FIVE_SIGMA * spread / np.sqrt(size)
+        assert draws.std() == pytest.approx(spread, rel=0.25)
+        assert np.all((draws > bounds[name][0]) & (draws < bounds[name][1]))
+        assert posterior.r_hat[name] < 1.05
+    assert posterior.divergences < 16  # 1 % of the draws
+    assert "R-hat" in posterior.summary()
+
+    devices = calibration.sample_devices(fit, 50, seed=8)
+    assert [d.anisotropy for d in devices] != sorted(d.anisotropy for d in devices)
+    pairs = set(zip(*(posterior.draws[n].ravel() for n in bounds)))
+    assert all((d.anisotropy, d.spin_torque_efficiency) in pairs for d in devices)
+    assert len(calibration.sample_devices(fit, 2000)) == 2000  # more than there are draws
+
+
+def test_posterior_options_are_checked():
+    with pytest.raises(ValueError, match=r"posterior option chains = 1 must be an integer >= 2"):
+        calibration.fit_device(small_table(), "stt_reference", posterior={"chains": 1})
+
+
+def test_sample_devices_from_a_spread():
+    spread = {"diameter": 0.03, "anisotropy": 0.08}
+    devices = calibration.sample_devices(TRUTH, 2000, seed=9, spread=spread)
+    assert devices == calibration.sample_devices(TRUTH, 2000, seed=9, spread=spread)
+    assert devices != calibration.sample_devices(TRUTH, 2000, seed=10, spread=spread)
+    for name, value in spread.items():
+        ratio = np.log([getattr(d, name) / getattr(TRUTH, name) for d in devices])
+        assert abs(np.mean(ratio)) < FIVE_SIGMA * value / np.sqrt(2000)
+        # The standard deviation of n normal values has the relative error 1 / sqrt(2 n).
+        assert abs(np.std(ratio) / value - 1) < FIVE_SIGMA / np.sqrt(4000) + 0.01
+    assert all(d.damping == TRUTH.damping for d in devices)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(count=0, spread={"damping": 0.1}), r"count = 0 must be a whole number >= 1"),
+        (dict(count=3), r"spread = None must give relative standard deviations"),
+        (dict(count=3, spread={"damping": 5}), r"5 % is 0\.05"),
+        (dict(count=3, spread={"name": 0.1}), r"for any of the fields"),
+    ],
+)
+def test_sample_devices_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.sample_devices("stt_reference", **options)
+
+
+def test_sample_devices_needs_draws():
+    fit = calibration.fit_device(small_table(), "stt_reference")
+    with pytest.raises(ValueError, match="needs draws"):
+        calibration.sample_devices(fit, 3)
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def test_plot(tmp_path):
+    pytest.importorskip("matplotlib")
+    figure = calibration.fit_device(synthetic(), REFERENCE).plot()
+    assert len(figure.axes) == 2
+    figure.savefig(tmp_path / "fit.png")
+    calibration.fit_empirical(MEASURED, resistance=776.0).plot().savefig(tmp_path / "other.png")
+
+
+def test_import_stays_light():
+    code = (
+        "import sys, keras\n"
+        "before = set(sys.modules)  # Keras itself imports matplotlib where it can\n"
+        "import spinkeras.calibration, spinkeras.macrospin.llg\n"
+        "heavy = {'tensorflow_probability', 'matplotlib', 'tf_keras', 'pandas'}\n"
+        "print(sorted(heavy & (set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
