@@ -1,0 +1,225 @@
+"""Runs killed by SIGKILL, by real processes: training and searches go on where they stood."""
+
+import csv
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+TRAINING = """
+import os, random, signal, sys
+import keras, numpy as np, spinkeras
+
+folder, kill_at, dropout = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+keras.utils.set_random_seed(7)
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+    tf.config.experimental.enable_op_determinism()
+
+x = np.random.default_rng(0).normal(size=(32, 5)).astype("float32")
+y = (x[:, :1] > 0).astype("float32")
+model = keras.Sequential([
+    keras.Input((5,)),
+    keras.layers.Dense(6),
+    spinkeras.SpinNeuron(name="spin"),
+    keras.layers.Dropout(dropout),
+    keras.layers.Dense(1, activation="sigmoid"),
+])
+model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy")
+
+
+class Kill(keras.callbacks.Callback):
+    step = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+model.fit(
+    x, y, validation_data=(x, y), batch_size=8, epochs=5, verbose=0,
+    shuffle=False,  # the order of a shuffled epoch is not part of a backup
+    callbacks=[
+        spinkeras.EnergyTracker(),
+        keras.callbacks.CSVLogger(folder + "/log.csv", append=True),
+        keras.callbacks.BackupAndRestore(folder + "/backup"),
+        Kill(),
+    ],
+)
+spin = model.get_layer("spin")
+np.savez(
+    folder + "/end.npz",
+    *[keras.ops.convert_to_numpy(w) for w in model.weights + model.optimizer.variables],
+    pulse_width=spin.pulse_width, anisotropy=spin.anisotropy,
+)
+"""
+STEPS = 20  # 5 epochs of 4 steps
+
+SEARCH = """
+import os, signal, sys
+import keras, keras_tuner as kt, numpy as np
+from spinkeras.tuning import SpinHyperModel, durable
+
+folder, point, which = sys.argv[1], sys.argv[2], int(sys.argv[3])
+
+
+def log(event, trial_id):
+    with open(folder + "/events.txt", "a") as file:
+        file.write(f"{event} {trial_id}\\n")
+
+
+def die(here, count):
+    if here == point and count == which:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def network(hp, spin):
+    model = keras.Sequential([
+        keras.Input((4,)), keras.layers.Dense(3), spin(), keras.layers.Dense(2, "softmax")
+    ])
+    model.compile(
+        "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True
+    )
+    return model
+
+
+class Epochs(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            die("in_training", len(tuner.oracle.start_order))
+
+
+class Tuner(durable(kt.RandomSearch)):
+    def on_trial_begin(self, trial):
+        log("begin", trial.trial_id)
+        super().on_trial_begin(trial)
+
+    def on_trial_end(self, trial):
+        die("before_end", len(self.oracle.end_order) + 1)
+        self.oracle.end_trial(trial)
+        log("end", trial.trial_id)
+        die("after_end", len(self.oracle.end_order))
+        self.save()
+        die("after_save", len(self.oracle.end_order))
+
+
+hypermodel = SpinHyperModel(network)
+tuner = Tuner(
+    hypermodel, objective=hypermodel.objective.objective, max_trials=3, seed=1,
+    directory=folder, project_name="search",
+)
+
+save_trial = tuner.oracle._save_trial
+
+
+def save(trial):
+    save_trial(trial)
+    if trial.status == "COMPLETED":
+        die("between_files", len(tuner.oracle.end_order))
+
+
+tuner.oracle._save_trial = save
+x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+y = (x[:, 0] > 0).astype("int32")
+tuner.search(x, y, validation_data=(x, y), epochs=2, verbose=0, callbacks=[Epochs()])
+model = tuner.get_best_models(1)[0]
+"""
+
+
+def start(code, *arguments, **environment):
+    env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", TF_NUM_INTRAOP_THREADS="1", **environment)
+    for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"):
+        env.pop(f"KERASTUNER_{name}", None)
+    root = str(pathlib.Path(__file__).resolve().parents[1])
+    env["PYTHONPATH"] = os.pathsep.join([root, env.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def train(folder, kill_at=0, dropout=0.0):
+    folder.mkdir(exist_ok=True)
+    result = start(TRAINING, folder, kill_at, dropout)
+    assert result.returncode == (-signal.SIGKILL if kill_at else 0), result.stderr[-2000:]
+    if not kill_at:
+        with np.load(folder / "end.npz") as end:
+            return dict(end)
+    return None
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, train(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_at", [1, 4, random.randrange(5, STEPS)], ids=str)
+def test_killed_training_ends_with_the_same_weights(kill_at, never_killed, tmp_path):
+    whole_folder, whole = never_killed
+    train(tmp_path, kill_at)
+    assert not (tmp_path / "end.npz").exists()
+    resumed = train(tmp_path)
+    assert resumed.keys() == whole.keys()
+    for name, value in whole.items():  # weights, optimizer state and knobs, to the last bit
+        np.testing.assert_array_equal(resumed[name], value, err_msg=name)
+    # The knobs have moved, so equality means they were restored.
+    assert np.ptp(whole["pulse_width"]) > 0
+    # The energy history has every epoch once, with the figures of the run never killed.
+    rows, whole_rows = (
+        list(csv.reader((folder / "log.csv").read_text().splitlines()))
+        for folder in (tmp_path, whole_folder)
+    )
+    assert rows == whole_rows
+    assert [row[0] for row in rows[1:]] == list("01234")
+    assert "val_energy_pj_spin" in rows[0]
+
+
+def search(folder, point="", which=0):
+    result = start(SEARCH, folder, point, which)
+    assert result.returncode == (-signal.SIGKILL if point else 0), result.stderr[-2000:]
+    return [line.split() for line in (folder / "events.txt").read_text().splitlines()]
+
+
+def trial_files(folder):
+    files = sorted(folder.glob("search/trial_*/trial.json"))
+    return {path.parent.name[6:]: json.loads(path.read_text()) for path in files}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("point", "which", "repeated"),
+    [
+        ("in_training", 1, {"0"}),  # before the first trial has ended
+        ("in_training", 2, {"1"}),
+        ("before_end", 2, {"1"}),  # trained and reported, not yet ended
+        ("between_files", 2, set()),  # the trial's file says completed, the search's does not
+        ("after_end", 2, set()),
+        ("after_save", 3, set()),  # nothing left to do
+    ],
+)
+def test_killed_search_loses_and_repeats_nothing_that_ended(point, which, repeated, tmp_path):
+    search(tmp_path, point, which)
+    before = trial_files(tmp_path)
+    completed = {key: t for key, t in before.items() if t["status"] == "COMPLETED"}
+    events = search(tmp_path)
+    after = trial_files(tmp_path)
+    assert sorted(after) == ["0", "1", "2"]
+    assert {trial["status"] for trial in after.values()} == {"COMPLETED"}
+    for key, trial in completed.items():
+        assert after[key] == trial
+    for key, trial in before.items():  # also an unfinished trial keeps its hyperparameters
+        assert after[key]["hyperparameters"]["values"] == trial["hyperparameters"]["values"]
+        for metric in after[key]["metrics"]["metrics"].values():
+            assert len(metric["observations"][0]["value"]) == 1  # of one run, not of two
+    begun = [key for event, key in events if event == "begin"]
+    assert {key for key in begun if begun.count(key) > 1} == repeated
+    assert set(begun) == {"0", "1", "2"}
