@@ -153,7 +153,8 @@ class EmpiricalCurve:
         """`Curve` over current in `unit` (A); `s` is the logarithm of the relative pulse width."""
         shift = self.threshold_exponent * s + self.anisotropy_exponent * log_ratio
         midpoint = (self.threshold / unit) * xp.exp(shift)
-        slope = (self.slope * unit) * xp.exp(self.slope_exponent * s)
+        # 0 * log_ratio: a knob without effect has the gradient 0, not none, which Keras warns of.
+        slope = (self.slope * unit) * xp.exp(self.slope_exponent * s + 0 * log_ratio)
         log_skew = xp.clip(self.log_skew + self.log_skew_rate * s, 0.0, MAX_LOG_SKEW)
         ceiling = xp.ones_like(s)
         if self.ceiling < 1:
