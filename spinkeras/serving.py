@@ -17,7 +17,6 @@ import pathlib
 import re
 import shutil
 import tempfile
-import unittest.mock
 import uuid
 import warnings
 
@@ -26,6 +25,7 @@ import numpy as np
 from keras import ops
 
 from spinkeras import energy as energy_module
+from spinkeras import switching
 from spinkeras._version import __version__
 from spinkeras.energy import EnergyAssumptions, energy_report
 from spinkeras.neuron import spin_neurons
@@ -40,6 +40,7 @@ Further down the agreement is absolute: the logarithm of a probability has a rel
 error of about 1e-6 in float32, in Keras as in the file, so at 1e-30 two runtimes differ by 1e-4.
 """
 
+_KNOB_WEIGHTS = ("log_pulse_width", "log_anisotropy")
 _AUTOMATIC_INPUT = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 _STATE_WRITE = re.compile(
     r"Assign|^ResourceApply|^ResourceScatter|^Scatter|^RngReadAndSkip|^RngSkip"
@@ -168,7 +169,8 @@ def export_for_serving(
         )
     hidden = base / f".export-{uuid.uuid4().hex}"  # servers skip names that are not numbers
     try:
-        network.write(hidden, functions)
+        with _inference_curve():
+            network.write(hidden, functions)
         report = _check_saved_model(tf, hidden, network, assumptions, energy)
         _write_provenance(hidden, network, layers, assumptions, functions)
         _sync(hidden)
@@ -389,7 +391,7 @@ def _export_file(model, path, suffix, convert, run, input_signature, output_name
 def _convert_litert(network):
     import tensorflow as tf
 
-    with tempfile.TemporaryDirectory() as folder, _exact_elementary_functions():
+    with tempfile.TemporaryDirectory() as folder:
         network.write(folder, {"serve": network.function(False)}, deterministic=True)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=["serving_default"]
@@ -430,7 +432,7 @@ def _convert_onnx(network):
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx asks NumPy for old names
         file = os.path.join(folder, "model.onnx")
         # Keras' own exporter knows how to run tf2onnx beside NumPy 2; it does not name outputs.
-        with _exact_elementary_functions(), _tracing(network.layers):
+        with _tracing(network.layers):
             _refuse(network.trace(network.function(False)), deterministic=True)
             try:
                 model.export(
@@ -497,7 +499,7 @@ def _neurons_alone(layers):
         shape = tuple(layer.log_pulse_width.shape)
         source = keras.Input(shape, name=f"ramp_{k}")
         outputs.append(copy(source))
-        for knob in ("log_pulse_width", "log_anisotropy"):
+        for knob in _KNOB_WEIGHTS:
             getattr(copy, knob).assign(getattr(layer, knob))
         inputs.append(source)
         names.append(copy.name)
@@ -699,30 +701,53 @@ def _tracing(layers, meter=None, bits=None):
 
     The changes live in the layers' instance dictionaries, out of sight of Keras' bookkeeping.
     """
-    meters = [layer.meter for layer in layers]
+    import tensorflow as tf
+
+    layers = [layer for layer in layers if layer.built]
+    before = [(layer.meter, [getattr(layer, knob) for knob in _KNOB_WEIGHTS]) for layer in layers]
     try:
-        for layer in layers:
+        for layer, (_, knobs) in zip(layers, before):
             layer.meter = meter
-            layer.__dict__["setting"] = _constant(layer.setting)
+            with tf.init_scope():  # read the variables now, not in the graph
+                values = [ops.convert_to_numpy(knob) for knob in knobs]
+            layer.__dict__.update(zip(_KNOB_WEIGHTS, values))
             if bits is not None:
                 layer.__dict__["call"] = bits.wrap(layer.call)
         yield
     finally:
-        for layer, before in zip(layers, meters):
-            layer.meter = before
-            layer.__dict__.pop("setting", None)
+        for layer, (old_meter, knobs) in zip(layers, before):
+            layer.meter = old_meter
+            layer.__dict__.update(zip(_KNOB_WEIGHTS, knobs))
             layer.__dict__.pop("call", None)
 
 
-def _constant(setting):
-    def constant(dtype):
-        import tensorflow as tf
+@contextlib.contextmanager
+def _inference_curve():
+    """Trace the macrospin curve in the form that costs a server least.
 
-        with tf.init_scope():  # read the variables now, not in the graph
-            values = [ops.convert_to_numpy(value) for value in setting(dtype)]
-        return tuple(ops.convert_to_tensor(value, dtype) for value in values)
+    The library's own form is made for its gradient and takes four times as many operations.
+    """
+    curve = switching.exponentiated_cloglog
+    switching.exponentiated_cloglog = lambda xp, *args: (curve if xp is np else _cloglog)(xp, *args)
+    try:
+        yield
+    finally:
+        switching.exponentiated_cloglog = curve
 
-    return constant
+
+def _cloglog(xp, z, slope, log_skew):
+    """`switching.exponentiated_cloglog`, by `ln(1 - exp(-y)) = -ln(1 + 1 / (exp(y) - 1))`.
+
+    Exact to rounding for small and for large `y`, and right where `y` is 0 or infinite; its
+    gradient is not. LiteRT and ONNX do not carry `expm1` and `log1p` and take the other form.
+    """
+    skew = xp.exp(log_skew)
+    t = xp.tanh(np.log(2) / 2 / skew)
+    rest = 2 * t / (1 + t)
+    scale = -xp.log(rest)
+    rate = 2 * slope * (1 - rest) / (skew * scale * rest)
+    y = scale * xp.exp(rate * z)
+    return xp.exp(-skew * xp.log1p(1 / xp.expm1(y)))
 
 
 class _Bits:
@@ -786,37 +811,6 @@ class _SampleMeter:
         total = ops.sum(total, axis=tuple(range(1, len(total.shape))))
         key = id(layer)
         self.energies[key] = self.energies[key] + total if key in self.energies else total
-
-
-# --- elementary functions ------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _exact_elementary_functions():
-    """Write `log1p` and `expm1` in operations that LiteRT and ONNX carry exactly.
-
-    The LiteRT converter turns them into `log(1 + x)` and `exp(x) - 1`, which loses small `x`
-    entirely (0.08 of a probability); the ONNX converter has neither. Both forms below are exact
-    to rounding, so it does no harm if another thread meets them.
-    """
-    with unittest.mock.patch.multiple(keras.ops, log1p=_log1p, expm1=_expm1):
-        yield
-
-
-def _log1p(x):
-    """`ln(1 + x)` as `2 artanh(x / (2 + x))`, a series, for small `x`."""
-    small = ops.abs(x) < 0.2
-    s = ops.where(small, x, 0.0)
-    s = s / (2 + s)
-    square = s * s
-    series = 2 * s * (1 + square * (1 / 3 + square * (1 / 5 + square * (1 / 7 + square / 9))))
-    return ops.where(small, series, ops.log(ops.where(small, 1.0, 1 + x)))
-
-
-def _expm1(x):
-    """`exp(x) - 1` as `2 t / (1 - t)` with `t = tanh(x / 2)` where that is better."""
-    t = ops.tanh(ops.minimum(x, 1.0) / 2)
-    return ops.where(x < 1.0, 2 * t / (1 - t), ops.exp(x) - 1)
 
 
 # --- names ---------------------------------------------------------------------------------------

@@ -192,42 +192,43 @@ def test_a_subclassed_model_needs_its_signature(tmp_path):
     )
 
 
-def test_export_leaves_the_model_as_it_was(tmp_path):
-    model = mlp()
-    model.compile("sgd", "mse")
-    tracker = spinkeras.EnergyTracker()
-    x, y = samples(8), np.zeros((8, 10))
-    before = model.fit(x, y, verbose=0, callbacks=[tracker]).history["energy_pj"]
-    layers = spinkeras.spin_neurons(model)
-    meters = [layer.meter for layer in layers]
-    keys = [set(layer.__dict__) for layer in layers]
-    serving.export_for_serving(model, tmp_path, sample=True)
-    serving.export_litert(model, tmp_path / "m.tflite")
-    assert [layer.meter for layer in layers] == meters
-    assert [set(layer.__dict__) for layer in layers] == keys
-    width = layers[0].pulse_width.copy()
-    after = model.fit(x, y, verbose=0, epochs=3, callbacks=[tracker]).history["energy_pj"]
-    assert np.any(layers[0].pulse_width != width)  # knobs are variables again, and learn
-    assert after[0] == pytest.approx(before[0], rel=0.1)
-
-
-def test_export_while_a_callback_measures_writes_no_sums(tmp_path):
-    """In `fit`, and in its validation, the layers carry a meter that writes state."""
+def test_export_in_the_middle_of_a_measured_training(tmp_path):
+    """Then every layer carries a meter that writes state; the export must not, nor disturb it."""
 
     class Export(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            serving.export_for_serving(self.model, tmp_path, energy=False)
+            self.export()
 
         def on_test_end(self, logs=None):
-            serving.export_for_serving(self.model, tmp_path, energy=False)
+            self.export()
 
-    model = mlp()
+        def export(self):
+            layers = spinkeras.spin_neurons(self.model)
+            before = [dict(layer.__dict__) for layer in layers]
+            serving.export_for_serving(self.model, tmp_path, energy=False)
+            for layer, state in zip(layers, before):
+                assert layer.__dict__.keys() == state.keys()
+                assert all(layer.__dict__[key] is state[key] for key in state)
+
+    model = neuron()
     model.compile("sgd", "mse")
-    x, y = samples(8), np.zeros((8, 10))
-    callbacks = [Export(), spinkeras.EnergyTracker()]
-    model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=callbacks)
-    assert visible(tmp_path) == ["1", "2"]
+    x, y = samples(8, 3), np.zeros((8, 3))
+    width = model.layers[-1].pulse_width.copy()
+    history = model.fit(
+        x,
+        y,
+        epochs=2,
+        validation_data=(x, y),
+        verbose=0,
+        callbacks=[Export(), spinkeras.EnergyTracker()],
+    ).history
+    assert visible(tmp_path) == ["1", "2", "3", "4"]
     assert not any("Assign" in op for op in operations(tmp_path / "1", "serve"))
+    # The knobs still are variables, and learn; the meters still count.
+    assert np.any(model.layers[-1].pulse_width != width)
+    assert history["energy_pj"][1] == pytest.approx(history["energy_pj"][0], rel=0.1)
+    got = signature(tmp_path / "4", "serve")(x=x)["spin"]
+    np.testing.assert_allclose(got, model.predict(x, verbose=0), rtol=1e-5)
 
 
 def operations(path, name):
@@ -547,6 +548,14 @@ def run_onnx(path, **inputs):
     return dict(zip((o.name for o in session.get_outputs()), session.run(None, inputs)))
 
 
+def run_saved_model(path, **inputs):
+    return signature(path, "serve")(**inputs)
+
+
+def export_saved_model(model, path):
+    return serving.export_for_serving(model, path, energy=False)
+
+
 FORMATS = {
     "tflite": (serving.export_litert, run_litert),
     "onnx": (serving.export_onnx, run_onnx),
@@ -602,12 +611,15 @@ LAWS = {
 
 
 @pytest.mark.filterwarnings("ignore:The ballistic law is inaccurate")
+@pytest.mark.parametrize("suffix", [*FORMATS, "saved_model"])
 @pytest.mark.parametrize(
     "law", ["macrospin", "neel_brown", pytest.param("ballistic", marks=pytest.mark.slow)]
 )
-def test_files_keep_tiny_probabilities(tmp_path, file_format, law):
+def test_exports_keep_tiny_probabilities(tmp_path, suffix, law):
     """1e-4 of the probability itself down to 1e-12, 1e-3 of it down to 1e-30."""
-    suffix, export, run = file_format
+    if suffix == "onnx":
+        pytest.importorskip("tf2onnx")
+    export, run = FORMATS.get(suffix, (export_saved_model, run_saved_model))
     model = keras.Sequential([keras.Input((3,), name="x"), SpinNeuron(name="spin", **LAWS[law])])
     layer = model.layers[-1]
     layer.pulse_width = [2e-9, 6e-9, 20e-9]
@@ -619,7 +631,15 @@ def test_files_keep_tiny_probabilities(tmp_path, file_format, law):
     for floor, tolerance in ((1e-12, 1e-4), (1e-30, 1e-3)):
         seen = want > floor
         np.testing.assert_allclose(got[seen], want[seen], rtol=tolerance)
-    np.testing.assert_allclose(got, want, atol=1e-4)
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_a_served_neuron_saturates(tmp_path):
+    """Far beyond the curve, where the clip of the trained form is missing."""
+    report = export_saved_model(neuron(), tmp_path)
+    x = np.array([[-3e38] * 3, [-1e6] * 3, [1e6] * 3, [3e38] * 3], "float32")
+    got = signature(report.path, "serve")(x=x)["spin"]
+    np.testing.assert_array_equal(got, np.repeat([[0], [0], [1], [1]], 3, axis=1))
 
 
 @pytest.mark.parametrize(
