@@ -1,0 +1,140 @@
+"""From measured switching counts to a device in a network.
+
+    python examples/calibrate_device.py              # half a minute
+    python examples/calibrate_device.py my_data.csv --device stt_reference --resistance 8000
+
+Without a file it goes through two tables:
+
+1. A three-terminal spin-orbit-torque junction (80 nm, 0.75 ns pulses, 50 pulses per voltage),
+   measured: values as printed in the raw file names of the MIT-licensed repository
+   JinChengZ18/vgsot-sim. No macrospin describes it, and the fit says so; an empirical curve does.
+2. A spin-transfer-torque junction, simulated: counts drawn from the exact Fokker-Planck
+   probability of a device with 8 % less anisotropy and 15 % less torque than its data sheet says.
+   The fit finds both, with a posterior, and the device goes into a network.
+
+Writes a CSV file of every table and a figure of every fit.
+"""
+
+import argparse
+import csv
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import spinkeras
+from spinkeras import calibration
+from spinkeras.macrospin import fokker_planck
+
+CHANNEL = 776.0  # ohm, heavy-metal channel of the measured junction
+MILLIVOLTS = (800, 820, 840, 860, 880, 900, 920, 940, 960, 980, 1000, 1020)
+FRACTIONS = (0, 0.02, 0.10, 0.18, 0.34, 0.50, 0.82, 0.84, 0.90, 0.98, 0.94, 1.0)
+
+
+def write_table(path, drive, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([drive, "pulse_width_s", "switched", "trials"])
+        writer.writerows(rows)
+    return path
+
+
+def measured_junction(output):
+    rows = [(mv / 1e3, 0.75e-9, round(50 * f), 50) for mv, f in zip(MILLIVOLTS, FRACTIONS)]
+    path = write_table(output / "sot_junction.csv", "voltage_v", rows)
+
+    print("1. Measured spin-orbit-torque junction\n\nAs a macrospin:")
+    try:
+        calibration.fit_device(path, "stt_reference", resistance=CHANNEL)
+    except ValueError as refusal:
+        print(f"   {refusal}")
+    print("\nAs an empirical curve:")
+    fit = calibration.fit_empirical(path, resistance=CHANNEL)
+    print(fit.summary())
+    thermal = calibration.fit_empirical(path, fixed={"log_skew": 0.0}, resistance=CHANNEL)
+    print(
+        f"With the shape of thermal activation the deviance is {thermal.deviance:.1f} "
+        f"(p = {thermal.p_value:.1g}): rejected."
+    )
+    fit.plot().savefig(output / "sot_junction.png", dpi=130)
+
+
+def simulated_junction(output, seed):
+    sheet = spinkeras.MTJDevice.preset("stt_reference")
+    truth = sheet.replace(
+        anisotropy=0.92 * sheet.anisotropy,
+        spin_torque_efficiency=0.85 * sheet.spin_torque_efficiency,
+    )
+    rng = np.random.default_rng(seed)
+    rows = []
+    for width in (2e-9, 5e-9, 20e-9):
+        for relative in np.linspace(0.8, 1.25, 10):
+            current = relative * float(spinkeras.midpoint_current(width, truth))
+            probability = float(fokker_planck.switching_probability(current, width, truth))
+            rows.append((current, width, rng.binomial(500, probability), 500))
+    path = write_table(output / "stt_junction.csv", "current_a", rows)
+
+    print("\n2. Simulated spin-transfer-torque junction\n")
+    fit = calibration.fit_device(path, sheet, posterior=True, seed=seed)
+    print(fit.summary())
+    print(
+        f"true values: anisotropy {truth.anisotropy:.5g}, "
+        f"spin_torque_efficiency {truth.spin_torque_efficiency:.5g}"
+    )
+    print(f"\nPosterior:\n{fit.posterior.summary()}")
+    fit.plot().savefig(output / "stt_junction.png", dpi=130)
+
+    # What the uncertainty means for the activation ...
+    drawn = calibration.sample_devices(fit, 200, seed=seed)
+    midpoint = np.array([spinkeras.midpoint_current(2e-9, d) for d in drawn]) * 1e6
+    print(
+        f"\nmidpoint at 2 ns: {midpoint.mean():.2f} +- {midpoint.std():.2f} uA (not known better)"
+    )
+    # ... and what the spread of a chip does, which is another thing.
+    chip = calibration.sample_devices(
+        fit.device, 200, seed=seed, spread={"diameter": 0.03, "anisotropy": 0.05}
+    )
+    midpoint = np.array([spinkeras.midpoint_current(2e-9, d) for d in chip]) * 1e6
+    print(
+        f"on a chip (3 % diameter, 5 % anisotropy): {midpoint.mean():.2f} +- {midpoint.std():.2f}"
+    )
+
+    neuron = spinkeras.SpinNeuron(fit.device)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), neuron])
+    print(
+        f"In a network {model.count_params()} parameters, {neuron.current_scale * 1e6:.2f} uA per "
+        f"unit of input, bias {neuron.bias_current[0] * 1e6:.2f} uA."
+    )
+
+
+def own_data(args, output):
+    fit = calibration.fit_device(args.data, args.device, resistance=args.resistance)
+    print(fit.summary())
+    fit.plot().savefig(output / "calibration.png", dpi=130)
+    (output / "device.json").write_text(fit.device.to_json() + "\n")
+    print(f"wrote {output / 'calibration.png'} and {output / 'device.json'}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="?", help="CSV file, see docs/calibration.md")
+    parser.add_argument("--device", default="stt_reference", choices=spinkeras.presets())
+    parser.add_argument("--resistance", type=float, help="ohm, for a table of voltages")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", default="results", help="folder for figures and tables")
+    args = parser.parse_args()
+    output = pathlib.Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    if args.data:
+        own_data(args, output)
+        return
+    measured_junction(output)
+    simulated_junction(output, args.seed)
+    print(f"\nwrote tables and figures to {output}")
+
+
+if __name__ == "__main__":
+    main()
