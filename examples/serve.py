@@ -131,6 +131,8 @@ def main():
             )
         difference = np.abs(answers - model.predict(images, verbose=0)).max()
         print(f"largest difference between server and Keras: {difference:.1e}")
+        if not difference <= serving.TOLERANCE:
+            raise SystemExit("The server does not serve this network.")
 
 
 if __name__ == "__main__":
