@@ -10,6 +10,7 @@ from keras import ops
 from spinkeras import switching
 from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
 from spinkeras.devices import get_device
+from spinkeras.fusion import fused
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
@@ -128,6 +129,7 @@ class SpinNeuron(keras.layers.Layer):
         self._curve = switching.get_curve(
             switching_model, self.barrier_exponent, attempt_time, self.device
         )
+        self._fused_response = fused(self._response)
         self._check_box()
         if current_scale is None:
             current_scale = 0.25 / float(self._slope(*self._nominal()))
@@ -166,17 +168,26 @@ class SpinNeuron(keras.layers.Layer):
 
     def call(self, inputs, training=None, mask=None):
         dtype = keras.backend.result_type(inputs.dtype, "float32")
-        log_duration, stability = self.setting(dtype)
-        curve = self._curve(ops, log_duration, stability)
-        unit = self.device.critical_current_per_stability
-        z = ops.cast(inputs, dtype) * (self.current_scale / unit)
-        if not self.recenter:
-            z = z + (self._nominal_midpoint() - curve.midpoint)
-        probability = curve.probability(z)
+        knobs = (ops.cast(self.log_pulse_width, dtype), ops.cast(self.log_anisotropy, dtype))
+        fuse = training and None not in inputs.shape[1:]
+        evaluate = self._fused_response if fuse else self._response
+        inputs = ops.cast(inputs, dtype)
+        bias, probability = evaluate(inputs, *knobs)
         if self.meter is not None:
-            current = (curve.midpoint + z) * unit
+            current = bias + inputs * self.current_scale
             self.meter(self, current, probability, training=training, mask=mask)
         return ops.cast(probability, self.compute_dtype)
+
+    def _response(self, inputs, log_pulse_width, log_anisotropy):
+        """Bias current (A) of every knob and switching probability of every element."""
+        curve = self._curve(ops, *self._reduced(log_pulse_width, log_anisotropy))
+        unit = self.device.critical_current_per_stability
+        z = inputs * (self.current_scale / unit)
+        bias = curve.midpoint
+        if not self.recenter:
+            bias = ops.full_like(bias, self._nominal_midpoint())
+            z = z + (bias - curve.midpoint)
+        return bias * unit, curve.probability(z)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -297,10 +308,14 @@ class SpinNeuron(keras.layers.Layer):
 
     def setting(self, dtype):
         """`ln(t_p / t_D)` and `Delta` of every knob, as tensors."""
-        log_width = ops.cast(self.log_pulse_width, dtype) * self.knob_scale
-        log_anisotropy = ops.cast(self.log_anisotropy, dtype) * self.knob_scale
+        return self._reduced(
+            ops.cast(self.log_pulse_width, dtype), ops.cast(self.log_anisotropy, dtype)
+        )
+
+    def _reduced(self, log_pulse_width, log_anisotropy):
         log_nominal = math.log(self.device.nominal_pulse_width / self.device.diffusion_time)
-        return log_nominal + log_width, self.device.thermal_stability * ops.exp(log_anisotropy)
+        stability = self.device.thermal_stability * ops.exp(self.knob_scale * log_anisotropy)
+        return log_nominal + self.knob_scale * log_pulse_width, stability
 
     def _check_box(self):
         """The whole box must lie in the domain of the switching model."""

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from spinkeras.cloglog import exponentiated_cloglog
 from spinkeras.devices import MTJDevice, get_device
 
 _LN2 = math.log(2.0)
@@ -336,43 +337,6 @@ def _bounded(xp, z, stability):
     """`z` within 100 critical currents: infinite inputs would make 0 * inf in gradients."""
     bound = 100 * stop_gradient(xp, stability)
     return xp.clip(z, -bound, bound)
-
-
-# ln((1 - exp(-y)) / y) + y / 2 = sum over k of B_2k / (2 k (2 k)!) y^2k, to 1e-16 at y = 1/2
-_LOG_SERIES = (1 / 24, -1 / 2880, 1 / 181440, -1 / 9676800, 1 / 479001600, -691 / 15692092416000)
-
-
-def exponentiated_cloglog(xp, z, slope, log_skew):
-    """`P(z) = (1 - exp(-E exp(b z)))^C` with `P(0) = 1/2` and `dP/dz(0) = slope`.
-
-    `C = exp(log_skew)`: 1 is the thermally activated shape, large values the Gumbel shape of
-    ballistic switching. Relative precision is kept down to `(E exp(-80))^C`, below which the
-    result is constant.
-
-    Args:
-        xp: `numpy` or `keras.ops`.
-        z: distance from the midpoint, any shape.
-        slope: `dP/dz` at the midpoint, broadcast against `z`.
-        log_skew: `ln C`, broadcast against `z`.
-    """
-    skew = xp.exp(log_skew)
-    t = xp.tanh(_LN2 / 2 / skew)
-    rest = 2 * t / (1 + t)  # 1 - 2^(-1/C) without cancellation, and without expm1 (ONNX lacks it)
-    scale = -xp.log(rest)
-    rate = 2 * slope * (1 - rest) / (skew * scale * rest)
-    # Clipping z, not rate * z, keeps the gradient of `rate` finite at z = +-infinity.
-    bound = stop_gradient(xp, 1 / rate)
-    exponent = rate * xp.clip(z, -80.0 * bound, 7.0 * bound)
-    y = scale * xp.exp(exponent)
-    # ln(1 - exp(-y)): a series where y is small, so that the tail keeps its relative precision.
-    small = xp.minimum(y, 0.5)
-    square = small * small
-    series = _LOG_SERIES[-1] * square
-    for coefficient in _LOG_SERIES[-2::-1]:
-        series = (series + coefficient) * square
-    log_small = exponent + xp.log(scale) - small / 2 + series
-    log_large = xp.log1p(-xp.exp(-xp.maximum(y, 0.5)))
-    return xp.exp(skew * xp.where(y < 0.5, log_small, log_large))
 
 
 def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=None) -> Curve:

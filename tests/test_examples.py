@@ -29,7 +29,7 @@ def test_trainable_activation_is_complete_and_honest(tmp_path):
     out = run_example("trainable_activation.py", "--seeds", "1", "--steps", "200", cwd=tmp_path)
     assert "trained pulse width + anisotropy" in out
     results = json.loads((tmp_path / "results/trainable_activation_digits.json").read_text())
-    assert [r["arm"] for r in results][0] == "fixed slope"
+    assert next(r["arm"] for r in results) == "fixed slope"
     fixed, width, both = results
     assert fixed["pulse_width_ns"][0] == [2.0] * 25
     assert max(width["pulse_width_ns"][0]) > 2.5
