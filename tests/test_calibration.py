@@ -53,7 +53,7 @@ def small_table(**columns):
     table = {
         "current_a": [60e-6, 66e-6, 72e-6, 78e-6, 84e-6, 90e-6],
         "pulse_width_s": [2e-9] * 6,
-        "switched": [183, 314, 467, 614, 732, 826],
+        "switched": [154, 298, 461, 614, 738, 830],
         "trials": [1000] * 6,
     }
     table.update(columns)
@@ -440,6 +440,19 @@ def test_other_input():
         calibration.fit_device(MEASURED, "stt_reference", resistance=-5.0)
 
 
+def test_single_shots_at_settings_that_never_repeat():
+    rng = np.random.default_rng(11)
+    width = np.exp(rng.uniform(np.log(2e-9), np.log(20e-9), 20_000))
+    current = spinkeras.midpoint_current(width, TRUTH) * rng.uniform(0.7, 1.4, width.size)
+    probability = spinkeras.switching_probability(current, width, TRUTH)
+    switched, trials = counts(probability, 1, seed=12)
+    table = dict(current_a=current, pulse_width_s=width, switched=switched, trials=trials)
+    fit = calibration.fit_device(table, REFERENCE)
+    assert fit.degrees_of_freedom == 20_000 - 2
+    for name, value in fit.parameters.items():
+        assert abs(value - getattr(TRUTH, name)) < FIVE_SIGMA * fit.standard_errors[name]
+
+
 def test_a_million_single_shots(tmp_path):
     current, width = settings(TRUTH, (2e-9, 20e-9), points=5)
     rng = np.random.default_rng(5)
@@ -459,7 +472,7 @@ def test_a_million_single_shots(tmp_path):
 
 
 def test_posterior_agrees_with_integration_on_a_grid():
-    table = synthetic(widths=(3e-9,), trials=60, seed=6)
+    table = synthetic(widths=(3e-9,), trials=200, seed=6)
     bounds = {"anisotropy": (60e3, 160e3), "spin_torque_efficiency": (0.35, 0.7)}
     fit = calibration.fit_device(
         table, TRUTH, bounds, posterior={"chains": 4, "draws": 400, "warmup": 300}, seed=7
@@ -468,6 +481,10 @@ def test_posterior_agrees_with_integration_on_a_grid():
     axes = [np.linspace(*np.log(ends), 121) for ends in bounds.values()]
     anisotropy, efficiency = np.exp(np.meshgrid(*axes, indexing="ij"))
     log_likelihood = np.zeros(anisotropy.shape)
+    for grid, ends in zip((anisotropy, efficiency), bounds.values()):  # shoulders of the prior
+        span = np.ptp(np.log(ends))
+        gap = np.minimum(np.log(grid / ends[0]), np.log(ends[1] / grid)) / span
+        log_likelihood -= np.square(np.maximum(0.03 - gap, 0) / 0.0075) / 2
     for current, width, switched, trials in zip(*(fit.table[c] for c in fit.table)):
         # The efficiency only scales the current.
         probability = spinkeras.switching_probability(
@@ -481,12 +498,12 @@ def test_posterior_agrees_with_integration_on_a_grid():
         spread = np.sqrt(np.sum(weight * grid**2) - mean**2)
         draws, size = posterior.draws[name], posterior.effective_sample_size[name]
         assert draws.shape == (400, 4)
-        assert size > 200
+        assert size > 300
         assert abs(draws.mean() - mean) < FIVE_SIGMA * spread / np.sqrt(size)
-        assert draws.std() == pytest.approx(spread, rel=0.25)
+        assert draws.std() == pytest.approx(spread, rel=0.2)
         assert np.all((draws > bounds[name][0]) & (draws < bounds[name][1]))
         assert posterior.r_hat[name] < 1.05
-    assert posterior.divergences < 16  # 1 % of the draws
+    assert posterior.acceptance > 0.6
     assert "R-hat" in posterior.summary()
 
     devices = calibration.sample_devices(fit, 50, seed=8)
