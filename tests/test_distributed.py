@@ -209,6 +209,35 @@ def test_killed_worker_that_comes_back_gets_its_trial(cluster, processes, tmp_pa
     assert len(check_search(tmp_path, lost)) == 5
 
 
+@pytest.mark.slow
+def test_launcher_keeps_a_search_going(processes, tmp_path):
+    example = pathlib.Path(ROOT) / "examples" / "distributed_search"
+    command = [sys.executable, str(example / "search.py"), "--directory", str(tmp_path)]
+    command += ["--trials", "4", "--epochs", "2", "--lease", "20"]
+    options = ["--workers", "2", "--logs", str(tmp_path / "logs")]
+    with open(tmp_path / "launch.log", "wb") as output:
+        launcher = subprocess.Popen(
+            [sys.executable, str(example / "launch.py"), *options, "--", *command],
+            env=environment(PYTHONUNBUFFERED="1"),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    processes.running["launch"] = launcher
+
+    def lines(word):
+        return [line for line in (tmp_path / "launch.log").read_text().splitlines() if word in line]
+
+    processes.until(lambda: list(tmp_path.glob("search/trial_*/trial.json")))
+    worker = lines("-1: process")[0]
+    os.kill(int(worker.split()[-1]), signal.SIGKILL)
+    processes.until(lambda: lines("died with code -9, started again"))
+    processes.wait("launch")
+    trials = list(tmp_path.glob("search/trial_*/trial.json"))
+    assert len(trials) == 4
+    assert all(json.loads(path.read_text())["status"] == "COMPLETED" for path in trials)
+    assert "energy pJ  accuracy" in (tmp_path / "logs" / "chief.log").read_text()
+
+
 # --- data-parallel training ----------------------------------------------------------------------
 
 # Both runs see the same batches; the layer's energy figures are means over the global batch.

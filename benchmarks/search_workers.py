@@ -1,0 +1,125 @@
+"""How the time of a search falls with the number of workers.
+
+Runs the same search (same trials, same seed, one thread per worker) with 1, 2, ... workers and a
+chief over the loopback interface, and prints the time from the first trial's start to the last
+trial's end; starting Python and TensorFlow is not in it. A worker computes all the time, so on one
+machine no more workers than idle cores can help.
+
+    python search_workers.py --workers 1 2 --trials 12
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def work(folder, trials, epochs):
+    """A worker or the chief: keras-tuner's variables in the environment say which."""
+    import keras_tuner as kt
+    import numpy as np
+
+    from spinkeras.tuning import SpinHyperModel, dense_classifier, durable
+
+    class Timed(durable(kt.RandomSearch)):
+        def note(self):
+            with open(f"{folder}/times.txt", "a") as file:
+                file.write(f"{time.time()}\n")
+
+        def on_trial_begin(self, trial):
+            self.note()
+            super().on_trial_begin(trial)
+
+        def on_trial_end(self, trial):
+            super().on_trial_end(trial)
+            self.note()
+
+    # The size of a trial must not depend on its settings, so the network is fixed.
+    network = dense_classifier((64,), 10, hidden=32)
+    hypermodel = SpinHyperModel(network, device="stt_reference", train="both", sharing="channel")
+    tuner = Timed(
+        hypermodel,
+        objective=hypermodel.objective.objective,
+        max_trials=trials,
+        seed=1,
+        directory=folder,
+        project_name="search",
+    )
+    x = np.random.default_rng(0).normal(size=(1024, 64)).astype("float32")
+    y = np.argmax(x[:, :10], axis=1)
+    tuner.search(x, y, validation_data=(x, y), epochs=epochs, batch_size=32, verbose=0)
+
+
+def measure(workers, trials, epochs):
+    """Seconds from the first trial's start to the last trial's end."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+        probe.close()
+        processes = []
+        for name in ["chief", *(f"tuner{k}" for k in range(workers))]:
+            environment = dict(
+                os.environ,
+                KERASTUNER_TUNER_ID=name,
+                KERASTUNER_ORACLE_IP="127.0.0.1",
+                KERASTUNER_ORACLE_PORT=port,
+                TF_NUM_INTRAOP_THREADS="1",
+                TF_NUM_INTEROP_THREADS="1",
+                OMP_NUM_THREADS="1",
+                TF_CPP_MIN_LOG_LEVEL="3",
+            )
+            command = [sys.executable, __file__, "--child", folder]
+            command += ["--trials", str(trials), "--epochs", str(epochs)]
+            processes.append(
+                subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        try:
+            for process in processes[1:]:
+                _, errors = process.communicate(timeout=3600)
+                if process.returncode:
+                    raise SystemExit(errors[-2000:])
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+        times = [float(t) for t in pathlib.Path(folder, "times.txt").read_text().split()]
+        assert len(times) == 2 * trials
+        return max(times) - min(times)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        work(args.child, args.trials, args.epochs)
+        return
+    load = os.getloadavg()[0]
+    print(f"{platform.machine()}, {os.cpu_count()} cores, load before the start {load:.1f}")
+    if load > 0.5:
+        print("The machine is busy: the figures below are a lower limit of the gain.")
+    print(f"{args.trials} trials of {args.epochs} epochs")
+    print("workers  seconds  times faster")
+    first = None
+    for workers in args.workers:
+        seconds = measure(workers, args.trials, args.epochs)
+        first = first or seconds * workers / args.workers[0]
+        print(f"{workers:7d}  {seconds:7.1f}  {first / seconds:12.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

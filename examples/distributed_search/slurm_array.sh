@@ -1,0 +1,47 @@
+#!/bin/bash
+# A search as a SLURM job array: task 0 is the chief, every other task a worker.
+#
+#     sbatch slurm_array.sh FOLDER          FOLDER: on a file system that all nodes mount
+#
+# Submit it again to go on after the time limit; finished trials stay. A requeued task keeps its
+# number and so gets its unfinished trial back. Workers that start before the chief wait for it.
+#SBATCH --job-name=spin-search
+#SBATCH --array=0-8
+#SBATCH --cpus-per-task=1
+#SBATCH --mem=2G
+#SBATCH --time=04:00:00
+#SBATCH --requeue
+#SBATCH --output=%x-%A_%a.log
+set -euo pipefail
+directory=${1:?give the shared folder}
+task=${SLURM_ARRAY_TASK_ID:?submit this file with sbatch}
+job=${SLURM_ARRAY_JOB_ID}
+mkdir -p "$directory"
+address="$directory/chief_$job.txt"
+
+if [ "$task" -eq 0 ]; then
+    ip=$(hostname -I | cut -d' ' -f1)   # choose the cluster's private network if there are several
+    port=$((20000 + job % 20000))
+    printf '%s %s\n' "$ip" "$port" > "$address.tmp"
+    mv "$address.tmp" "$address"
+    name=chief
+else
+    for _ in $(seq 720); do             # an hour: the chief's task may still be in the queue
+        [ -s "$address" ] && break
+        sleep 5
+    done
+    read -r ip port < "$address"
+    name="tuner$task"
+fi
+export KERASTUNER_TUNER_ID=$name KERASTUNER_ORACLE_IP=$ip KERASTUNER_ORACLE_PORT=$port
+
+# A process that dies comes back under the same name; SLURM does that for a node (--requeue).
+for _ in 1 2 3 4 5; do
+    if python "${SEARCH:-search.py}" --directory "$directory" "${@:2}"; then
+        exit 0
+    fi
+    echo "$name died, started again" >&2
+    read -r ip port < "$address"        # the chief may have moved
+    export KERASTUNER_ORACLE_IP=$ip KERASTUNER_ORACLE_PORT=$port
+done
+exit 1
