@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
+
+import spinkeras
 
 TRAINING = """
 import os, random, signal, sys
@@ -238,3 +241,72 @@ def test_killed_search_loses_and_repeats_nothing_that_ended(point, which, repeat
     begun = [key for event, key in events if event == "begin"]
     assert {key for key in begun if begun.count(key) > 1} == repeated
     assert set(begun) == {"0", "1", "2"}
+
+
+# --- the mechanics of ExactBackup, in this process -----------------------------------------------
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptAt(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise Interrupted
+
+
+def fit(folder, epochs=3, interrupt=None, units=4, **options):
+    from spinkeras.tuning import ExactBackup
+
+    keras.utils.set_random_seed(3)
+    x = np.random.default_rng(0).normal(size=(16, 5)).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(units),
+            spinkeras.SpinNeuron(name="spin"),
+            keras.layers.Dropout(0.5, seed=1),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.02), "mse", run_eagerly=True)
+    callbacks = [spinkeras.EnergyTracker()]
+    if interrupt is not None:
+        callbacks.append(InterruptAt(interrupt))
+    callbacks.append(ExactBackup(folder, **options))
+    history = model.fit(
+        x, x[:, :1], batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
+    )
+    return model, history
+
+
+def test_interrupted_training_resumes_with_its_history(tmp_path):
+    whole, history = fit(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "part", interrupt=1)
+    (tmp_path / "part" / "unfinished_1").mkdir()  # as a kill while writing leaves it
+    resumed, resumed_history = fit(tmp_path / "part")
+    for a, b in zip(whole.variables, resumed.variables):
+        np.testing.assert_array_equal(a, b)
+    assert resumed_history.epoch == [0, 1, 2]
+    assert resumed_history.history == history.history
+    assert not (tmp_path / "part").exists()
+
+
+def test_backup_is_kept_on_request_and_then_nothing_is_left_to_train(tmp_path):
+    model, _ = fit(tmp_path / "kept", delete=False)
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["epoch_000003"]
+    again, _ = fit(tmp_path / "kept", delete=False)
+    for a, b in zip(model.weights, again.weights):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_backup_of_another_model_is_refused(tmp_path):
+    fit(tmp_path / "kept", epochs=1, delete=False)
+    with pytest.raises(ValueError, match="other variables"):
+        fit(tmp_path / "kept", units=3)

@@ -280,8 +280,9 @@ class TestSearches:
             (durable, "RandomSearch"),
             (durable, "BayesianOptimization"),
             (durable, "Hyperband"),
+            (durable, "GridSearch"),
         ],
-        ids=["plain", "random", "bayesian", "hyperband"],
+        ids=["plain", "random", "bayesian", "hyperband", "grid"],
     )
     def test_search_and_reload_the_best(self, kind, wrap, tmp_path):
         hypermodel = SpinHyperModel(tiny, shortest_pulse=(2e-9, 8e-9))
