@@ -1,5 +1,8 @@
 """Calibration from switching counts: estimates, errors, refusals, tables, posterior, spreads."""
 
+import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -14,6 +17,7 @@ from spinkeras import calibration, switching
 from spinkeras.empirical import EmpiricalCurve
 from spinkeras.macrospin import fokker_planck
 
+ROOT = pathlib.Path(__file__).parents[1]
 REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
 TRUTH = REFERENCE.replace(
     anisotropy=100e3, spin_torque_efficiency=0.5, gate_voltage_range=(0.0, 0.0)
@@ -572,3 +576,62 @@ def test_import_stays_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_presets_in_the_docs_are_computed():
+    text = (ROOT / "docs" / "calibration.md").read_text()
+    for name in spinkeras.presets():
+        row = re.search(rf"\| `{name}` \|(.*)\|\n", text).group(1)
+        printed = [float(number) for number in re.findall(r"[\d.]+", row)]
+        device = spinkeras.MTJDevice.preset(name)
+        width = np.array([2e-9, 20e-9])
+        midpoint = spinkeras.midpoint_current(width, device)
+        slope = spinkeras.slope_at_midpoint(width, device) * 1e-6
+        energy = spinkeras.energy.write_energy(midpoint, width, 0.5, device) * 1e15
+        per_stability = device.volume / device.thermal_energy
+        computed = [
+            device.thermal_stability,
+            *(value * per_stability for value in device.anisotropy_range),
+            device.critical_current * 1e6,
+            *(midpoint * 1e6),
+            *slope,
+            slope[1] / slope[0],
+            *energy,
+        ]
+        np.testing.assert_allclose(printed, computed, rtol=0.02, atol=0.51, err_msg=name)
+        np.testing.assert_allclose(printed[6:9], computed[6:9], rtol=0.03)
+
+
+def run_example(name, *arguments, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ).stdout
+
+
+def test_example_with_own_data(tmp_path):
+    pytest.importorskip("matplotlib")
+    table = small_table()
+    lines = [",".join(table)] + [",".join(map(str, row)) for row in zip(*table.values())]
+    out = run_example("calibrate_device.py", write(tmp_path, "\n".join(lines)), cwd=tmp_path)
+    assert "deviance" in out
+    text = (tmp_path / "results" / "device.json").read_text()
+    fitted = spinkeras.MTJDevice.from_json(text)
+    assert fitted == calibration.fit_device(table, "stt_reference").device
+    assert (tmp_path / "results" / "calibration.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_example_calibrate_device(tmp_path):
+    pytest.importorskip("matplotlib")
+    out = run_example("calibrate_device.py", cwd=tmp_path)
+    assert "or use fit_empirical" in out
+    assert "36.5 (p = 7e-05): rejected" in out
+    assert out.count("R-hat") == 2
+    names = sorted(path.name for path in (tmp_path / "results").iterdir())
+    stems = ("sot_junction", "stt_junction")
+    assert names == [f"{stem}.{kind}" for stem in stems for kind in ("csv", "png")]

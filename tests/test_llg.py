@@ -1,5 +1,11 @@
 """The stochastic LLG equation against statistical physics and against Fokker-Planck."""
 
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy import integrate, special, stats
@@ -360,3 +366,26 @@ def test_spin_orbit_field():
     assert field == pytest.approx(6.582119569e-16 / 2 * 0.3 * 1e12 / 1.2e-3, rel=1e-9)
     with pytest.raises(ValueError, match=r"30 % is 0\.3"):
         llg.spin_orbit_field(1e12, 30, "stt_reference")
+
+
+@pytest.mark.slow
+def test_example_switching_curves(tmp_path):
+    pytest.importorskip("matplotlib")
+    root = pathlib.Path(__file__).parents[1]
+    arguments = ["--trajectories", "2000", "--device", "stt_arm"]
+    subprocess.run(
+        [sys.executable, str(root / "examples" / "switching_curves.py"), *arguments],
+        check=True,
+        capture_output=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    results = tmp_path / "results"
+    data = json.loads((results / "switching_curves_stt_arm.json").read_text())
+    sigmas = np.array([row["sigmas"] for row in data["curves"]])
+    assert sigmas.shape == (6, 7)
+    assert np.sum(sigmas**2) < stats.chi2.isf(1e-6, sigmas.size)
+    for row in data["curves"]:
+        assert np.max(np.abs(np.subtract(row["exact"], row["closed_form"]))) < 0.01
+    for name in ("switching_curves_stt_arm.png", "slope_map_stt_arm.png"):
+        assert (results / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
