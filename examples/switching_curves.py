@@ -74,11 +74,8 @@ def slope_map(device):
         120,
     )
     low, high = switching.STABILITY_DOMAIN
-    stability = np.linspace(
-        max(1.01 * low, 0.5 * device.thermal_stability),
-        min(0.99 * high, 1.5 * device.thermal_stability),
-        80,
-    )
+    ends = np.array(device.anisotropy_range) * device.volume / device.thermal_energy
+    stability = np.linspace(max(1.01 * low, 0.8 * ends[0]), min(0.99 * high, 1.2 * ends[1]), 80)
     anisotropy = stability * device.thermal_energy / device.volume
     slope = spinkeras.slope_at_midpoint(width, device, anisotropy[:, None])
     return width, anisotropy, slope
