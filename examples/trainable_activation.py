@@ -69,7 +69,11 @@ def build(inputs, train, seed):
             keras.layers.Dense(sizes[k + 1], kernel_initializer=start[0], bias_initializer=start[1])
         )
         model.add(spinkeras.SpinNeuron(train=train, name=f"spin_{k + 1}"))
-    model.compile(keras.optimizers.SGD(0.3), summed_cross_entropy, metrics=["categorical_accuracy"])
+    model.compile(
+        keras.optimizers.SGD(0.3),
+        summed_cross_entropy,
+        metrics=["categorical_accuracy"],
+    )
     return model
 
 
@@ -200,13 +204,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", choices=("digits", "mnist"), default="digits")
     parser.add_argument("--data", help="folder with mnist.npz (default: download by Keras)")
-    parser.add_argument("--seeds", type=int, default=None, help="default 5 (digits) or 3 (mnist)")
+    parser.add_argument("--seeds", type=int, default=3, help="repetitions, default 3")
     parser.add_argument("--steps", type=int, default=1000, help="gradient steps, default 1000")
     parser.add_argument("--output", default="results", help="folder for figure and JSON")
     args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error("--seeds must be at least 1")
     if args.steps < STEPS_PER_EPOCH:
         parser.error(f"--steps must be at least {STEPS_PER_EPOCH}")
-    seeds = range(args.seeds or (3 if args.dataset == "mnist" else 5))
+    seeds = range(args.seeds)
     output = pathlib.Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
 
