@@ -198,8 +198,10 @@ def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
     return current**2 * assumptions.reset_pulse_width * resistance
 
 
-def pulse_energies(current, pulse_width, anisotropy, probability, device, assumptions):
-    """The four energies in J of one pulse, as a dictionary over `COMPONENTS`.
+def pulse_energies(current, pulse_width, anisotropy, probability, device, assumptions, pulses=1):
+    """The four energies in J of one neuron's inference, as a dictionary over `COMPONENTS`.
+
+    Write, read and reset are paid for every pulse, the gate is charged once.
 
     Args:
         current: A, array or tensor of the layer's input shape.
@@ -208,15 +210,15 @@ def pulse_energies(current, pulse_width, anisotropy, probability, device, assump
         probability: switching probability, shape of `current`.
         device: `MTJDevice`.
         assumptions: `EnergyAssumptions`.
+        pulses: repeated pulses per inference.
     """
     reset = reset_energy(device, assumptions) if assumptions.reset else 0.0
     return {
-        "write": write_energy(
-            current, pulse_width, probability, device, assumptions.reversal_fraction
-        ),
+        "write": pulses
+        * write_energy(current, pulse_width, probability, device, assumptions.reversal_fraction),
         "gate": gate_energy(device.gate_voltage_for(anisotropy), device) + 0 * probability,
-        "read": read_energy(probability, device, assumptions),
-        "reset": reset * probability,
+        "read": pulses * read_energy(probability, device, assumptions),
+        "reset": pulses * reset * probability,
     }
 
 
@@ -253,6 +255,7 @@ class _Meter:
             probability,
             device,
             self.assumptions,
+            layer.pulses,
         )
         if mask is not None:
             fires = ops.cast(_spread_mask(mask, current), probability.dtype)
@@ -283,6 +286,7 @@ class _Recorder:
             probability,
             layer.device,
             self.assumptions,
+            layer.pulses,
         )
         fires = np.ones(current.shape)
         if mask is not None:
@@ -291,7 +295,7 @@ class _Recorder:
         voltage = np.max(np.abs(current) * fires, initial=0.0) * layer.device.resistance_parallel
         key = id(layer)
         self.energies[key] = self.energies.get(key, 0.0) + total
-        self.firings[key] = self.firings.get(key, 0.0) + fires.sum()
+        self.firings[key] = self.firings.get(key, 0.0) + fires.sum() * layer.pulses
         self.voltage[key] = max(self.voltage.get(key, 0.0), voltage)
 
 
@@ -438,13 +442,13 @@ class EnergyTracker(keras.callbacks.Callback):
 
 
 def latency(model) -> float:
-    """Sum in s over the spin layers of the longest pulse of each.
+    """Sum in s over the spin layers of the longest pulse of each, times its repeats.
 
     The time the pulses of one inference take where the layers work one after the other; where
     branches work side by side it is an upper limit. Reading and resetting are not included.
     """
     layers = [layer for layer in spin_neurons(model) if layer.built]
-    return float(sum(np.max(layer.pulse_width) for layer in layers))
+    return float(sum(np.max(layer.pulse_width) * layer.pulses for layer in layers))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -561,7 +565,7 @@ def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) ->
             ("gate_voltage", layer.gate_voltage),
         ):
             row[key] = (float(np.min(value)), float(np.max(value)))
-        row["latency_ns"] = row["pulse_width_ns"][1]
+        row["latency_ns"] = row["pulse_width_ns"][1] * layer.pulses
         row["peak_voltage"] = float(recorder.voltage.get(id(layer), 0.0))
         rows.append(row)
     others = {}

@@ -12,6 +12,8 @@ from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, 
 from spinkeras.devices import get_device
 from spinkeras.fusion import fused
 
+OUTPUTS = ("probability", "sampled", "always_sampled")
+
 
 @keras.saving.register_keras_serializable(package="spinkeras")
 class SpinNeuron(keras.layers.Layer):
@@ -44,6 +46,17 @@ class SpinNeuron(keras.layers.Layer):
             `spinkeras.switching_probability`.
         barrier_exponent: option of `"neel_brown"`, 1 to 3. Default 2.
         attempt_time: s, option of `"neel_brown"`. Default the Kramers value.
+        output: what the layer returns. `"probability"` (default): the expected value.
+            `"sampled"`: in training the fraction of `pulses` that switched, drawn from the exact
+            binomial law, in inference the probability. `"always_sampled"`: the draw in both.
+            The gradient of a draw is that of the probability (straight-through).
+        pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. The cost
+            of a draw does not grow with it; energy and latency do.
+        seed: integer that makes the draws reproducible. Default `None`: a random seed.
+        pulse_step: s, grid of the pulse generator. Default `None`: continuous. The forward pass
+            uses the nearest multiple inside the device's range, the gradient passes through.
+        gate_levels: number of equidistant levels, >= 2, of the converter that drives the gate
+            over `gate_voltage_range`. Default `None`: continuous.
         knob_scale: how far a knob moves per unit of its weight, > 0. Default 3: a step of 0.01
             in the weight changes the knob by 3 %. Larger trains the knobs faster.
         pulse_width_initializer, anisotropy_initializer: Keras initializers of the weights.
@@ -59,7 +72,11 @@ class SpinNeuron(keras.layers.Layer):
     layer's compute dtype. Inputs far outside the transition saturate with a zero gradient, also
     at +-infinity; NaN stays NaN. Masks pass through.
 
-    In training and in inference the output is the same, a deterministic probability.
+    In training and in inference the output is the same deterministic probability, unless `output`
+    asks for draws. Limits of draws: with `tf.distribute.MirroredStrategy` every replica draws the
+    same numbers, and a reloaded layer starts again at its seed (both as `keras.layers.Dropout`);
+    on TensorFlow `pulses > 1` cannot be compiled by XLA, so `jit_compile=True` fails and
+    `"auto"` leaves the model uncompiled.
 
     Raises:
         ValueError: for unknown knobs, models or presets, for device ranges outside the model's
@@ -89,6 +106,11 @@ class SpinNeuron(keras.layers.Layer):
         switching_model="macrospin",
         barrier_exponent=2.0,
         attempt_time=None,
+        output="probability",
+        pulses=1,
+        seed=None,
+        pulse_step=None,
+        gate_levels=None,
         knob_scale=3.0,
         pulse_width_initializer="zeros",
         anisotropy_initializer="zeros",
@@ -109,6 +131,11 @@ class SpinNeuron(keras.layers.Layer):
         self.switching_model = switching_model
         self.barrier_exponent = float(barrier_exponent)
         self.attempt_time = attempt_time
+        self.output_mode = output  # Layer.output is the symbolic output
+        self.pulses = pulses
+        self.seed = seed
+        self.pulse_step = None if pulse_step is None else float(pulse_step)
+        self.gate_levels = gate_levels
         self.knob_scale = float(knob_scale)
         self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
         self.anisotropy_initializer = keras.initializers.get(anisotropy_initializer)
@@ -130,6 +157,8 @@ class SpinNeuron(keras.layers.Layer):
             switching_model, self.barrier_exponent, attempt_time, self.device
         )
         self._fused_response = fused(self._response)
+        self._check_draws()
+        self._check_grids()
         self._check_box()
         if current_scale is None:
             current_scale = 0.25 / float(self._slope(*self._nominal()))
@@ -176,6 +205,8 @@ class SpinNeuron(keras.layers.Layer):
         if self.meter is not None:
             current = bias + inputs * self.current_scale
             self.meter(self, current, probability, training=training, mask=mask)
+        if self.output_mode == "always_sampled" or (self.output_mode == "sampled" and training):
+            probability = self._draw(probability)
         return ops.cast(probability, self.compute_dtype)
 
     def _response(self, inputs, log_pulse_width, log_anisotropy):
@@ -189,6 +220,20 @@ class SpinNeuron(keras.layers.Layer):
             z = z + (bias - curve.midpoint)
         return bias * unit, curve.probability(z)
 
+    def _draw(self, probability):
+        """Fraction of pulses that switch, with the gradient of the probability."""
+        expected = ops.stop_gradient(probability)
+        shape, dtype = ops.shape(probability), probability.dtype
+        if self.pulses == 1:
+            uniform = keras.random.uniform(shape, dtype=dtype, seed=self.seed_generator)
+            fraction = ops.cast(uniform < expected, dtype)
+        else:
+            count = keras.random.binomial(
+                shape, float(self.pulses), expected, dtype=dtype, seed=self.seed_generator
+            )
+            fraction = count / self.pulses
+        return ops.stop_gradient(fraction) + (probability - expected)
+
     def compute_output_shape(self, input_shape):
         return input_shape
 
@@ -196,8 +241,13 @@ class SpinNeuron(keras.layers.Layer):
 
     @property
     def pulse_width(self):
-        """Pulse width of every knob in s (NumPy). Assigning checks the device's range."""
-        return self._value("pulse_width")
+        """Pulse width that drives every knob in s (NumPy). Assigning checks the device's range."""
+        width = self._value("pulse_width")
+        if self.pulse_step is None:
+            return width
+        return self._pulse_on_grid(np, width / self.device.nominal_pulse_width) * (
+            self.device.nominal_pulse_width
+        )
 
     @pulse_width.setter
     def pulse_width(self, value):
@@ -206,7 +256,12 @@ class SpinNeuron(keras.layers.Layer):
     @property
     def anisotropy(self):
         """Anisotropy `K_eff` of every knob in J/m^3 (NumPy). Assigning checks the range."""
-        return self._value("anisotropy")
+        anisotropy = self._value("anisotropy")
+        if self.gate_levels is None:
+            return anisotropy
+        return self._anisotropy_on_grid(np, anisotropy / self.device.anisotropy) * (
+            self.device.anisotropy
+        )
 
     @anisotropy.setter
     def anisotropy(self, value):
@@ -281,6 +336,11 @@ class SpinNeuron(keras.layers.Layer):
             switching_model=self.switching_model,
             barrier_exponent=self.barrier_exponent,
             attempt_time=self.attempt_time,
+            output=self.output_mode,
+            pulses=self.pulses,
+            seed=self.seed,
+            pulse_step=self.pulse_step,
+            gate_levels=self.gate_levels,
             knob_scale=self.knob_scale,
         )
         for knob in KNOBS:
@@ -313,9 +373,74 @@ class SpinNeuron(keras.layers.Layer):
         )
 
     def _reduced(self, log_pulse_width, log_anisotropy):
+        log_width = self.knob_scale * log_pulse_width
+        log_stiffness = self.knob_scale * log_anisotropy
+        if self.pulse_step is not None:
+            log_width = _straight_through(log_width, self._pulse_on_grid)
+        if self.gate_levels is not None:
+            log_stiffness = _straight_through(log_stiffness, self._anisotropy_on_grid)
         log_nominal = math.log(self.device.nominal_pulse_width / self.device.diffusion_time)
-        stability = self.device.thermal_stability * ops.exp(self.knob_scale * log_anisotropy)
-        return log_nominal + self.knob_scale * log_pulse_width, stability
+        return log_nominal + log_width, self.device.thermal_stability * ops.exp(log_stiffness)
+
+    def _pulse_on_grid(self, xp, ratio):
+        """Nearest pulse width of the generator, both in units of the nominal one."""
+        step = self.pulse_step / self.device.nominal_pulse_width
+        return xp.clip(xp.round(ratio / step), *self._pulse_counts()) * step
+
+    def _pulse_counts(self):
+        """Smallest and largest number of steps inside the device's range."""
+        shortest, longest = self.device.pulse_width_range
+        return (
+            math.ceil(shortest / self.pulse_step - 1e-9),
+            math.floor(longest / self.pulse_step + 1e-9),
+        )
+
+    def _anisotropy_on_grid(self, xp, ratio):
+        """Nearest anisotropy the converter can set, both in units of the zero-voltage one."""
+        low, high = self.device.gate_voltage_range
+        step = (high - low) / (self.gate_levels - 1)
+        per_volt = (self.device.anisotropy_at(1.0) - self.device.anisotropy) / (
+            self.device.anisotropy
+        )
+        level = xp.clip(xp.round(((ratio - 1) / per_volt - low) / step), 0, self.gate_levels - 1)
+        return 1 + per_volt * (low + step * level)
+
+    def _check_draws(self):
+        if self.output_mode not in OUTPUTS:
+            raise ValueError(f"Unknown output {self.output_mode!r}; choose one of {OUTPUTS}.")
+        if (
+            isinstance(self.pulses, bool)
+            or self.pulses != int(self.pulses)
+            or not (1 <= self.pulses <= 1_000_000)
+        ):
+            raise ValueError(f"pulses = {self.pulses!r} must be an integer from 1 to 1e6.")
+        self.pulses = int(self.pulses)
+        self.seed_generator = None
+        if self.output_mode != "probability":
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
+            # TensorFlow has no XLA kernel for the binomial law; Keras's "auto" respects this.
+            self.supports_jit = self.pulses == 1 or keras.backend.backend() != "tensorflow"
+
+    def _check_grids(self):
+        step, levels = self.pulse_step, self.gate_levels
+        if step is not None:
+            shortest, longest = self.device.pulse_width_range
+            if not (math.isfinite(step) and step > 0):
+                raise ValueError(f"pulse_step = {step} s must be finite and > 0; 20 ps is 20e-12.")
+            low, high = self._pulse_counts()
+            if low > high:
+                raise ValueError(
+                    f"pulse_step = {step:g} s has no multiple inside the device's pulse widths "
+                    f"[{shortest:g}, {longest:g}] s; use a finer step."
+                )
+        if levels is not None:
+            if isinstance(levels, bool) or levels != int(levels) or levels < 2:
+                raise ValueError(f"gate_levels = {levels!r} must be an integer >= 2.")
+            low, high = self.device.gate_voltage_range
+            if self.device.vcma_coefficient == 0 or low == high:
+                raise ValueError(
+                    "gate_levels needs a device with a vcma_coefficient and a gate_voltage_range."
+                )
 
     def _check_box(self):
         """The whole box must lie in the domain of the switching model."""
@@ -396,6 +521,12 @@ class SpinNeuron(keras.layers.Layer):
         shape = self._value(knob).shape
         weight = self._ranges[knob].to_weight(np.broadcast_to(np.clip(value, low, high), shape))
         getattr(self, f"log_{knob}").assign(weight)
+
+
+def _straight_through(log_ratio, on_grid):
+    """`ln` of the ratio on a grid, with the gradient of the ratio itself."""
+    exact = ops.stop_gradient(log_ratio)
+    return ops.log(on_grid(ops, ops.exp(exact))) + (log_ratio - exact)
 
 
 def spin_neurons(model) -> list[SpinNeuron]:

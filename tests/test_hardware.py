@@ -1,0 +1,221 @@
+"""What a chip adds to the layer: bits instead of probabilities, knobs on a grid."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from scipy import stats
+
+import spinkeras
+from spinkeras import SpinNeuron
+from tests.test_neuron import gradients
+
+JAX = keras.backend.backend() == "jax"
+ALARM = 1e-6  # false-alarm rate of a whole test
+
+
+def inside_binomial(successes, trials, p, comparisons):
+    """Exact two-sided test of every count, the rate shared out over the comparisons."""
+    level = ALARM / comparisons / 2
+    low = stats.binom.ppf(level, trials, p)
+    high = stats.binom.isf(level, trials, p)
+    return (successes >= low) & (successes <= high)
+
+
+@pytest.mark.parametrize("pulses", [1, 3, 1000])
+def test_draws_follow_the_exact_binomial_law(pulses):
+    layer = SpinNeuron(output="always_sampled", pulses=pulses, seed=3)
+    x = np.linspace(-4, 4, 9, dtype="float32")
+    repeats = 4000
+    p = ops.convert_to_numpy(SpinNeuron()(x[None]))[0].astype("float64")
+    y = ops.convert_to_numpy(layer(np.tile(x, (repeats, 1)))).astype("float64")
+    counts = np.rint(y * pulses)
+    np.testing.assert_allclose(y * pulses, counts, atol=1e-4 * pulses)
+    assert np.all(inside_binomial(counts.sum(0), repeats * pulses, p, 9))
+    # Not only the mean: the frequency of every outcome of the middle neuron.
+    outcomes = range(pulses + 1) if pulses <= 3 else range(430, 571, 10)
+    for k in outcomes:
+        hits, chance = np.sum(counts[:, 4] <= k), stats.binom.cdf(k, pulses, p[4])
+        assert inside_binomial(hits, repeats, chance, 9 * len(outcomes))
+
+
+def test_neurons_and_calls_are_independent():
+    layer = SpinNeuron(output="always_sampled", seed=0)
+    x = np.zeros((20000, 2), "float32")
+    first, second = (ops.convert_to_numpy(layer(x)) for _ in range(2))
+    for a, b in ((first[:, 0], first[:, 1]), (first[:, 0], second[:, 0])):
+        assert inside_binomial(np.sum(a == b), len(a), 0.5, 2)
+
+
+def test_seed_reproduces_and_inference_is_deterministic():
+    x = np.zeros((8, 32), "float32")
+    draws = []
+    for seed in (1, 1, 2):
+        layer = SpinNeuron(output="sampled", seed=seed)
+        np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), 0.5, atol=1e-6)
+        draws.append(ops.convert_to_numpy(layer(x, training=True)))
+    np.testing.assert_array_equal(draws[0], draws[1])
+    assert np.any(draws[0] != draws[2])
+    assert set(np.unique(draws[0])) == {0.0, 1.0}
+    again = SpinNeuron.from_config(SpinNeuron(output="sampled", seed=1, pulses=2).get_config())
+    assert (again.output_mode, again.seed, again.pulses) == ("sampled", 1, 2)
+
+
+@pytest.mark.parametrize("pulses", [1, 5])
+def test_gradient_of_a_draw_is_that_of_the_probability(pulses):
+    x = np.linspace(-3, 3, 7, dtype="float32")[None]
+
+    def total(layer):
+        layer.build((None, 7))
+        return gradients(lambda v: ops.sum(layer(v)), ops.convert_to_tensor(x))[0]
+
+    sampled = total(SpinNeuron(output="always_sampled", pulses=pulses, seed=1))
+    np.testing.assert_allclose(sampled, total(SpinNeuron()), rtol=1e-6)
+
+
+def test_nan_is_not_turned_into_a_bit():
+    y = ops.convert_to_numpy(
+        SpinNeuron(output="always_sampled")(np.full((1, 2), np.nan, "float32"))
+    )
+    assert np.isnan(y).all()
+
+
+def test_training_with_single_pulses():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(512, 4)).astype("float32")
+    y = (x[:, :1] * x[:, 1:2] > 0).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(32),
+            SpinNeuron(output="sampled", seed=0),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.03), "binary_crossentropy", metrics=["accuracy"])
+    model.fit(x, y, epochs=40, verbose=0)
+    assert model.evaluate(x, y, verbose=0)[1] > 0.85
+    first, second = (model.predict(x, verbose=0) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.skipif(JAX, reason="TensorFlow's XLA")
+def test_xla_with_and_without_repeated_pulses():
+    x, y = np.zeros((8, 2)), np.zeros((8, 2))
+    single = keras.Sequential([keras.Input((2,)), SpinNeuron(output="sampled")])
+    single.compile("sgd", "mse", jit_compile=True)
+    single.fit(x, y, verbose=0)
+    assert SpinNeuron(output="sampled").supports_jit
+    assert not SpinNeuron(output="sampled", pulses=2).supports_jit
+    assert SpinNeuron(pulses=2).supports_jit
+
+
+@pytest.mark.skipif(JAX, reason="tf.distribute")
+def test_replicas_draw_the_same_numbers_as_documented():
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        layer = SpinNeuron(output="always_sampled", seed=1)
+        layer.build((None, 256))
+    values = strategy.experimental_local_results(
+        strategy.run(tf.function(lambda: layer(tf.zeros((1, 256)))))
+    )
+    np.testing.assert_array_equal(values[0], values[1])
+
+
+def test_repeated_pulses_cost_energy_and_time():
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+    reports = [
+        spinkeras.energy_report(
+            keras.Sequential([keras.Input((3,)), SpinNeuron(pulses=n)]), x, print_fn=None
+        )
+        for n in (1, 8)
+    ]
+    one, eight = (r.layers[0] for r in reports)
+    for part in ("write_pj", "read_pj", "reset_pj", "pulses", "latency_ns"):
+        assert eight[part] == pytest.approx(8 * one[part])
+
+
+# --- knobs on a grid -----------------------------------------------------------------------------
+
+
+def test_pulse_widths_are_multiples_of_the_generator_step():
+    step = 0.3e-9
+    layer = SpinNeuron(pulse_step=step)
+    layer.build((None, 50))
+    layer.pulse_width = np.geomspace(2e-9, 20e-9, 50)
+    count = layer.pulse_width / step
+    np.testing.assert_allclose(count, np.rint(count), atol=1e-9)
+    assert layer.pulse_width.min() >= 2e-9
+    assert layer.pulse_width.max() <= 20e-9
+    assert np.max(np.abs(layer.pulse_width - np.geomspace(2e-9, 20e-9, 50))) <= step
+
+
+def test_gate_voltages_are_levels_of_the_converter():
+    layer = SpinNeuron(gate_levels=5)
+    layer.build((None, 41))
+    layer.gate_voltage = np.linspace(-1, 1, 41)
+    np.testing.assert_allclose(np.unique(layer.gate_voltage.round(9)), [-1, -0.5, 0, 0.5, 1])
+
+
+def test_the_forward_pass_uses_the_grid_and_the_gradient_passes_through():
+    smooth, coarse = SpinNeuron(), SpinNeuron(pulse_step=1e-9, gate_levels=3)
+    x = np.linspace(-3, 3, 5, dtype="float32")[:, None]
+    for layer in (smooth, coarse):
+        layer.build((None, 1))
+    coarse.pulse_width = 5.4e-9
+    coarse.gate_voltage = 0.7
+    smooth.pulse_width = 5e-9
+    smooth.gate_voltage = 1.0
+    assert coarse.pulse_width[0] == pytest.approx(5e-9)
+    assert coarse.gate_voltage[0] == pytest.approx(1.0)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(coarse(x)), ops.convert_to_numpy(smooth(x)), atol=2e-6
+    )
+
+    def knob_gradient(layer):
+        start = [ops.convert_to_tensor(v) for v in (layer.log_pulse_width, layer.log_anisotropy)]
+
+        def total(w, k):
+            variables = [(layer.log_pulse_width, w), (layer.log_anisotropy, k)]
+            with keras.StatelessScope(variables):
+                return ops.sum(layer(x) ** 2)
+
+        return gradients(total, *start)
+
+    for a, b in zip(knob_gradient(coarse), knob_gradient(smooth)):
+        np.testing.assert_allclose(a, b, rtol=1e-3)
+
+
+def test_training_through_a_grid_moves_in_steps_and_saves_what_lies_between(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((3,)), SpinNeuron(pulse_step=1e-9), keras.layers.Dense(1)]
+    )
+    layer = model.layers[0]
+    layer.pulse_width = [3.4e-9, 7.2e-9, 11.3e-9]
+    model.save_weights(tmp_path / "w.weights.h5")
+    latent = ops.convert_to_numpy(layer.log_pulse_width)
+    model.load_weights(tmp_path / "w.weights.h5")
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer.log_pulse_width), latent)
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    rng = np.random.default_rng(0)
+    model.fit(rng.normal(size=(64, 3)), rng.normal(size=(64, 1)), epochs=3, verbose=0)
+    assert np.any(ops.convert_to_numpy(layer.log_pulse_width) != latent)
+    np.testing.assert_allclose(layer.pulse_width * 1e9, np.rint(layer.pulse_width * 1e9))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"output": "bits"}, "Unknown output 'bits'"),
+        ({"pulses": 0}, "pulses = 0 must be an integer"),
+        ({"pulses": 2.5}, "pulses = 2.5 must be"),
+        ({"pulse_step": -1e-9}, "pulse_step = -1e-09 s must be finite and > 0"),
+        ({"pulse_step": 1.0}, "has no multiple inside"),
+        ({"gate_levels": 1}, "gate_levels = 1 must be an integer >= 2"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        SpinNeuron(**kwargs)
