@@ -335,7 +335,8 @@ def fit_device(
             `spinkeras.switching_probability`.
         resistance: ohm, for a table of voltages. Default: the device's parallel resistance.
         max_relative_error: largest relative standard error that counts as determined. Default
-            0.5.
+            0.5. With `posterior` it may be `math.inf`: the bounds of `free` then limit what the
+            data do not.
         posterior: `True` adds draws from the posterior (TensorFlow Probability, NUTS, some tens
             of seconds), the prior being uniform in the logarithm between the bounds of `free` but
             for a smooth shoulder over the outer 3 %. A dictionary sets the number of `chains`
@@ -377,7 +378,7 @@ def fit_device(
 
     def model(values, rows):
         logs = {name: math.log(value) for name, value in values.items()}
-        return law.probability(np, logs, rows["current_a"], rows["pulse_width_s"])[:2]
+        return law.probability(np, logs, rows["current_a"], rows["pulse_width_s"])
 
     start = {name: getattr(device, name) for name in scaled.names}
     fit = _maximum_likelihood(model, scaled, start, table, max_relative_error)
@@ -486,7 +487,10 @@ class _Scaled:
         ends = []
         for name in names:
             unit, lowest, highest, hint = limits[name]
-            low, high = free[name] if isinstance(free, dict) else default[name]
+            pair = free[name] if isinstance(free, dict) else default[name]
+            if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+                raise ValueError(f"free[{name!r}] = {pair!r} must be a pair (lowest, highest).")
+            low, high = pair
             if not lowest <= low < high <= highest:
                 raise ValueError(
                     f"free[{name!r}] = ({low:g}, {high:g}) must be increasing bounds within "
@@ -538,15 +542,11 @@ class _DeviceLaw:
         if not isinstance(switching_model, str):
             raise ValueError("fit_device needs a named law; measured curves: fit_empirical.")
         self.build = switching.get_curve(switching_model, barrier_exponent, attempt_time, device)
-        self.model, self.exponent, self.attempt_time = (
-            switching_model,
-            barrier_exponent,
-            attempt_time,
-        )
-        self.device = device
+        self.model, self.exponent = switching_model, barrier_exponent
+        self.attempt_time, self.device = attempt_time, device
 
     def probability(self, xp, logs, current, pulse_width):
-        """Probability, distance outside the law's domain, and `(ln Delta, ln Ic0/Delta, ln t_D)`.
+        """Probability, and how far the logarithm of a setting is outside the law's domain.
 
         Outside its domain the law is evaluated at the nearest setting inside.
 
@@ -585,7 +585,7 @@ class _DeviceLaw:
                 xp, log_duration, xp.exp(log_stability), self.exponent, log_attempt
             )
         drive = current * xp.exp(-log_unit)
-        return curve.probability(drive - curve.midpoint), excess, numbers
+        return curve.probability(drive - curve.midpoint), excess
 
 
 def _clip(xp, log, domain):
@@ -633,8 +633,9 @@ def _maximum_likelihood(model, scaled, start, table, max_relative_error):
             "The best fit lies outside the domain of the switching law (for 'macrospin': thermal "
             f"stability {switching.STABILITY_DOMAIN[0]:g} to {switching.STABILITY_DOMAIN[1]:g}, "
             f"t_p / t_D {switching.DURATION_DOMAIN[0]:g} to {switching.DURATION_DOMAIN[1]:g}); it "
-            f"ended at {_listed(scaled.backward(theta))}. The device is probably not a macrospin "
-            "with the fixed fields given here: check them, free others, or use fit_empirical."
+            f"ended at {_listed(scaled.backward(theta))}. Either a pulse width of the table is far "
+            "from those that suit the device, or the device is not a macrospin with the fixed "
+            "fields given here: check them, free others, or use fit_empirical."
         )
     columns = []
     for direction in 1e-5 * np.eye(len(theta)):
@@ -655,7 +656,7 @@ def _maximum_likelihood(model, scaled, start, table, max_relative_error):
             "standard error is not valid. Widen the bounds if the value is not a known limit.",
             stacklevel=3,
         )
-    covariance = np.linalg.inv(information)
+    covariance = np.linalg.pinv(information, hermitian=True)
     error = np.sqrt(np.diag(covariance))
     residual = _deviance_residuals(probability, table)
     deviance, freedom = float(np.sum(residual**2)), len(trials) - len(theta)
@@ -730,9 +731,10 @@ def _refuse_without_transition(table, names):
 
 def _refuse_undetermined(information, allowed, scaled, theta, table):
     """Refuse if any standard error exceeds what is allowed, naming the weakest combination."""
-    values, vectors = np.linalg.eigh(information * np.outer(allowed, allowed))
+    unit = np.where(np.isfinite(allowed), allowed, 1.0)
+    values, vectors = np.linalg.eigh(information * np.outer(unit, unit))
     values = np.maximum(values, max(1e-14 * values[-1], 1e-30))  # a singular matrix included
-    errors = allowed * np.sqrt((vectors**2 / values).sum(axis=1))
+    errors = unit * np.sqrt((vectors**2 / values).sum(axis=1))
     if np.all(errors <= allowed):
         return
 
@@ -804,8 +806,9 @@ def _sample_posterior(fit, law, seed, chains=4, draws=1000, warmup=500) -> Poste
 
     The prior is uniform in the logarithm between the bounds, with a Gaussian shoulder over the
     outer 3 % on both sides (4 standard deviations), so that the density stays smooth; the domain
-    of the switching law has a shoulder of 1 % outside. Whitening keeps the ridge of parameters
-    that nearly exchange for each other straight, which a map of the bounds to the line would bend.
+    of the switching law has a shoulder of 1 % outside. Linear whitening, first by the information
+    of the fit, then by draws, keeps the ridge of parameters that nearly exchange for each other
+    straight, which a map of the bounds to the whole line would bend.
     """
     import keras
 
@@ -826,6 +829,8 @@ def _sample_posterior(fit, law, seed, chains=4, draws=1000, warmup=500) -> Poste
     for name, value, low in (("chains", chains, 2), ("draws", draws, 10), ("warmup", warmup, 10)):
         if int(value) != value or value < low:
             raise ValueError(f"posterior option {name} = {value!r} must be an integer >= {low}.")
+    if int(seed) != seed or not 0 <= seed < 2**31:
+        raise ValueError(f"seed = {seed!r} must be a whole number from 0 to 2147483647.")
     scaled, theta, information = fit._internal
     span = scaled.high - scaled.low
     edge = _EDGE * span
@@ -834,19 +839,15 @@ def _sample_posterior(fit, law, seed, chains=4, draws=1000, warmup=500) -> Poste
     scale = np.linalg.cholesky(np.linalg.inv(information + np.diag(12 / span**2)))
     rng = np.random.default_rng(seed)
     start = theta + rng.standard_normal((chains, len(theta))) @ scale.T
-    start = np.linalg.solve(scale, (np.clip(start, low, high) - theta).T).T
+    values = np.clip(start, low, high)
     table = {name: tf.constant(column, tf.float64) for name, column in fit.table.items()}
-    low, high, edge, scale = (tf.constant(v, tf.float64) for v in (low, high, edge, scale))
+    low, high, edge = (tf.constant(v, tf.float64) for v in (low, high, edge))
     switched, kept = table["switched"], table["trials"] - table["switched"]
     current, width = fit.table["current_a"], fit.table["pulse_width_s"]
 
-    def to_values(x):
-        return theta + tf.linalg.matvec(scale, x)
-
-    def log_density(x):
-        values = to_values(x)
+    def log_density(values):
         logs = {name: values[..., k, None] for k, name in enumerate(scaled.names)}
-        probability, excess, _ = law.probability(ops, logs, current, width)
+        probability, excess = law.probability(ops, logs, current, width)
         probability = tf.clip_by_value(probability, _FLOOR, 1 - _FLOOR)
         likelihood = tf.reduce_sum(
             switched * tf.math.log(probability) + kept * tf.math.log1p(-probability), axis=-1
@@ -856,9 +857,13 @@ def _sample_posterior(fit, law, seed, chains=4, draws=1000, warmup=500) -> Poste
         return likelihood - shoulders / 2
 
     @tf.function(jit_compile=True)
-    def run(start, seed):
+    def run(start, scale, seed):
         kernel = tfp.mcmc.DualAveragingStepSizeAdaptation(
-            tfp.mcmc.NoUTurnSampler(log_density, tf.constant(0.5, tf.float64), max_tree_depth=8),
+            tfp.mcmc.NoUTurnSampler(
+                lambda x: log_density(tf.linalg.matvec(scale, x)),
+                step_size=tf.constant(0.5, tf.float64),
+                max_tree_depth=8,
+            ),
             num_adaptation_steps=int(0.8 * warmup),
             target_accept_prob=tf.constant(0.8, tf.float64),
         )
@@ -874,8 +879,16 @@ def _sample_posterior(fit, law, seed, chains=4, draws=1000, warmup=500) -> Poste
             ),
         )
 
-    x, (diverged, log_accept) = run(tf.constant(start), tf.constant([seed, 1], tf.int32))
-    logs = to_values(x)
+    for stage in (1, 2):  # the draws of the first stage whiten the second
+        x, (diverged, log_accept) = run(
+            tf.constant(np.linalg.solve(scale, values.T).T),
+            tf.constant(scale),
+            tf.constant([seed, stage], tf.int32),
+        )
+        logs = tf.linalg.matvec(tf.constant(scale), x)
+        values = logs[-1].numpy()
+        spread = np.cov(logs.numpy().reshape(-1, len(theta)), rowvar=False)
+        scale = np.linalg.cholesky(np.atleast_2d(spread) + 1e-12 * np.eye(len(theta)))
     r_hat = tfp.mcmc.potential_scale_reduction(logs).numpy()
     logger = tf.get_logger()
     level = logger.level

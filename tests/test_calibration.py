@@ -193,6 +193,7 @@ def test_an_estimate_on_its_bound_warns():
         ),
         (small_table(), ["tmr"], r"must name fields of MTJDevice that can be fitted"),
         (small_table(), [], r"must name fields of MTJDevice"),
+        (small_table(), {"damping": 0.02}, r"free\['damping'\] = 0\.02 must be a pair"),
         (
             small_table(),
             {"damping": (0.1, 0.01)},
