@@ -117,6 +117,16 @@ class EmpiricalCurve:
         """Inverse of `get_config`."""
         return cls(**config)
 
+    @classmethod
+    def preset(cls, name: str) -> "EmpiricalCurve":
+        """A published curve: `"sot_80nm"`, a spin-orbit-torque junction at 0.75 ns.
+
+        Example: `EmpiricalCurve.preset("sot_80nm").threshold`.
+        """
+        if name not in _PRESETS:
+            raise ValueError(f"Unknown curve {name!r}. Available curves: {list(_PRESETS)}.")
+        return cls(name=name, **_PRESETS[name])
+
     def switching_probability(self, current, pulse_width, anisotropy_ratio=1.0):
         """Probability that one pulse reverses the device (NumPy).
 
@@ -165,3 +175,17 @@ class EmpiricalCurve:
             return ceiling * exponentiated_cloglog(xp, z, slope, log_skew)
 
         return Curve(midpoint, ceiling * slope, probability)
+
+
+# Estimates of `fit_empirical` from the published counts; tests/test_calibration.py repeats the fit.
+_PRESETS = {
+    "sot_80nm": dict(
+        threshold=1.1578e-3,
+        slope=7.015e3,
+        pulse_width=0.75e-9,
+        source="Three-terminal spin-orbit-torque junction, 80 nm, 776 ohm channel, 0.75 ns pulses, "
+        "12 voltages from 0.80 to 1.02 V of 50 pulses: raw file names of the MIT-licensed "
+        "repository JinChengZ18/vgsot-sim. Deviance 13.1 on 10 degrees of freedom. Nothing is "
+        "known about other pulse widths and anisotropies.",
+    ),
+}

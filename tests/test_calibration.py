@@ -254,6 +254,17 @@ def test_measured_junction_rejects_the_thermally_activated_shape():
     assert thermal.p_value < 1e-4
 
 
+def test_preset_curve_is_the_fit_of_its_data():
+    preset = EmpiricalCurve.preset("sot_80nm")
+    fit = calibration.fit_empirical(MEASURED, resistance=776.0)
+    for name, value in fit.parameters.items():
+        assert getattr(preset, name) == pytest.approx(value, rel=2e-4)
+    assert fit.curve == preset.replace(**fit.parameters)
+    assert "vgsot-sim" in preset.source
+    with pytest.raises(ValueError, match=r"Unknown curve 'sot'\. Available curves: \['sot_80nm'\]"):
+        EmpiricalCurve.preset("sot")
+
+
 def test_empirical_fit_recovers_every_parameter():
     truth = EmpiricalCurve(
         threshold=1.0e-3, slope=9e3, log_skew=1.0, ceiling=0.85, pulse_width=3e-9,
