@@ -11,6 +11,7 @@ written under another backend can be loaded and exported with `KERAS_BACKEND=ten
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import pathlib
@@ -98,8 +99,11 @@ def export_for_serving(
     * `serve`, also called `serving_default`: the outputs of `model(x, training=False)`.
     * `energy`: pJ per inference for every sample of the request, `energy_pj` for all spin layers
       and `energy_pj_<layer>` for each; the quantity that `energy_report` prints as a mean.
-    * `sample` (on request): the outputs when every spin neuron answers with one bit, 1 with its
-      switching probability, drawn anew for every request.
+    * `sample` (on request): the outputs when every spin neuron answers with the fraction of its
+      `pulses` that switched (by default one bit), drawn anew for every request.
+
+    `serve` and `energy` belong to the expected network: probabilities travel from layer to layer,
+    also where a layer's `output` is sampled.
 
     Inputs are called as their `keras.Input(name=...)`, outputs as the last layers if these were
     given names; otherwise `input`, `output_0` and so on.
@@ -139,7 +143,8 @@ def export_for_serving(
     ('1', ('x',), ('spin',))
     """
     tf = _tensorflow("export_for_serving")
-    layers = spin_neurons(model)
+    network = _Network(model, input_signature, output_names, probe)
+    layers = network.layers
     if (energy or sample) and not layers:
         raise ValueError(
             "This model has no SpinNeuron, so it has no energy and nothing to sample; export it "
@@ -152,7 +157,6 @@ def export_for_serving(
     if seed is not None and not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed!r} must be a whole number from 0 to 2^31 - 1.")
     assumptions = EnergyAssumptions() if assumptions is None else assumptions
-    network = _Network(model, input_signature, output_names, probe)
 
     functions = {"serve": network.function(check_inputs)}
     if energy:
@@ -217,7 +221,8 @@ def _compare_energy(got, network, probes, assumptions):
     worst = 0.0
     for k in range(count):
         one = network.pack([value[k : k + 1] for value in probes])
-        report = energy_report(network.model, one, assumptions=assumptions, print_fn=None)
+        with _expected(network.layers):
+            report = energy_report(network.model, one, assumptions=assumptions, print_fn=None)
         wanted = [report.total_pj, *(row["total_pj"] for row in report.layers)]
         for name, want in zip(names, wanted):
             value = got[name].numpy()
@@ -349,7 +354,7 @@ def export_onnx(model, path, *, input_signature=None, output_names=None, probe=N
     _tensorflow("export_onnx")
     for package in ("tf2onnx", "onnxruntime"):
         try:
-            __import__(package)
+            importlib.import_module(package)
         except ImportError as error:
             raise ImportError(
                 f"export_onnx needs the package {package!r}: pip install 'spinkeras[serving]' or "
@@ -365,6 +370,13 @@ def _export_file(model, path, suffix, convert, run, input_signature, output_name
     if path.suffix != suffix:
         raise ValueError(f"path = {str(path)!r} must end in {suffix!r}.")
     network = _Network(model, input_signature, output_names, probe)
+    for layer in network.layers:
+        if layer.output_mode == "always_sampled":
+            raise ValueError(
+                f"Layer {layer.name!r} always samples, and a {suffix} file carries expected values "
+                "only. Use export_for_serving(sample=True), or a layer with output='sampled', "
+                "which samples in training."
+            )
     content = convert(network)
     output_error = network.compare(run(content, network))
     neuron_error = None
@@ -412,7 +424,9 @@ def _run_litert(content, network):
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
-            from tensorflow.lite import Interpreter
+            import tensorflow as tf
+
+            Interpreter = tf.lite.Interpreter
         try:
             runner = Interpreter(model_content=content).get_signature_runner("serving_default")
             got = runner(**network.named(network.probes))
@@ -495,6 +509,7 @@ def _neurons_alone(layers):
     inputs, outputs, ramps, names = [], [], [], []
     for k, layer in enumerate(layers):
         config = {**layer.get_config(), "name": f"spin_{k}", "dtype": "float32"}
+        config["output"] = "probability"
         copy = type(layer).from_config(config)
         shape = tuple(layer.log_pulse_width.shape)
         source = keras.Input(shape, name=f"ramp_{k}")
@@ -539,7 +554,7 @@ class _Network:
                 "This model has no weights yet; call it on data or give it a keras.Input first."
             )
         self.model = model
-        self.layers = spin_neurons(model)
+        self.layers = [layer for layer in spin_neurons(model) if layer.built]
         self._signature = input_signature
         structure = _input_structure(model) if input_signature is None else input_signature
         flat = keras.tree.flatten(structure)
@@ -548,7 +563,9 @@ class _Network:
         self.input_shapes = [(None, *tuple(spec.shape)[1:]) for spec in flat]
         self.input_dtypes = [keras.backend.standardize_dtype(_dtype(spec)) for spec in flat]
         self.probes = self._probes(probe)
-        outputs = model(self.pack([ops.convert_to_tensor(v) for v in self.probes]), training=False)
+        inputs = self.pack([ops.convert_to_tensor(value) for value in self.probes])
+        with _expected(self.layers):
+            outputs = model(inputs, training=False)
         flat = keras.tree.flatten(outputs)
         self.output_names = _output_names(model, outputs, len(flat), output_names)
         self.reference = [ops.convert_to_numpy(value).astype("float64") for value in flat]
@@ -697,28 +714,41 @@ def _refuse(endpoint, deterministic):
 
 @contextlib.contextmanager
 def _tracing(layers, meter=None, bits=None):
-    """While the spin layers are traced: knobs as constants, this meter and no other, draws.
-
-    The changes live in the layers' instance dictionaries, out of sight of Keras' bookkeeping.
-    """
+    """While the spin layers are traced: knobs as constants, this meter and no other, draws."""
     import tensorflow as tf
 
-    layers = [layer for layer in layers if layer.built]
-    before = [(layer.meter, [getattr(layer, knob) for knob in _KNOB_WEIGHTS]) for layer in layers]
-    try:
-        for layer, (_, knobs) in zip(layers, before):
-            layer.meter = meter
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_expected(layers))
+        for layer in layers:
             with tf.init_scope():  # read the variables now, not in the graph
-                values = [ops.convert_to_numpy(knob) for knob in knobs]
-            layer.__dict__.update(zip(_KNOB_WEIGHTS, values))
+                values = {k: ops.convert_to_numpy(getattr(layer, k)) for k in _KNOB_WEIGHTS}
             if bits is not None:
-                layer.__dict__["call"] = bits.wrap(layer.call)
+                values["call"] = bits.wrap(layer)
+            stack.enter_context(_replaced(layer, meter=meter, **values))
+        yield
+
+
+@contextlib.contextmanager
+def _expected(layers):
+    """While spin layers give the probability of a nominal device, whatever they are set to."""
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_replaced(layer, output_mode="probability", chip=None))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(layer, **attributes):
+    """Other attributes for a layer, out of sight of Keras' bookkeeping."""
+    state = vars(layer)
+    before = {name: state[name] for name in attributes if name in state}
+    state.update(attributes)
+    try:
         yield
     finally:
-        for layer, (old_meter, knobs) in zip(layers, before):
-            layer.meter = old_meter
-            layer.__dict__.update(zip(_KNOB_WEIGHTS, knobs))
-            layer.__dict__.pop("call", None)
+        for name in attributes:
+            del state[name]
+        state.update(before)
 
 
 @contextlib.contextmanager
@@ -751,7 +781,7 @@ def _cloglog(xp, z, slope, log_skew):
 
 
 class _Bits:
-    """Replaces the output of a spin layer by a bit that is 1 with that probability.
+    """Replaces the output of a spin layer by the fraction of its pulses that switched.
 
     The draws come from a stateful kernel and not from a Keras `SeedGenerator`: the latter keeps
     its position in a variable, which concurrent requests would have to write.
@@ -761,18 +791,30 @@ class _Bits:
         self.seed = seed
         self.count = 0
 
-    def wrap(self, call):
+    def wrap(self, layer):
+        call, pulses = layer.call, layer.pulses
+
         def draw(*args, **kwargs):
             import tensorflow as tf
 
             probability = tf.convert_to_tensor(call(*args, **kwargs))
+            expected = tf.cast(probability, tf.float32)
             self.count += 1  # seeds (0, 0) mean: from the system's entropy
             seeds = (0, 0) if self.seed is None else (self.seed, self.count)
-            uniform = tf.raw_ops.RandomUniform(
-                shape=tf.shape(probability), dtype=tf.float32, seed=seeds[0], seed2=seeds[1]
-            )
-            bit = uniform < tf.cast(probability, tf.float32)
-            return tf.cast(bit, probability.dtype)
+            seeds = {"seed": seeds[0], "seed2": seeds[1]}
+            shape = tf.shape(probability)
+            if pulses == 1:
+                fraction = (
+                    tf.raw_ops.RandomUniform(shape=shape, dtype=tf.float32, **seeds) < expected
+                )
+            else:
+                lowest, highest = tf.constant(0), tf.constant(2**31 - 1)
+                key = tf.raw_ops.RandomUniformInt(shape=[2], minval=lowest, maxval=highest, **seeds)
+                count = tf.random.stateless_binomial(
+                    shape, key, float(pulses), expected, output_dtype=tf.float32
+                )
+                fraction = count / pulses
+            return tf.cast(fraction, probability.dtype)
 
         return draw
 
@@ -804,6 +846,7 @@ class _SampleMeter:
             probability,
             device,
             self.assumptions,
+            layer.pulses,
         )
         total = ops.cast(sum(parts.values()), "float32") * 1e12
         if mask is not None:

@@ -282,6 +282,42 @@ def test_bits_feed_the_layers_that_follow(exported):
     assert not np.allclose(got[0], model.predict(x, verbose=0)[0], atol=1e-4)
 
 
+def test_layers_that_sample_by_themselves(tmp_path):
+    """`serve` and `energy` stay those of the expected network; `sample` averages the pulses."""
+    keras.utils.set_random_seed(4)
+    model = keras.Sequential(
+        [
+            keras.Input((3,), name="x"),
+            SpinNeuron(output="always_sampled", pulses=5, name="spin_a"),
+            SpinNeuron(output="sampled", pulses=3, name="spin_b"),
+        ]
+    )
+    expected = keras.Sequential([keras.Input((3,), name="x"), SpinNeuron(), SpinNeuron()])
+    serving.export_for_serving(model, tmp_path / "m", sample=True)
+    x = samples(4, 3)
+    got = signature(tmp_path / "m" / "1", "serve")(x=x)["spin_b"]
+    np.testing.assert_allclose(got, expected.predict(x, verbose=0), rtol=1e-5)
+    energy = signature(tmp_path / "m" / "1", "energy")(x=x)
+    for k in range(4):
+        rows = spinkeras.energy_report(expected, x[k : k + 1], print_fn=None).layers
+        for row, name, pulses in zip(rows, ("spin_a", "spin_b"), (5, 3)):
+            wanted = row["total_pj"] * pulses - row["gate_pj"] * (pulses - 1)  # one gate charge
+            assert energy[f"energy_pj_{name}"][k] == pytest.approx(wanted, rel=1e-5)
+
+    count = 3000
+    sample = signature(tmp_path / "m" / "1", "sample")
+    drawn = sample(x=np.repeat(x[:1], count, axis=0))["spin_b"]
+    thirds = np.unique((drawn * 3).round(4))
+    np.testing.assert_array_equal(thirds, [0, 1, 2, 3])
+    # The first layer answers in fifths; the mean of the second is that over its binomial law.
+    p = SpinNeuron()(x[:1]).numpy()[0, 0]
+    fifths = np.arange(6) / 5
+    second = SpinNeuron()(fifths[:, None].astype("float32")).numpy()[:, 0]
+    wanted = np.sum(scipy.stats.binom.pmf(np.arange(6), 5, p) * second)
+    error = np.abs(drawn[:, 0].mean() - wanted)
+    assert error < 5 * drawn[:, 0].std() / np.sqrt(count)
+
+
 def test_a_seed_repeats_the_samples_of_a_server_and_none_never_does(tmp_path):
     model = neuron()
     x = np.zeros((200, 3), "float32")
@@ -641,6 +677,14 @@ def test_a_served_neuron_saturates(tmp_path):
     x = np.array([[-3e38] * 3, [-1e6] * 3, [1e6] * 3, [3e38] * 3], "float32")
     got = signature(report.path, "serve")(x=x)["spin"]
     np.testing.assert_array_equal(got, np.repeat([[0], [0], [1], [1]], 3, axis=1))
+
+
+def test_a_layer_that_always_samples_is_not_put_into_a_file(tmp_path, file_format):
+    suffix, export, _ = file_format
+    model = keras.Sequential([keras.Input((3,), name="x"), SpinNeuron(output="always_sampled")])
+    with pytest.raises(ValueError, match="always samples"):
+        export(model, tmp_path / f"m.{suffix}")
+    assert visible(tmp_path) == []
 
 
 @pytest.mark.parametrize(
