@@ -11,6 +11,7 @@ from spinkeras import switching
 from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
 from spinkeras.devices import get_device
 from spinkeras.fusion import fused
+from spinkeras.variability import ChipSpread, chip_curve
 
 OUTPUTS = ("probability", "sampled", "always_sampled")
 
@@ -57,6 +58,9 @@ class SpinNeuron(keras.layers.Layer):
             uses the nearest multiple inside the device's range, the gradient passes through.
         gate_levels: number of equidistant levels, >= 2, of the converter that drives the gate
             over `gate_voltage_range`. Default `None`: continuous.
+        spread: `ChipSpread`. Default `None`. In training every step draws a new chip, so that the
+            network learns to live with the devices' differences; inference uses nominal devices
+            (`evaluate_chips` measures chips).
         knob_scale: how far a knob moves per unit of its weight, > 0. Default 3: a step of 0.01
             in the weight changes the knob by 3 %. Larger trains the knobs faster.
         pulse_width_initializer, anisotropy_initializer: Keras initializers of the weights.
@@ -111,6 +115,7 @@ class SpinNeuron(keras.layers.Layer):
         seed=None,
         pulse_step=None,
         gate_levels=None,
+        spread=None,
         knob_scale=3.0,
         pulse_width_initializer="zeros",
         anisotropy_initializer="zeros",
@@ -136,6 +141,8 @@ class SpinNeuron(keras.layers.Layer):
         self.seed = seed
         self.pulse_step = None if pulse_step is None else float(pulse_step)
         self.gate_levels = gate_levels
+        self.spread = _get_spread(spread)
+        self.chip = None
         self.knob_scale = float(knob_scale)
         self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
         self.anisotropy_initializer = keras.initializers.get(anisotropy_initializer)
@@ -201,37 +208,59 @@ class SpinNeuron(keras.layers.Layer):
         fuse = training and None not in inputs.shape[1:]
         evaluate = self._fused_response if fuse else self._response
         inputs = ops.cast(inputs, dtype)
-        bias, probability = evaluate(inputs, *knobs)
+        if self.chip is not None:  # simulated chips are measured, see spinkeras.chips
+
+            def respond(*arguments):
+                return self._response(arguments[0], *knobs, *arguments[1:])
+
+            return ops.cast(self.chip.respond(self, inputs, respond), self.compute_dtype)
+        if training and self.spread is not None:
+            factors = self.spread.draw_tensors(
+                self.log_pulse_width.shape, self.device.temperature, self.seed_generator, dtype
+            )
+            bias, probability = evaluate(inputs, *knobs, factors)
+        else:
+            bias, probability = evaluate(inputs, *knobs)
         if self.meter is not None:
             current = bias + inputs * self.current_scale
             self.meter(self, current, probability, training=training, mask=mask)
         if self.output_mode == "always_sampled" or (self.output_mode == "sampled" and training):
-            probability = self._draw(probability)
+            probability = self.draw(probability, self.pulses, self.seed_generator)
         return ops.cast(probability, self.compute_dtype)
 
-    def _response(self, inputs, log_pulse_width, log_anisotropy):
+    def _response(
+        self, inputs, log_pulse_width, log_anisotropy, factors=None, spread=None, cause="both"
+    ):
         """Bias current (A) of every knob and switching probability of every element."""
-        curve = self._curve(ops, *self._reduced(log_pulse_width, log_anisotropy))
+        setting = self._reduced(log_pulse_width, log_anisotropy)
+        curve = self._curve(ops, *setting)
         unit = self.device.critical_current_per_stability
         z = inputs * (self.current_scale / unit)
         bias = curve.midpoint
         if not self.recenter:
             bias = ops.full_like(bias, self._nominal_midpoint())
-            z = z + (bias - curve.midpoint)
-        return bias * unit, curve.probability(z)
+        if factors is not None:
+            probability = chip_curve(
+                ops, self._curve, *setting, bias + z, factors, spread or self.spread, cause
+            )
+        elif self.recenter:
+            probability = curve.probability(z)
+        else:
+            probability = curve.probability(z + (bias - curve.midpoint))
+        return bias * unit, probability
 
-    def _draw(self, probability):
+    @staticmethod
+    def draw(probability, pulses, seed):
         """Fraction of pulses that switch, with the gradient of the probability."""
         expected = ops.stop_gradient(probability)
         shape, dtype = ops.shape(probability), probability.dtype
-        if self.pulses == 1:
-            uniform = keras.random.uniform(shape, dtype=dtype, seed=self.seed_generator)
-            fraction = ops.cast(uniform < expected, dtype)
-        else:
-            count = keras.random.binomial(
-                shape, float(self.pulses), expected, dtype=dtype, seed=self.seed_generator
+        if pulses == 1:
+            fraction = ops.cast(
+                keras.random.uniform(shape, dtype=dtype, seed=seed) < expected, dtype
             )
-            fraction = count / self.pulses
+        else:
+            count = keras.random.binomial(shape, float(pulses), expected, dtype=dtype, seed=seed)
+            fraction = count / pulses
         return ops.stop_gradient(fraction) + (probability - expected)
 
     def compute_output_shape(self, input_shape):
@@ -341,6 +370,9 @@ class SpinNeuron(keras.layers.Layer):
             seed=self.seed,
             pulse_step=self.pulse_step,
             gate_levels=self.gate_levels,
+            spread=None
+            if self.spread is None
+            else keras.saving.serialize_keras_object(self.spread),
             knob_scale=self.knob_scale,
         )
         for knob in KNOBS:
@@ -416,10 +448,11 @@ class SpinNeuron(keras.layers.Layer):
             raise ValueError(f"pulses = {self.pulses!r} must be an integer from 1 to 1e6.")
         self.pulses = int(self.pulses)
         self.seed_generator = None
-        if self.output_mode != "probability":
+        if self.output_mode != "probability" or self.spread is not None:
             self.seed_generator = keras.random.SeedGenerator(self.seed)
             # TensorFlow has no XLA kernel for the binomial law; Keras's "auto" respects this.
-            self.supports_jit = self.pulses == 1 or keras.backend.backend() != "tensorflow"
+            draws_counts = self.output_mode != "probability" and self.pulses > 1
+            self.supports_jit = not draws_counts or keras.backend.backend() != "tensorflow"
 
     def _check_grids(self):
         step, levels = self.pulse_step, self.gate_levels
@@ -521,6 +554,14 @@ class SpinNeuron(keras.layers.Layer):
         shape = self._value(knob).shape
         weight = self._ranges[knob].to_weight(np.broadcast_to(np.clip(value, low, high), shape))
         getattr(self, f"log_{knob}").assign(weight)
+
+
+def _get_spread(spread):
+    if isinstance(spread, dict):
+        spread = keras.saving.deserialize_keras_object(spread)
+    if spread is not None and not isinstance(spread, ChipSpread):
+        raise ValueError(f"spread must be a ChipSpread or None; got {spread!r}.")
+    return spread
 
 
 def _straight_through(log_ratio, on_grid):
