@@ -4,7 +4,7 @@ Several searches by keras-tuner, each with another exchange rate between accurac
 one training set. The figure shows every trial and the front: the trials that no other beats in
 both. The networks on the front are then measured on test data that no search has seen.
 
-    python energy_accuracy_front.py                              # scikit-learn digits, 3 minutes
+    python energy_accuracy_front.py                              # scikit-learn digits, 48 trials
     python energy_accuracy_front.py --dataset mnist --data FOLDER   # FOLDER holds mnist.npz
     python energy_accuracy_front.py --fast                       # a few trials, to see it run
 
@@ -164,9 +164,9 @@ def draw(rows, front, args, path):
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.yaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.tick_params(which="minor", labelsize=8)
+        axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     axes.set_xlabel("energy of the spin neurons (pJ per inference)")
     axes.set_ylabel("error (%)")
     axes.set_title(f"{args.dataset}: {len(rows)} networks with one hidden layer")

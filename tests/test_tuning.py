@@ -58,7 +58,7 @@ def tiny(hp, spin):
 def search(tuner, epochs=2):
     x, y = data()
     kwargs = {} if isinstance(tuner, kt.Hyperband) else {"epochs": epochs}
-    tuner.search(x, y, validation_data=(x, y), batch_size=24, verbose=0, **kwargs)
+    tuner.search(x, y, validation_data=(x, y), batch_size=len(x), verbose=0, **kwargs)
     return tuner
 
 
@@ -215,6 +215,7 @@ class TestEnergyObjective:
             validation_data=(x, y),
             epochs=2,
             verbose=0,
+            batch_size=len(x),
             callbacks=[spinkeras.EnergyTracker(), EnergyObjective()],
         ).history
         expected = [
@@ -276,17 +277,17 @@ class TestSearches:
     @pytest.mark.parametrize(
         ("wrap", "kind"),
         [
-            (lambda cls: cls, "RandomSearch"),
-            (durable, "RandomSearch"),
             (durable, "BayesianOptimization"),
             (durable, "Hyperband"),
-            (durable, "GridSearch"),
+            pytest.param(lambda cls: cls, "RandomSearch", marks=pytest.mark.slow),
+            pytest.param(durable, "RandomSearch", marks=pytest.mark.slow),
+            pytest.param(durable, "GridSearch", marks=pytest.mark.slow),
         ],
-        ids=["plain", "random", "bayesian", "hyperband", "grid"],
+        ids=["bayesian", "hyperband", "plain", "random", "grid"],
     )
     def test_search_and_reload_the_best(self, kind, wrap, tmp_path):
         hypermodel = SpinHyperModel(tiny, shortest_pulse=(2e-9, 8e-9))
-        limit = {"max_epochs": 2} if kind == "Hyperband" else {"max_trials": 3}
+        limit = {"max_epochs": 2} if kind == "Hyperband" else {"max_trials": 2}
         tuner = search(
             wrap(getattr(kt, kind))(
                 hypermodel,
@@ -323,7 +324,9 @@ class TestSearches:
         )
         x, y = data()
         log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
-        tuner.search(x, y, validation_data=(x, y), verbose=0, epochs=1, callbacks=[log])
+        tuner.search(
+            x, y, validation_data=(x, y), batch_size=len(x), verbose=0, epochs=1, callbacks=[log]
+        )
         assert "energy_score" in (tmp_path / "log.csv").read_text().splitlines()[0]
 
     def test_front(self, tmp_path):
