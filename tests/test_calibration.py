@@ -429,6 +429,36 @@ def test_file_that_is_not_text(tmp_path):
         calibration.read_table(tmp_path / "nothing.csv")
 
 
+def test_damaged_files_are_refused_or_read_whole(tmp_path):
+    rng = np.random.default_rng(13)
+    rows = [f"{k}e-6,2e-9,{k},50" for k in range(1, 20)]
+    intact = "\n".join([HEADER, *rows]).encode()
+    path = tmp_path / "data.csv"
+    read, messages = 0, []
+    for _ in range(300):
+        text = bytearray(intact)
+        for _ in range(rng.integers(1, 4)):
+            place = rng.integers(len(text))
+            if rng.uniform() < 0.5:
+                text[place] = rng.integers(256)
+            else:
+                text[place : place + rng.integers(3)] = rng.choice(list(b'0,"\n\0.-e')).tobytes()[
+                    :1
+                ]
+        path.write_bytes(bytes(text))
+        try:
+            table = calibration.read_table(path)
+        except ValueError as error:
+            messages.append(str(error))
+        else:
+            read += 1
+            assert all(np.all(np.isfinite(column)) for column in table.values())
+            assert np.all(table["switched"] <= table["trials"])
+    assert read > 0
+    assert len(messages) == 300 - read > 0
+    assert all("data.csv" in message for message in messages)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
