@@ -18,9 +18,11 @@ task=${SLURM_ARRAY_TASK_ID:?submit this file with sbatch}
 job=${SLURM_ARRAY_JOB_ID}
 mkdir -p "$directory"
 address="$directory/chief_$job.txt"
+done="$directory/done_$job.txt"
 
 if [ "$task" -eq 0 ]; then
-    ip=$(hostname -I | cut -d' ' -f1)   # choose the cluster's private network if there are several
+    # Set CHIEF_IP to choose the cluster's private network if a node has several addresses.
+    ip=${CHIEF_IP:-$(hostname -I | cut -d' ' -f1)}
     port=$((20000 + job % 20000))
     printf '%s %s\n' "$ip" "$port" > "$address.tmp"
     mv "$address.tmp" "$address"
@@ -30,18 +32,29 @@ else
         [ -s "$address" ] && break
         sleep 5
     done
-    read -r ip port < "$address"
     name="tuner$task"
 fi
-export KERASTUNER_TUNER_ID=$name KERASTUNER_ORACLE_IP=$ip KERASTUNER_ORACLE_PORT=$port
 
 # A process that dies comes back under the same name; SLURM does that for a node (--requeue).
 for _ in 1 2 3 4 5; do
-    if python "${SEARCH:-search.py}" --directory "$directory" "${@:2}"; then
+    [ -e "$done" ] && exit 0            # a task that starts after the search has ended
+    read -r ip port < "$address"        # the chief may have moved
+    export KERASTUNER_TUNER_ID=$name KERASTUNER_ORACLE_IP=$ip KERASTUNER_ORACLE_PORT=$port
+    python "${SEARCH:-search.py}" --directory "$directory" "${@:2}" &
+    process=$!
+    while kill -0 "$process" 2> /dev/null; do
+        sleep 2
+        if [ "$task" -ne 0 ] && [ -e "$done" ]; then
+            # The chief leaves last; who is still here waits for one that will not come back.
+            sleep 30
+            kill "$process" 2> /dev/null || true
+            exit 0
+        fi
+    done
+    if wait "$process"; then
+        [ "$task" -eq 0 ] && touch "$done"
         exit 0
     fi
     echo "$name died, started again" >&2
-    read -r ip port < "$address"        # the chief may have moved
-    export KERASTUNER_ORACLE_IP=$ip KERASTUNER_ORACLE_PORT=$port
 done
 exit 1
