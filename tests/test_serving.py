@@ -1129,6 +1129,34 @@ def test_versions_change_under_load_without_a_failed_request(tmp_path):
         server.close()
 
 
+@pytest.mark.slow
+def test_the_example_trains_exports_serves_and_asks(tmp_path):
+    pytest.importorskip("kserve")
+    pytest.importorskip("sklearn")
+    script = ROOT / "examples" / "serve.py"
+    command = [sys.executable, str(script), "--path", str(tmp_path / "m"), "--epochs", "10"]
+    for version in ("1", "2"):
+        result = subprocess.run(
+            command, env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=600
+        )
+        assert visible(tmp_path / "m")[-1] == version
+    assert len(re.findall(r"\d\.\d{3} +\d+\.\d\d pJ", result.stdout)) == 5
+    accuracy = float(re.search(r"test accuracy (\d\.\d+)", result.stdout)[1])
+    assert accuracy > 0.9
+
+
+@pytest.mark.slow
+def test_the_code_of_the_documentation_runs(tmp_path):
+    text = (ROOT / "docs" / "serving.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    pytest.importorskip("tf2onnx")
+    subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)], env=ENVIRONMENT, cwd=tmp_path, check=True
+    )
+    assert visible(tmp_path) == ["digits.onnx", "digits.tflite", "models"]
+
+
 # --- gRPC ----------------------------------------------------------------------------------------
 
 
