@@ -70,9 +70,7 @@ def assert_mean(values, mean, second_moment):
 
 
 def test_boltzmann_statistics_at_zero_current():
-    result = simulate(
-        DAMPED, 3.0, 8.0, 0.0, trajectories=16_384, return_trajectories=16_384, seed=1
-    )
+    result = simulate(DAMPED, 3.0, 8.0, 0.0, trajectories=8192, return_trajectories=8192, seed=1)
     z = result.magnetization[:, -1, 2].astype("float64")
     mean = boltzmann(np.square, 3.0)
     assert mean == pytest.approx(1 / (2 * np.sqrt(3) * special.dawsn(np.sqrt(3))) - 1 / 6)
@@ -89,8 +87,8 @@ def test_variance_in_a_well_relaxes_to_equilibrium():
         pulse_width=6 / end * DAMPED.diffusion_time,
         anisotropy=anisotropy,
         initial_anisotropy=anisotropy_for(DAMPED, start),
-        trajectories=16_384,
-        return_trajectories=16_384,
+        trajectories=8192,
+        return_trajectories=8192,
         seed=2,
     )
     for instant, stability in ((0, start), (-1, end)):
@@ -111,8 +109,8 @@ def test_equilibrium_in_an_in_plane_field(field_ratio):
         pulse_width=3 / stability * DAMPED.diffusion_time,
         anisotropy=anisotropy_for(DAMPED, stability),
         in_plane_field=field,
-        trajectories=8192,
-        return_trajectories=8192,
+        trajectories=4096,
+        return_trajectories=4096,
         seed=3,
     )
     moments = [
@@ -174,7 +172,7 @@ def check_against_fokker_planck(device, settings, trajectories, seed):
 
 def test_agrees_with_fokker_planck_at_24_settings():
     assert len(SETTINGS) == 24
-    check_against_fokker_planck(REFERENCE.replace(damping=0.1), SETTINGS, 3000, seed=5)
+    check_against_fokker_planck(REFERENCE.replace(damping=0.1), SETTINGS, 2000, seed=5)
 
 
 @pytest.mark.slow
