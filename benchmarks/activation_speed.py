@@ -1,0 +1,251 @@
+"""Cost of a SpinNeuron as ratios measured side by side in one run.
+
+    python benchmarks/activation_speed.py            # all rows, about five minutes
+    python benchmarks/activation_speed.py --quick    # fewer repeats
+
+Every row is the median of the ratios of interleaved repeats, with the quartiles. "graph" is a
+`tf.function` without XLA, "XLA" one with `jit_compile=True`. The copy row is the memory-bandwidth
+floor: one read and one write per element.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import spinkeras
+
+SHAPE = (512, 4096)
+
+
+def interleaved(functions, repeats, inner=1):
+    """`{name: array of seconds}`: every repeat runs all functions once, in turn."""
+    for function in functions.values():
+        for _ in range(3):
+            function()
+    seconds = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            for _ in range(inner):
+                function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def show(title, seconds, references):
+    print(f"\n{title}")
+    print("  {:34s}".format("row") + "".join(f"{'/ ' + r:>30s}" for r in references))
+    for name, values in seconds.items():
+        cells = ""
+        for reference in references:
+            ratios = values / seconds[reference]
+            low, middle, high = np.percentile(ratios, (25, 50, 75))
+            cells += f"{middle:10.2f} ({low:5.2f} to {high:5.2f}) "
+        print(f"  {name:34s}{cells}")
+
+
+def wait(result):
+    """Block until the result exists."""
+    for tensor in tf.nest.flatten(result):
+        if tensor is not None:
+            np.asarray(tensor)
+            return
+
+
+def elementwise(repeats):
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(size=SHAPE).astype("float32") * 2)
+    upstream = tf.constant(rng.normal(size=SHAPE).astype("float32"))
+    short = spinkeras.MTJDevice.preset("stt_reference").replace(pulse_width_range=(0.5e-9, 2e-9))
+    long = short.replace(pulse_width_range=(1e-7, 1e-6), nominal_pulse_width=2e-7)
+    layers = {
+        "SpinNeuron, knobs trained": spinkeras.SpinNeuron(),
+        "SpinNeuron, pulse width trained": spinkeras.SpinNeuron(train="pulse_width"),
+        "SpinNeuron, knobs fixed": spinkeras.SpinNeuron(train=()),
+        "SpinNeuron, recenter=False": spinkeras.SpinNeuron(recenter=False),
+        "SpinNeuron, neel_brown": spinkeras.SpinNeuron(
+            long, switching_model="neel_brown", attempt_time=1e-9
+        ),
+        "SpinNeuron, ballistic": spinkeras.SpinNeuron(short, switching_model="ballistic"),
+        "SpinNeuron, sampled": spinkeras.SpinNeuron(output="sampled", seed=0),
+        "PReLU": keras.layers.PReLU(shared_axes=None),
+    }
+    normalise = keras.layers.BatchNormalization()
+    for layer in (*layers.values(), normalise):
+        layer.build((None, SHAPE[1]))
+    calls = {
+        "copy": (lambda v: v + 1.0, []),
+        "sigmoid": (keras.ops.sigmoid, []),
+        "BatchNormalization + sigmoid": (
+            lambda v: keras.ops.sigmoid(normalise(v, training=True)),
+            [w.value for w in normalise.trainable_variables],
+        ),
+    }
+    for name, layer in layers.items():
+        calls[name] = (
+            (lambda v, layer=layer: layer(v, training=True)),
+            [w.value for w in layer.trainable_variables],
+        )
+
+    def forward(function, jit):
+        return tf.function(lambda: function(x), jit_compile=jit)
+
+    def both(function, weights, jit):
+        def step():
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = function(x)
+            return tape.gradient(y, [x, *weights], output_gradients=upstream)
+
+        return tf.function(step, jit_compile=jit)
+
+    for jit in (False, True):
+        kind = "XLA" if jit else "graph"
+        compiled = {name: forward(f, jit) for name, (f, _) in calls.items()}
+        run = {name: (lambda f=f: wait(f())) for name, f in compiled.items()}
+        show(
+            f"elementwise forward, {SHAPE}, {kind}", interleaved(run, repeats), ["sigmoid", "copy"]
+        )
+        compiled = {name: both(f, w, jit) for name, (f, w) in calls.items()}
+        run = {name: (lambda f=f: wait(f())) for name, f in compiled.items()}
+        show(
+            f"elementwise forward + backward, {SHAPE}, {kind}",
+            interleaved(run, repeats),
+            ["sigmoid", "BatchNormalization + sigmoid"],
+        )
+    plain = {n: tf.function(lambda f=f: f(x)) for n, (f, _) in list(calls.items())[:2]}
+    for name in ("SpinNeuron, knobs trained",):
+        plain[f"{name}, inference"] = tf.function(lambda n=name: layers[n](x, training=False))
+    run = {name: (lambda f=f: wait(f())) for name, f in plain.items()}
+    show("inference, graph (not fused)", interleaved(run, repeats), ["sigmoid"])
+
+
+def perceptron(activation):
+    model = keras.Sequential([keras.Input((784,))])
+    for _ in range(2):
+        model.add(keras.layers.Dense(512))
+        model.add(activation())
+    model.add(keras.layers.Dense(10, activation="softmax"))
+    return model
+
+
+def convolutional(activation):
+    model = keras.Sequential([keras.Input((28, 28, 1))])
+    for filters in (16, 32):
+        model.add(keras.layers.Conv2D(filters, 3, padding="same"))
+        model.add(activation())
+        model.add(keras.layers.MaxPooling2D())
+    model.add(keras.layers.Flatten())
+    model.add(keras.layers.Dense(10, activation="softmax"))
+    return model
+
+
+def training_steps(repeats):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, 128)
+
+    def sigmoid():
+        return keras.layers.Activation("sigmoid")
+
+    activations = {
+        "sigmoid": sigmoid,
+        "SpinNeuron": spinkeras.SpinNeuron,
+        "SpinNeuron, fixed": lambda: spinkeras.SpinNeuron(train=()),
+        "SpinNeuron, pulses=1": lambda: spinkeras.SpinNeuron(output="sampled", seed=0),
+        "SpinNeuron, pulses=1000": lambda: spinkeras.SpinNeuron(
+            output="sampled", pulses=1000, seed=0
+        ),
+    }
+    for title, build, shape in (
+        ("training step, 784-512-512-10, batch 128", perceptron, (128, 784)),
+        ("training step, small CNN, batch 128", convolutional, (128, 28, 28, 1)),
+    ):
+        x = rng.random(shape).astype("float32")
+        batch = tf.data.Dataset.from_tensors((x, y)).repeat()
+        run = {}
+        for name, activation in (*activations.items(), ("SpinNeuron, EnergyTracker", None)):
+            model = build(activation or spinkeras.SpinNeuron)
+            model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+            tracker = [] if activation else [spinkeras.EnergyTracker()]
+            model.fit(batch, steps_per_epoch=2, verbose=0, callbacks=tracker, shuffle=False)
+            iterator = iter(batch)
+            run[name] = lambda m=model, i=iterator: wait(m.train_function(i))
+        seconds = interleaved(run, repeats, inner=10)
+        show(title + ", graph", seconds, ["sigmoid", "SpinNeuron", "SpinNeuron, pulses=1"])
+        predict = {}
+        for name in ("sigmoid", "SpinNeuron"):
+            model = build(activations[name])
+            step = tf.function(lambda v, m=model: m(v, training=False))
+            predict[name] = lambda s=step, v=tf.constant(x): wait(s(v))  # noqa: B008
+        show(
+            title.replace("training step", "inference"),
+            interleaved(predict, repeats, 10),
+            ["sigmoid"],
+        )
+
+
+MEMORY = """
+import resource, sys
+sys.path.insert(0, {path!r})
+import activation_speed as b, numpy as np, keras, spinkeras
+make = spinkeras.SpinNeuron if {kind!r} == "spin" else lambda: keras.layers.Activation("sigmoid")
+model = keras.Sequential([keras.Input((784,))])
+for _ in range(6):
+    model.add(keras.layers.Dense(1024)); model.add(make())
+model.add(keras.layers.Dense(10, activation="softmax"))
+model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+x = np.zeros((4096, 784), "float32"); y = np.zeros(4096, int)
+model.fit(x, y, batch_size=4096, epochs=4, verbose=0, shuffle=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def child(code):
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return float(out.stdout.split()[-1])
+
+
+def processes(repeats):
+    path = os.path.dirname(os.path.abspath(__file__))
+    peak = {
+        k: [child(MEMORY.format(path=path, kind=k)) for _ in range(3)] for k in ("sigmoid", "spin")
+    }
+    ratio = np.median(peak["spin"]) / np.median(peak["sigmoid"])
+    print(f"\npeak memory of a process, 784-6x1024-10, batch 4096: {ratio:.3f} of sigmoid's")
+    print("  MB:", {k: [round(v) for v in values] for k, values in peak.items()})
+    timed = "import time; t = time.perf_counter(); import {}; print(time.perf_counter() - t)"
+    for title, code in (
+        ("import keras", timed.format("keras")),
+        ("import spinkeras after it", "import keras; " + timed.format("spinkeras")),
+    ):
+        values = [child(code) for _ in range(repeats)]
+        print(
+            f"  {title}: median {np.median(values):.2f} s, {min(values):.2f} to {max(values):.2f} s"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=("elementwise", "steps", "processes"))
+    args = parser.parse_args()
+    repeats = 7 if args.quick else 25
+    print(f"keras {keras.__version__}, tensorflow {tf.__version__}, {os.cpu_count()} cores")
+    if args.only in (None, "elementwise"):
+        elementwise(repeats)
+    if args.only in (None, "steps"):
+        training_steps(repeats)
+    if args.only in (None, "processes"):
+        processes(5)
+
+
+if __name__ == "__main__":
+    main()
