@@ -585,7 +585,8 @@ class _Network:
         return dict(zip(self.input_names, flat))
 
     def keras_signature(self):
-        return self._signature
+        """The signature of the one argument of the model's call, or `None` to let Keras find it."""
+        return None if self._signature is None else [self._signature]
 
     def _probes(self, given):
         """Inputs on which to compare, as a flat list of NumPy arrays."""

@@ -621,6 +621,30 @@ def test_files_give_the_models_outputs(tmp_path, file_format):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_dictionaries_and_a_subclassed_model(tmp_path, file_format):
+    suffix, export, run = file_format
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.spin = SpinNeuron(name="inner")
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, inputs):
+            return {"p": self.spin(inputs["u"]), "a": self.dense(inputs["t"])}
+
+    model = Own()
+    data = {"u": samples(4, 3), "t": samples(4, 2)}
+    want = model(data)
+    shapes = {name: (None, value.shape[1]) for name, value in data.items()}
+    spec = {n: keras.layers.InputSpec(shape=s, dtype="float32", name=n) for n, s in shapes.items()}
+    report = export(model, tmp_path / f"m.{suffix}", input_signature=spec)
+    assert (set(report.inputs), set(report.outputs)) == ({"u", "t"}, {"p", "a"})
+    got = run(report.path, **data)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=1e-4)
+
+
 def test_convolutions_nesting_and_several_inputs(tmp_path, file_format):
     suffix, export, run = file_format
     image = keras.Input((6, 6, 1), name="image")
