@@ -2,10 +2,16 @@
 
 Runs the same search (same trials, same seed, one thread per worker) with 1, 2, ... workers and a
 chief over the loopback interface, and prints the time from the first trial's start to the last
-trial's end; starting Python and TensorFlow is not in it. A worker computes all the time, so on one
-machine no more workers than idle cores can help.
+trial's end; the workers wait for each other before the first trial, so starting Python and
+TensorFlow is not in it. A worker computes all the time: on one machine no more workers than idle
+cores can help.
 
     python search_workers.py --workers 1 2 --trials 12
+
+With `--wait S` a trial builds its model and then sleeps for S seconds in place of training. That
+needs no core and shows what keras-tuner's chief and the files cost, as if every worker had a core:
+
+    python search_workers.py --workers 1 2 4 --trials 12 --wait 5
 """
 
 import argparse
@@ -19,7 +25,7 @@ import tempfile
 import time
 
 
-def work(folder, trials, epochs):
+def work(folder, workers, trials, epochs, wait):
     """A worker or the chief: keras-tuner's variables in the environment say which."""
     import keras_tuner as kt
     import numpy as np
@@ -31,6 +37,15 @@ def work(folder, trials, epochs):
             with open(f"{folder}/times.txt", "a") as file:
                 file.write(f"{time.time()}\n")
 
+        def on_search_begin(self):
+            super().on_search_begin()
+            pathlib.Path(folder, f"ready_{os.getpid()}").touch()
+            end = time.monotonic() + 600
+            while len(list(pathlib.Path(folder).glob("ready_*"))) < workers:
+                if time.monotonic() > end:
+                    raise SystemExit("the other workers did not start")
+                time.sleep(0.05)
+
         def on_trial_begin(self, trial):
             self.note()
             super().on_trial_begin(trial)
@@ -39,9 +54,15 @@ def work(folder, trials, epochs):
             super().on_trial_end(trial)
             self.note()
 
+    class Waiting(SpinHyperModel):
+        def fit(self, hp, model, *args, **kwargs):
+            time.sleep(wait)
+            return {self.objective.name: 0.0}
+
     # The size of a trial must not depend on its settings, so the network is fixed.
     network = dense_classifier((64,), 10, hidden=32)
-    hypermodel = SpinHyperModel(network, device="stt_reference", train="both", sharing="channel")
+    kind = Waiting if wait else SpinHyperModel
+    hypermodel = kind(network, device="stt_reference", train="both", sharing="channel")
     tuner = Timed(
         hypermodel,
         objective=hypermodel.objective.objective,
@@ -55,7 +76,7 @@ def work(folder, trials, epochs):
     tuner.search(x, y, validation_data=(x, y), epochs=epochs, batch_size=32, verbose=0)
 
 
-def measure(workers, trials, epochs):
+def measure(workers, trials, epochs, wait):
     """Seconds from the first trial's start to the last trial's end."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -73,8 +94,8 @@ def measure(workers, trials, epochs):
                 OMP_NUM_THREADS="1",
                 TF_CPP_MIN_LOG_LEVEL="3",
             )
-            command = [sys.executable, __file__, "--child", folder]
-            command += ["--trials", str(trials), "--epochs", str(epochs)]
+            command = [sys.executable, __file__, "--child", folder, "--workers", str(workers)]
+            command += ["--trials", str(trials), "--epochs", str(epochs), "--wait", str(wait)]
             processes.append(
                 subprocess.Popen(
                     command,
@@ -103,20 +124,22 @@ def main():
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--wait", type=float, default=0.0, help="s of sleep in place of training")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        work(args.child, args.trials, args.epochs)
+        work(args.child, args.workers[0], args.trials, args.epochs, args.wait)
         return
     load = os.getloadavg()[0]
     print(f"{platform.machine()}, {os.cpu_count()} cores, load before the start {load:.1f}")
-    if load > 0.5:
+    if load > 0.5 and not args.wait:
         print("The machine is busy: the figures below are a lower limit of the gain.")
-    print(f"{args.trials} trials of {args.epochs} epochs")
+    what = f"{args.wait:g} s of sleep" if args.wait else f"{args.epochs} epochs"
+    print(f"{args.trials} trials of {what}")
     print("workers  seconds  times faster")
     first = None
     for workers in args.workers:
-        seconds = measure(workers, args.trials, args.epochs)
+        seconds = measure(workers, args.trials, args.epochs, args.wait)
         first = first or seconds * workers / args.workers[0]
         print(f"{workers:7d}  {seconds:7.1f}  {first / seconds:12.2f}", flush=True)
 
