@@ -645,6 +645,7 @@ def test_dictionaries_and_a_subclassed_model(tmp_path, file_format):
         np.testing.assert_allclose(got[name], want[name], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_convolutions_nesting_and_several_inputs(tmp_path, file_format):
     suffix, export, run = file_format
     image = keras.Input((6, 6, 1), name="image")
@@ -674,7 +675,11 @@ LAWS = {
 @pytest.mark.filterwarnings("ignore:The ballistic law is inaccurate")
 @pytest.mark.parametrize("suffix", [*FORMATS, "saved_model"])
 @pytest.mark.parametrize(
-    "law", ["macrospin", "neel_brown", pytest.param("ballistic", marks=pytest.mark.slow)]
+    "law",
+    [
+        "macrospin",
+        *(pytest.param(law, marks=pytest.mark.slow) for law in ("neel_brown", "ballistic")),
+    ],
 )
 def test_exports_keep_tiny_probabilities(tmp_path, suffix, law):
     """1e-4 of the probability itself down to 1e-12, 1e-3 of it down to 1e-30."""
