@@ -3,41 +3,70 @@
 The map, in the order in which the modules build on each other:
 
     devices       MTJDevice, presets                    what a junction is, in SI units
+    cloglog       exponentiated_cloglog                 the curve's shape, element by element
     switching     switching_probability and friends     the physics, for NumPy and tensors
+    empirical     EmpiricalCurve                        a measured switching curve instead
     constraints   DeviceRange                           what a device allows
+    variability   ChipSpread                            how devices differ
+    fusion        fused                                 one kernel instead of many
     neuron        SpinNeuron, spin_neurons              the Keras layer
     energy        EnergyTracker, energy_report          what an inference costs
-    macrospin     fokker_planck, fit_closed_form        the ground truth behind the closed form
+    chips         evaluate_chips, chip_sensitivity      accuracy and yield of simulated chips
+    settings      device_settings, reliability          the table for the driver chip
+    calibration   fit_device, fit_empirical             from lab data to a device
+    macrospin     fokker_planck, llg                    the ground truth behind the closed form
+
+Not imported here, because they need keras-tuner or serving packages: `spinkeras.tuning`,
+`spinkeras.conversion`, `spinkeras.serving`.
 """
 
-from spinkeras import energy, macrospin
+from spinkeras import calibration, chips, energy, macrospin, settings
 from spinkeras._version import __version__
+from spinkeras.calibration import fit_device, fit_empirical, sample_devices
+from spinkeras.chips import ChipReport, chip_sensitivity, evaluate_chips
 from spinkeras.constraints import DeviceRange
 from spinkeras.devices import MTJDevice, presets
+from spinkeras.empirical import EmpiricalCurve
 from spinkeras.energy import EnergyAssumptions, EnergyReport, EnergyTracker, energy_report, latency
 from spinkeras.neuron import SpinNeuron, spin_neurons
+from spinkeras.settings import apply_device_settings, device_settings, reliability
 from spinkeras.switching import (
     midpoint_current,
     pulse_width_for_slope,
     slope_at_midpoint,
     switching_probability,
 )
+from spinkeras.variability import ChipSpread
 
 __all__ = [
+    "ChipReport",
+    "ChipSpread",
     "DeviceRange",
+    "EmpiricalCurve",
     "EnergyAssumptions",
     "EnergyReport",
     "EnergyTracker",
     "MTJDevice",
     "SpinNeuron",
     "__version__",
+    "apply_device_settings",
+    "calibration",
+    "chip_sensitivity",
+    "chips",
+    "device_settings",
     "energy",
     "energy_report",
+    "evaluate_chips",
+    "fit_device",
+    "fit_empirical",
     "latency",
     "macrospin",
     "midpoint_current",
     "presets",
     "pulse_width_for_slope",
+    "reliability",
+    "sample_devices",
+    "settings",
     "slope_at_midpoint",
     "spin_neurons",
     "switching_probability",

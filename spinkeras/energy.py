@@ -134,7 +134,7 @@ def write_energy(current, pulse_width, probability, device, reversal_fraction=0.
     >>> import spinkeras
     >>> energy = spinkeras.energy.write_energy(73.5e-6, 2e-9, 0.5, "stt_reference")
     >>> round(float(energy) * 1e15)  # fJ
-    91
+    89
     """
     device = get_device(device)
     _, current = _namespace(current)
@@ -189,7 +189,7 @@ def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
     >>> import spinkeras
     >>> device = spinkeras.MTJDevice.preset("stt_reference")
     >>> round(spinkeras.energy.reset_energy(device) * 1e15)  # fJ
-    237
+    236
     """
     current = reset_current(device, assumptions)
     before = float(antiparallel_resistance(current, device))
@@ -530,7 +530,7 @@ def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) ->
     >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(train=())])
     >>> report = spinkeras.energy_report(model, np.zeros((3, 4), "float32"), print_fn=None)
     >>> round(report.layers[0]["write_pj"], 3)  # four neurons at their midpoint
-    0.365
+    0.356
     """
     assumptions = EnergyAssumptions() if assumptions is None else assumptions
     layers = spin_neurons(model)

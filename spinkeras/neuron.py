@@ -43,8 +43,9 @@ class SpinNeuron(keras.layers.Layer):
             untrained neuron has its midpoint, and the threshold moves as the device's does.
         current_scale: A per unit of input, > 0. Default `None`: the value at which the untrained
             neuron has slope 1/4 at its midpoint, like the logistic sigmoid.
-        switching_model: `"macrospin"` (default), `"neel_brown"` or `"ballistic"`; see
-            `spinkeras.switching_probability`.
+        switching_model: `"macrospin"` (default), `"neel_brown"` or `"ballistic"`, see
+            `spinkeras.switching_probability`; or an `EmpiricalCurve`, a measured switching curve
+            (the device then gives the ranges of the knobs, the resistances and the energies).
         barrier_exponent: option of `"neel_brown"`, 1 to 3. Default 2.
         attempt_time: s, option of `"neel_brown"`. Default the Kramers value.
         output: what the layer returns. `"probability"` (default): the expected value.
@@ -133,6 +134,8 @@ class SpinNeuron(keras.layers.Layer):
             None if shared_axes is None else tuple(np.atleast_1d(shared_axes).tolist())
         )
         self.recenter = bool(recenter)
+        if isinstance(switching_model, dict):  # an EmpiricalCurve from a file
+            switching_model = keras.saving.deserialize_keras_object(switching_model)
         self.switching_model = switching_model
         self.barrier_exponent = float(barrier_exponent)
         self.attempt_time = attempt_time
@@ -161,7 +164,7 @@ class SpinNeuron(keras.layers.Layer):
             for knob in KNOBS
         }
         self._curve = switching.get_curve(
-            switching_model, self.barrier_exponent, attempt_time, self.device
+            self.switching_model, self.barrier_exponent, attempt_time, self.device
         )
         self._fused_response = fused(self._response)
         self._check_draws()
@@ -362,7 +365,7 @@ class SpinNeuron(keras.layers.Layer):
             shared_axes=None if self.shared_axes is None else list(self.shared_axes),
             recenter=self.recenter,
             current_scale=self.current_scale,
-            switching_model=self.switching_model,
+            switching_model=keras.saving.serialize_keras_object(self.switching_model),
             barrier_exponent=self.barrier_exponent,
             attempt_time=self.attempt_time,
             output=self.output_mode,

@@ -1,5 +1,5 @@
-"""Ground truth of the macrospin: the exact Fokker-Planck solution, and the fit made from it."""
+"""Ground truth of the macrospin: Fokker-Planck, stochastic LLG, and the fit of the closed form."""
 
-from spinkeras.macrospin import fokker_planck
+from spinkeras.macrospin import fokker_planck, llg
 
-__all__ = ["fokker_planck"]
+__all__ = ["fokker_planck", "llg"]
