@@ -13,14 +13,14 @@ The map, in the order in which the modules build on each other:
     energy        EnergyTracker, energy_report          what an inference costs
     chips         evaluate_chips, chip_sensitivity      accuracy and yield of simulated chips
     settings      device_settings, reliability          the table for the driver chip
+    serving       export_for_serving and friends        SavedModel, LiteRT, ONNX
     calibration   fit_device, fit_empirical             from lab data to a device
     macrospin     fokker_planck, llg                    the ground truth behind the closed form
 
-Not imported here, because they need keras-tuner or serving packages: `spinkeras.tuning`,
-`spinkeras.conversion`, `spinkeras.serving`.
+Not imported here: `spinkeras.conversion` (to_spin) and `spinkeras.tuning` (keras-tuner).
 """
 
-from spinkeras import calibration, chips, energy, macrospin, settings
+from spinkeras import calibration, chips, energy, macrospin, serving, settings
 from spinkeras._version import __version__
 from spinkeras.calibration import fit_device, fit_empirical, sample_devices
 from spinkeras.chips import ChipReport, chip_sensitivity, evaluate_chips
@@ -29,6 +29,7 @@ from spinkeras.devices import MTJDevice, presets
 from spinkeras.empirical import EmpiricalCurve
 from spinkeras.energy import EnergyAssumptions, EnergyReport, EnergyTracker, energy_report, latency
 from spinkeras.neuron import SpinNeuron, spin_neurons
+from spinkeras.serving import export_for_serving, export_litert, export_onnx
 from spinkeras.settings import apply_device_settings, device_settings, reliability
 from spinkeras.switching import (
     midpoint_current,
@@ -57,6 +58,9 @@ __all__ = [
     "energy",
     "energy_report",
     "evaluate_chips",
+    "export_for_serving",
+    "export_litert",
+    "export_onnx",
     "fit_device",
     "fit_empirical",
     "latency",
@@ -66,6 +70,7 @@ __all__ = [
     "pulse_width_for_slope",
     "reliability",
     "sample_devices",
+    "serving",
     "settings",
     "slope_at_midpoint",
     "spin_neurons",
