@@ -129,10 +129,8 @@ class SpinNeuron(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.device = get_device(device)
-        self.train = tuple(check_knob(k) for k in ((train,) if isinstance(train, str) else train))
-        self.shared_axes = (
-            None if shared_axes is None else tuple(np.atleast_1d(shared_axes).tolist())
-        )
+        self.train = _knob_names(train)
+        self.shared_axes = _axes(shared_axes)
         self.recenter = bool(recenter)
         if isinstance(switching_model, dict):  # an EmpiricalCurve from a file
             switching_model = keras.saving.deserialize_keras_object(switching_model)
@@ -557,6 +555,23 @@ class SpinNeuron(keras.layers.Layer):
         shape = self._value(knob).shape
         weight = self._ranges[knob].to_weight(np.broadcast_to(np.clip(value, low, high), shape))
         getattr(self, f"log_{knob}").assign(weight)
+
+
+def _knob_names(train):
+    if isinstance(train, str):
+        train = (train,)
+    if not isinstance(train, (list, tuple)):
+        raise ValueError(f"train = {train!r} must be a list of knobs among {list(KNOBS)}, or ().")
+    return tuple(check_knob(knob) for knob in train)
+
+
+def _axes(shared_axes):
+    if shared_axes is None:
+        return None
+    axes = (shared_axes,) if isinstance(shared_axes, int) else shared_axes
+    if not isinstance(axes, (list, tuple)) or not all(isinstance(a, int) for a in axes):
+        raise ValueError(f"shared_axes = {shared_axes!r} must be a list of integers or None.")
+    return tuple(axes)
 
 
 def _get_spread(spread):

@@ -347,6 +347,8 @@ def test_a_knob_comes_back_from_the_wall():
     [
         ({"device": "nonsense"}, "Unknown preset 'nonsense'"),
         ({"train": ("pulse_with",)}, "Unknown knob 'pulse_with'"),
+        ({"train": 7}, "train = 7 must be a list of knobs"),
+        ({"shared_axes": {"a": 1}}, "shared_axes = .* must be a list of integers"),
         ({"switching_model": "magic"}, "Unknown switching_model"),
         ({"current_scale": -1.0}, "current_scale = -1.0 A per unit input"),
         ({"current_scale": float("nan")}, "must be finite"),
