@@ -285,6 +285,7 @@ def fit(folder, epochs=3, interrupt=None, units=4, **options):
     return model, history
 
 
+@pytest.mark.slow
 def test_interrupted_training_resumes_with_its_history(tmp_path):
     whole, history = fit(tmp_path / "whole")
     with pytest.raises(Interrupted):
