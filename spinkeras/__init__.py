@@ -8,7 +8,7 @@ The map, in the order in which the modules build on each other:
     empirical     EmpiricalCurve                        a measured switching curve instead
     constraints   DeviceRange                           what a device allows
     variability   ChipSpread                            how devices differ
-    fusion        fused                                 one kernel instead of many
+    fusion        compiled                              one kernel instead of many
     neuron        SpinNeuron, spin_neurons              the Keras layer
     energy        EnergyTracker, energy_report          what an inference costs
     chips         evaluate_chips, chip_sensitivity      accuracy and yield of simulated chips

@@ -15,6 +15,8 @@ import math
 import numpy as np
 from keras import ops
 
+from spinkeras.fusion import compiled
+
 _LN2 = math.log(2.0)
 _LOWEST, _HIGHEST = -80.0, 7.0
 
@@ -34,14 +36,16 @@ def _log1p_coefficients(largest, degree):
 _LARGE = _log1p_coefficients(math.exp(-1.0), 6)
 
 
-def exponentiated_cloglog(xp, z, slope, log_skew):
-    """`P(z) = (1 - exp(-E exp(b z)))^C` with `P(0) = 1/2` and `dP/dz(0) = slope`.
+def exponentiated_cloglog(xp, z, slope, log_skew, gain=1.0, kernel=None):
+    """`P = (1 - exp(-E exp(b gain z)))^C` with `P(0) = 1/2` and `dP/dz(0) = gain slope`.
 
     Args:
         xp: `numpy` or `keras.ops`.
         z: distance from the midpoint, any shape, infinite values allowed.
-        slope: `dP/dz` at the midpoint, > 0, broadcast against `z`.
+        slope: `dP/dz` at the midpoint for gain 1, > 0, broadcast against `z`.
         log_skew: `ln C`, broadcast against `z`.
+        gain: factor on `z`, applied per neuron instead of per element.
+        kernel: `plain` (default), `fused`, `fused_fixed` or `lean`; tensors only.
 
     Returns:
         The probability, in the precision of `z`.
@@ -50,10 +54,10 @@ def exponentiated_cloglog(xp, z, slope, log_skew):
     t = xp.tanh(_LN2 / 2 / skew)
     rest = 2 * t / (1 + t)  # 1 - 2^(-1/C) without cancellation, and without expm1 (ONNX lacks it)
     scale = -xp.log(rest)
-    rate = 2 * slope * (1 - rest) / (skew * scale * rest)
+    rate = (2 * gain) * slope * (1 - rest) / (skew * scale * rest)
     if xp is np:
         return _evaluate(np, z, rate, scale, skew, "float64")[0]
-    return _differentiable(z, rate, scale, skew)
+    return (kernel or plain)(z, rate, scale, skew)
 
 
 def _evaluate(xp, z, rate, scale, skew, dtype):
@@ -86,27 +90,65 @@ def _horner(x, coefficients):
     return value
 
 
-@ops.custom_gradient
-def _differentiable(z, rate, scale, skew):
-    """`P` with its gradient written out: no transcendental in the backward pass."""
+def _forward(z, rate, scale, skew):
+    """`P`, and what the backward pass needs: `dP / d ln y` and `dP / dC` at fixed `y`."""
     dtype = "float64" if "float64" in str(z.dtype) else "float32"
     probability, log_base, by_log_y = _evaluate(ops, z, rate, scale, skew, dtype)
-    by_skew = probability * log_base
+    return probability, by_log_y, probability * log_base
 
-    def gradient(*args, upstream=None):
-        if upstream is None:
-            (upstream,) = args
-        weighted = upstream * by_log_y
-        # An infinite z is saturated: its weight is 0, and 0 * inf must stay 0.
-        reach = ops.clip(z, _LOWEST / rate, _HIGHEST / rate)
-        return (
-            weighted * rate,
-            _sum_to(weighted * reach, rate),
-            _sum_to(weighted, scale) / scale,
-            _sum_to(upstream * by_skew, skew),
-        )
 
-    return probability, gradient
+def _backward(upstream, z, rate, scale, skew, by_log_y, by_skew):
+    """Gradients of `(z, rate, scale, skew)`: no transcendental function."""
+    weighted = upstream * by_log_y
+    # An infinite z is saturated: its weight is 0, and 0 * inf must stay 0.
+    reach = ops.clip(z, _LOWEST / rate, _HIGHEST / rate)
+    return (
+        weighted * rate,
+        _sum_to(weighted * reach, rate),
+        _sum_to(weighted, scale) / scale,
+        _sum_to(upstream * by_skew, skew),
+    )
+
+
+def _differentiable(forward, backward):
+    """The curve with its gradient written out, from functions that may be compiled."""
+
+    @ops.custom_gradient
+    def curve(z, rate, scale, skew):
+        probability, *kept = forward(z, rate, scale, skew)
+
+        def gradient(*args, upstream=None):
+            if upstream is None:
+                (upstream,) = args
+            return backward(upstream, z, rate, scale, skew, *kept)
+
+        return probability, gradient
+
+    return curve
+
+
+def _fixed(z, rate, scale, skew):
+    return _forward(z, rate, scale, skew)[:2]
+
+
+def _fixed_backward(upstream, z, rate, scale, skew, by_log_y):
+    zeros = (ops.zeros_like(v) for v in (rate, scale, skew))
+    return (upstream * by_log_y * rate, *zeros)
+
+
+plain = _differentiable(_forward, _backward)
+fused = _differentiable(compiled(_forward), compiled(_backward))
+fused_fixed = _differentiable(compiled(_fixed), compiled(_fixed_backward))  # knobs not trained
+
+
+def lean(z, rate, scale, skew):
+    """The same curve in the fewest operations, for served graphs: its gradient is not usable.
+
+    `ln(1 - exp(-y)) = -ln(1 + 1 / (exp(y) - 1))`, exact to rounding for every `y`; LiteRT and
+    ONNX do not carry `expm1` and `log1p`.
+    """
+    odds = 1 / ops.expm1(scale * ops.exp(rate * z))
+    return ops.exp(-skew * ops.log1p(odds))
 
 
 def _sum_to(value, like):

@@ -171,8 +171,8 @@ class EmpiricalCurve:
             logit = math.log(self.ceiling / (1 - self.ceiling))
             ceiling = 1 / (1 + xp.exp(-(logit + self.ceiling_rate * s)))
 
-        def probability(z):
-            return ceiling * exponentiated_cloglog(xp, z, slope, log_skew)
+        def probability(z, gain=1.0, kernel=None):
+            return ceiling * exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
 
         return Curve(midpoint, ceiling * slope, probability)
 

@@ -3,7 +3,7 @@
 import keras
 
 
-def fused(function):
+def compiled(function):
     """`function` as one XLA kernel on TensorFlow; unchanged on backends that compile the step.
 
     Used in training only: an exported graph must not need XLA where it is served, and a compiled

@@ -7,10 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import switching
+from spinkeras import cloglog, switching
 from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
 from spinkeras.devices import get_device
-from spinkeras.fusion import fused
 from spinkeras.variability import ChipSpread, chip_curve
 
 OUTPUTS = ("probability", "sampled", "always_sampled")
@@ -144,6 +143,7 @@ class SpinNeuron(keras.layers.Layer):
         self.gate_levels = gate_levels
         self.spread = _get_spread(spread)
         self.chip = None
+        self.kernel = None  # of spinkeras.cloglog, where one is to be used instead of the default
         self.knob_scale = float(knob_scale)
         self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
         self.anisotropy_initializer = keras.initializers.get(anisotropy_initializer)
@@ -164,7 +164,6 @@ class SpinNeuron(keras.layers.Layer):
         self._curve = switching.get_curve(
             self.switching_model, self.barrier_exponent, attempt_time, self.device
         )
-        self._fused_response = fused(self._response)
         self._check_draws()
         self._check_grids()
         self._check_box()
@@ -206,8 +205,6 @@ class SpinNeuron(keras.layers.Layer):
     def call(self, inputs, training=None, mask=None):
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         knobs = (ops.cast(self.log_pulse_width, dtype), ops.cast(self.log_anisotropy, dtype))
-        fuse = training and None not in inputs.shape[1:]
-        evaluate = self._fused_response if fuse else self._response
         inputs = ops.cast(inputs, dtype)
         if self.chip is not None:  # simulated chips are measured, see spinkeras.chips
 
@@ -215,13 +212,16 @@ class SpinNeuron(keras.layers.Layer):
                 return self._response(arguments[0], *knobs, *arguments[1:])
 
             return ops.cast(self.chip.respond(self, inputs, respond), self.compute_dtype)
+        kernel = self.kernel
+        if kernel is None and training and None not in inputs.shape[1:]:
+            kernel = cloglog.fused if self.train else cloglog.fused_fixed
         if training and self.spread is not None:
             factors = self.spread.draw_tensors(
                 self.log_pulse_width.shape, self.device.temperature, self.seed_generator, dtype
             )
-            bias, probability = evaluate(inputs, *knobs, factors)
+            bias, probability = self._response(inputs, *knobs, factors, kernel=kernel)
         else:
-            bias, probability = evaluate(inputs, *knobs)
+            bias, probability = self._response(inputs, *knobs, kernel=kernel)
         if self.meter is not None:
             current = bias + inputs * self.current_scale
             self.meter(self, current, probability, training=training, mask=mask)
@@ -230,24 +230,33 @@ class SpinNeuron(keras.layers.Layer):
         return ops.cast(probability, self.compute_dtype)
 
     def _response(
-        self, inputs, log_pulse_width, log_anisotropy, factors=None, spread=None, cause="both"
+        self,
+        inputs,
+        log_pulse_width,
+        log_anisotropy,
+        factors=None,
+        spread=None,
+        cause="both",
+        kernel=None,
     ):
         """Bias current (A) of every knob and switching probability of every element."""
         setting = self._reduced(log_pulse_width, log_anisotropy)
         curve = self._curve(ops, *setting)
         unit = self.device.critical_current_per_stability
-        z = inputs * (self.current_scale / unit)
+        gain = self.current_scale / unit
         bias = curve.midpoint
         if not self.recenter:
             bias = ops.full_like(bias, self._nominal_midpoint())
         if factors is not None:
+            drive = bias + inputs * gain
             probability = chip_curve(
-                ops, self._curve, *setting, bias + z, factors, spread or self.spread, cause
+                ops, self._curve, *setting, drive, factors, spread or self.spread, cause
             )
         elif self.recenter:
-            probability = curve.probability(z)
+            probability = curve.probability(inputs, gain, kernel)
         else:
-            probability = curve.probability(z + (bias - curve.midpoint))
+            z = inputs * gain + (bias - curve.midpoint)
+            probability = curve.probability(z, kernel=kernel)
         return bias * unit, probability
 
     @staticmethod

@@ -25,8 +25,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from spinkeras import cloglog
 from spinkeras import energy as energy_module
-from spinkeras import switching
 from spinkeras._version import __version__
 from spinkeras.energy import EnergyAssumptions, energy_report
 from spinkeras.neuron import spin_neurons
@@ -173,7 +173,7 @@ def export_for_serving(
         )
     hidden = base / f".export-{uuid.uuid4().hex}"  # servers skip names that are not numbers
     try:
-        with _inference_curve():
+        with _lean(layers):
             network.write(hidden, functions)
         report = _check_saved_model(tf, hidden, network, assumptions, energy)
         _write_provenance(hidden, network, layers, assumptions, functions)
@@ -753,32 +753,12 @@ def _replaced(layer, **attributes):
 
 
 @contextlib.contextmanager
-def _inference_curve():
-    """Trace the macrospin curve in the form that costs a server least.
-
-    The library's own form is made for its gradient and takes four times as many operations.
-    """
-    curve = switching.exponentiated_cloglog
-    switching.exponentiated_cloglog = lambda xp, *args: (curve if xp is np else _cloglog)(xp, *args)
-    try:
+def _lean(layers):
+    """While the curve is traced in the form that costs a server least."""
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(_replaced(layer, kernel=cloglog.lean))
         yield
-    finally:
-        switching.exponentiated_cloglog = curve
-
-
-def _cloglog(xp, z, slope, log_skew):
-    """`switching.exponentiated_cloglog`, by `ln(1 - exp(-y)) = -ln(1 + 1 / (exp(y) - 1))`.
-
-    Exact to rounding for small and for large `y`, and right where `y` is 0 or infinite; its
-    gradient is not. LiteRT and ONNX do not carry `expm1` and `log1p` and take the other form.
-    """
-    skew = xp.exp(log_skew)
-    t = xp.tanh(np.log(2) / 2 / skew)
-    rest = 2 * t / (1 + t)
-    scale = -xp.log(rest)
-    rate = 2 * slope * (1 - rest) / (skew * scale * rest)
-    y = scale * xp.exp(rate * z)
-    return xp.exp(-skew * xp.log1p(1 / xp.expm1(y)))
 
 
 class _Bits:

@@ -39,7 +39,9 @@ class Curve(NamedTuple):
     Attributes:
         midpoint: `h` at which the probability is 1/2.
         slope: `dP/dh` at the midpoint.
-        probability: function from `z = h - midpoint` to the switching probability.
+        probability: function `(z, gain=1, kernel=None)` to the switching probability at
+            `h = midpoint + gain z`; `kernel` is one of `spinkeras.cloglog` and is ignored by
+            curves of another shape.
     """
 
     midpoint: Any
@@ -294,8 +296,8 @@ def macrospin_curve(xp, log_duration, stability) -> Curve:
     slope = xp.exp(log_slope)
     log_skew = MAX_LOG_SKEW / (1 + xp.exp(-skew))
 
-    def probability(z):
-        return exponentiated_cloglog(xp, z, slope, log_skew)
+    def probability(z, gain=1.0, kernel=None):
+        return exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
 
     return Curve(midpoint, slope, probability)
 
@@ -363,8 +365,9 @@ def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=
     midpoint = stability * ratio
     slope = xp.where(barrier > 0, _LN2 / 2 * b * (safe / stability) ** ((b - 1) / b), math.nan)
 
-    def probability(z):
-        gap = xp.maximum(1 - (midpoint + _bounded(xp, z, stability)) / stability, 1e-12)
+    def probability(z, gain=1.0, kernel=None):
+        z = _bounded(xp, z * gain, stability)
+        gap = xp.maximum(1 - (midpoint + z) / stability, 1e-12)
         log_rate = log_attempts - stability * gap**b
         half = xp.tanh(xp.exp(xp.minimum(log_rate, 5.0)) / 2)
         return 2 * half / (1 + half)  # 1 - exp(-exp(log_rate)), exact in the tail
@@ -408,8 +411,8 @@ def ballistic_curve(xp, log_duration, stability) -> Curve:
     i = i - (value - math.log(_LN2)) / stop_gradient(xp, derivative)
     _, derivative = log_exponent(i)
 
-    def probability(z):
-        value, _ = log_exponent(i + _bounded(xp, z, stability) / stability)
+    def probability(z, gain=1.0, kernel=None):
+        value, _ = log_exponent(i + _bounded(xp, z * gain, stability) / stability)
         return xp.exp(-xp.exp(xp.clip(value, -80.0, 5.0)))
 
     return Curve(stability * i, -_LN2 / 2 * derivative / stability, probability)
