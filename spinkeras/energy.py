@@ -306,6 +306,16 @@ def _spread_mask(mask, current):
     return mask
 
 
+def _refuse_loops(model):
+    """A recurrent layer that is not unrolled runs its cell in a loop: calls are not counted."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll and spin_neurons(layer):
+            raise ValueError(
+                f"Layer {layer.name!r} runs its spin neurons in a loop of the graph, where their "
+                "energy cannot be counted. Build it with unroll=True (and a known number of steps)."
+            )
+
+
 def _first_use(layer) -> bool:
     """Whether this is the layer's first call in the forward pass at hand.
 
@@ -404,6 +414,7 @@ class EnergyTracker(keras.callbacks.Callback):
             raise ValueError(
                 "EnergyTracker found no SpinNeuron in this model; add one or leave it out."
             )
+        _refuse_loops(model)
         meters = [layer.meter for layer in layers]
         if not (
             isinstance(meters[0], _Meter)
@@ -445,7 +456,8 @@ def latency(model) -> float:
     """Sum in s over the spin layers of the longest pulse of each, times its repeats.
 
     The time the pulses of one inference take where the layers work one after the other; where
-    branches work side by side it is an upper limit. Reading and resetting are not included.
+    branches work side by side it is an upper limit. A layer that is used several times in a pass
+    (a recurrent cell, shared layers) counts once. Reading and resetting are not included.
     """
     layers = [layer for layer in spin_neurons(model) if layer.built]
     return float(sum(np.max(layer.pulse_width) * layer.pulses for layer in layers))
@@ -536,6 +548,7 @@ def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) ->
     layers = spin_neurons(model)
     if not layers:
         raise ValueError("energy_report found no SpinNeuron in this model.")
+    _refuse_loops(model)
     arrays = keras.tree.flatten(x)
     samples = len(arrays[0]) if arrays else 0
     if samples == 0 or any(len(a) != samples for a in arrays):

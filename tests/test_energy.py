@@ -251,6 +251,24 @@ def test_nested_shared_and_time_distributed_layers():
         assert history[f"energy_pj_{row['name']}"][0] == pytest.approx(row["total_pj"], rel=1e-5)
 
 
+def test_loops_are_refused_and_unrolled_cells_counted():
+    """Inside a loop TensorFlow runs one step too many and JAX cannot keep the sums."""
+    x = np.random.default_rng(0).normal(size=(3, 5, 2)).astype("float32")
+    for unroll in (False, True):
+        cell = keras.layers.LSTM(4, recurrent_activation=SpinNeuron(name="gate"), unroll=unroll)
+        model = keras.Sequential([keras.Input((5, 2)), cell, keras.layers.Dense(1)])
+        model(x)
+        if unroll:  # four units, three gates, five steps
+            report = spinkeras.energy_report(model, x, print_fn=None)
+            assert report.layers[0]["pulses"] == 4 * 3 * 5
+        else:
+            with pytest.raises(ValueError, match="Build it with unroll=True"):
+                spinkeras.energy_report(model, x, print_fn=None)
+            model.compile("sgd", "mse")
+            with pytest.raises(ValueError, match="Build it with unroll=True"):
+                model.fit(x, np.zeros((3, 1)), verbose=0, callbacks=[EnergyTracker()])
+
+
 def test_layers_of_the_same_name_stay_apart():
     model = keras.Sequential(
         [
