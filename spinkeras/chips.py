@@ -25,8 +25,8 @@ class _MountedChips:
         self.pulses, self.generator = pulses, generator
         self.energy = 0.0
 
-    def respond(self, layer, inputs, response):
-        """Call `response(inputs, factors, spread, cause)` with a leading chip axis."""
+    def respond(self, layer, inputs):
+        """What the devices of every chip answer to its part of the batch."""
         factors = self.layers[id(layer)]
         chips = len(factors.current)
         spare = len(inputs.shape) - (factors.current.ndim - 1)
@@ -37,7 +37,7 @@ class _MountedChips:
             )
         )
         shaped = ops.reshape(inputs, (chips, -1, *inputs.shape[1:]))
-        bias, probability = response(shaped, factors, self.spread, self.cause)
+        bias, probability = layer.response(shaped, factors, self.spread, self.cause)
         self._add_energy(layer, bias + shaped * layer.current_scale, probability, factors)
         if self.pulses is not None:
             probability = layer.draw(probability, self.pulses, self.generator)

@@ -204,24 +204,15 @@ class SpinNeuron(keras.layers.Layer):
 
     def call(self, inputs, training=None, mask=None):
         dtype = keras.backend.result_type(inputs.dtype, "float32")
-        knobs = (ops.cast(self.log_pulse_width, dtype), ops.cast(self.log_anisotropy, dtype))
         inputs = ops.cast(inputs, dtype)
         if self.chip is not None:  # simulated chips are measured, see spinkeras.chips
-
-            def respond(*arguments):
-                return self._response(arguments[0], *knobs, *arguments[1:])
-
-            return ops.cast(self.chip.respond(self, inputs, respond), self.compute_dtype)
-        kernel = self.kernel
-        if kernel is None and training and None not in inputs.shape[1:]:
-            kernel = cloglog.fused if self.train else cloglog.fused_fixed
+            return ops.cast(self.chip.respond(self, inputs), self.compute_dtype)
+        factors = None
         if training and self.spread is not None:
             factors = self.spread.draw_tensors(
                 self.log_pulse_width.shape, self.device.temperature, self.seed_generator, dtype
             )
-            bias, probability = self._response(inputs, *knobs, factors, kernel=kernel)
-        else:
-            bias, probability = self._response(inputs, *knobs, kernel=kernel)
+        bias, probability = self.response(inputs, factors, kernel=self._choose(inputs, training))
         if self.meter is not None:
             current = bias + inputs * self.current_scale
             self.meter(self, current, probability, training=training, mask=mask)
@@ -229,18 +220,22 @@ class SpinNeuron(keras.layers.Layer):
             probability = self.draw(probability, self.pulses, self.seed_generator)
         return ops.cast(probability, self.compute_dtype)
 
-    def _response(
-        self,
-        inputs,
-        log_pulse_width,
-        log_anisotropy,
-        factors=None,
-        spread=None,
-        cause="both",
-        kernel=None,
-    ):
-        """Bias current (A) of every knob and switching probability of every element."""
-        setting = self._reduced(log_pulse_width, log_anisotropy)
+    def _choose(self, inputs, training):
+        """Kernel of the curve: compiled in training, unless every batch may have a new shape."""
+        if self.kernel is not None or not training or None in inputs.shape[1:]:
+            return self.kernel
+        return cloglog.fused if self.train else cloglog.fused_fixed
+
+    def response(self, inputs, factors=None, spread=None, cause="both", kernel=None):
+        """Bias current (A) of every knob and switching probability of every element.
+
+        Args:
+            inputs: tensor, float32 or float64.
+            factors: `ChipLayer` of the devices, or `None` for nominal ones.
+            spread, cause: as `variability.chip_curve`; default the layer's own spread.
+            kernel: of `spinkeras.cloglog`.
+        """
+        setting = self.setting(inputs.dtype)
         curve = self._curve(ops, *setting)
         unit = self.device.critical_current_per_stability
         gain = self.current_scale / unit
@@ -410,13 +405,8 @@ class SpinNeuron(keras.layers.Layer):
 
     def setting(self, dtype):
         """`ln(t_p / t_D)` and `Delta` of every knob, as tensors."""
-        return self._reduced(
-            ops.cast(self.log_pulse_width, dtype), ops.cast(self.log_anisotropy, dtype)
-        )
-
-    def _reduced(self, log_pulse_width, log_anisotropy):
-        log_width = self.knob_scale * log_pulse_width
-        log_stiffness = self.knob_scale * log_anisotropy
+        log_width = self.knob_scale * ops.cast(self.log_pulse_width, dtype)
+        log_stiffness = self.knob_scale * ops.cast(self.log_anisotropy, dtype)
         if self.pulse_step is not None:
             log_width = _straight_through(log_width, self._pulse_on_grid)
         if self.gate_levels is not None:

@@ -5,6 +5,7 @@ setting means for the device: thermal stability, retention, read disturb, reset 
 """
 
 import csv
+import functools
 import json
 import math
 import os
@@ -242,18 +243,24 @@ def _stability_for_retention(device, seconds):
 
 
 def _reset_error(device, stability, assumptions):
-    """Probability that the nominal reset pulse fails: exact at 17 stabilities, interpolated."""
+    """Probability that the nominal reset pulse fails, between exact values of `_reset_table`."""
+    nodes, log_error = _reset_table(device, assumptions)
+    return np.exp(np.interp(stability, nodes, log_error))
+
+
+@functools.lru_cache(maxsize=16)
+def _reset_table(device, assumptions):
+    """Exact `ln` of the reset error at 33 thermal stabilities over the range of the gate."""
     current = energy.reset_current(device, assumptions)
     tau_per_stability = assumptions.reset_pulse_width / device.diffusion_time
-    nodes = np.linspace(stability.min(), stability.max(), 17)
-    if nodes[0] == nodes[-1]:
-        nodes = nodes[:1]
+    low, high = (k * device.volume / device.thermal_energy for k in device.anisotropy_range)
+    nodes = np.unique(np.linspace(low, high, 33))
     log_error = []
     for delta in nodes:
         ratio = current / (device.critical_current_per_stability * delta)
         switched = fokker_planck.switching_curve(ratio, [tau_per_stability * delta], delta)[0]
         log_error.append(math.log(max(1 - switched, 1e-12)))
-    return np.exp(np.interp(stability, nodes, log_error))
+    return nodes, np.array(log_error)
 
 
 def _named_layers(model):
