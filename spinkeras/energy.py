@@ -246,24 +246,38 @@ class _Meter:
     def __call__(self, layer, current, probability, training, mask):
         if not (self.phase == "test" or (self.phase == "train" and training)):
             return
-        log_duration, stability = layer.setting(probability.dtype)
-        device = layer.device
-        energies = pulse_energies(
-            current,
-            ops.exp(log_duration) * device.diffusion_time,
-            stability * (device.thermal_energy / device.volume),
-            probability,
-            device,
-            self.assumptions,
-            layer.pulses,
-        )
-        if mask is not None:
-            fires = ops.cast(_spread_mask(mask, current), probability.dtype)
-            energies = {name: energy * fires for name, energy in energies.items()}
+        energies = traced_energies(layer, current, probability, mask, self.assumptions)
         sums = [ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS]
         inferences = ops.shape(current)[0] if _first_use(layer) else 0
         sums.append(ops.cast(inferences, "float32"))
         layer.meter_sums.assign_add(ops.stack(sums))
+
+
+def traced_energies(layer, current, probability, mask, assumptions):
+    """The four energies in J of every element, as tensors; masked elements cost nothing.
+
+    Args:
+        layer: `SpinNeuron`.
+        current: A, tensor of the layer's input shape.
+        probability: switching probability, same shape.
+        mask: mask of the leading axes, or `None`.
+        assumptions: `EnergyAssumptions`.
+    """
+    log_duration, stability = layer.setting(probability.dtype)
+    device = layer.device
+    energies = pulse_energies(
+        current,
+        ops.exp(log_duration) * device.diffusion_time,
+        stability * (device.thermal_energy / device.volume),
+        probability,
+        device,
+        assumptions,
+        layer.pulses,
+    )
+    if mask is None:
+        return energies
+    fires = ops.cast(_spread_mask(mask, current), probability.dtype)
+    return {name: energy * fires for name, energy in energies.items()}
 
 
 class _Recorder:

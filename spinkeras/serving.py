@@ -818,20 +818,8 @@ class _SampleMeter:
                 "unknown number of steps, or a recurrent layer), where its energy cannot be "
                 "read. Give the number of steps in keras.Input, or export with energy=False."
             )
-        log_duration, stability = layer.setting(probability.dtype)
-        device = layer.device
-        parts = energy_module.pulse_energies(
-            current,
-            ops.exp(log_duration) * device.diffusion_time,
-            stability * (device.thermal_energy / device.volume),
-            probability,
-            device,
-            self.assumptions,
-            layer.pulses,
-        )
+        parts = energy_module.traced_energies(layer, current, probability, mask, self.assumptions)
         total = ops.cast(sum(parts.values()), "float32") * 1e12
-        if mask is not None:
-            total = total * ops.cast(energy_module._spread_mask(mask, current), "float32")
         total = ops.sum(total, axis=tuple(range(1, len(total.shape))))
         key = id(layer)
         self.energies[key] = self.energies[key] + total if key in self.energies else total
