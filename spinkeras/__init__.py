@@ -11,6 +11,7 @@ The map, in the order in which the modules build on each other:
     fusion        compiled                              one kernel instead of many
     neuron        SpinNeuron, spin_neurons              the Keras layer
     energy        EnergyTracker, energy_report          what an inference costs
+    budget        EnergyBudget                          the best accuracy for a given energy
     chips         evaluate_chips, chip_sensitivity      accuracy and yield of simulated chips
     settings      device_settings, reliability          the table for the driver chip
     serving       export_for_serving and friends        SavedModel, LiteRT, ONNX
@@ -22,6 +23,7 @@ Not imported here: `spinkeras.conversion` (to_spin) and `spinkeras.tuning` (kera
 
 from spinkeras import calibration, chips, energy, macrospin, serving, settings
 from spinkeras._version import __version__
+from spinkeras.budget import EnergyBudget
 from spinkeras.calibration import fit_device, fit_empirical, sample_devices
 from spinkeras.chips import ChipReport, chip_sensitivity, evaluate_chips
 from spinkeras.constraints import DeviceRange
@@ -45,6 +47,7 @@ __all__ = [
     "DeviceRange",
     "EmpiricalCurve",
     "EnergyAssumptions",
+    "EnergyBudget",
     "EnergyReport",
     "EnergyTracker",
     "MTJDevice",

@@ -248,9 +248,16 @@ class _Meter:
             return
         energies = traced_energies(layer, current, probability, mask, self.assumptions)
         sums = [ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS]
-        inferences = ops.shape(current)[0] if _first_use(layer) else 0
-        sums.append(ops.cast(inferences, "float32"))
-        layer.meter_sums.assign_add(ops.stack(sums))
+        first, batch = _first_use(layer), ops.cast(ops.shape(current)[0], "float32")
+        layer.meter_sums.assign_add(ops.stack([*sums, batch * first]))
+        if self.phase == "train":
+            self.charge(layer, sum(sums) / batch, first)
+
+    def charge(self, layer, energy, first):
+        """Told the energy (pJ per inference, differentiable) of every call in training.
+
+        `first` tells a layer's first call in the pass. Here nothing follows from it.
+        """
 
 
 def traced_energies(layer, current, probability, mask, assumptions):
@@ -429,13 +436,9 @@ class EnergyTracker(keras.callbacks.Callback):
                 "EnergyTracker found no SpinNeuron in this model; add one or leave it out."
             )
         _refuse_loops(model)
-        meters = [layer.meter for layer in layers]
-        if not (
-            isinstance(meters[0], _Meter)
-            and all(meter is meters[0] for meter in meters)
-            and meters[0].assumptions == self.assumptions
-        ):
-            meter = _Meter(self.assumptions)
+        meter = layers[0].meter
+        if not (self._accepts(meter) and all(layer.meter is meter for layer in layers)):
+            meter = self._new_meter(layers)
             for layer in layers:
                 layer.meter = meter
             model.train_function = None
@@ -445,6 +448,13 @@ class EnergyTracker(keras.callbacks.Callback):
         for layer in layers:
             if self.assumptions.reset:
                 reset_energy(layer.device, self.assumptions)  # solved once, outside the graph
+
+    def _accepts(self, meter):
+        """Whether a meter that the layers already have serves this callback."""
+        return isinstance(meter, _Meter) and meter.assumptions == self.assumptions
+
+    def _new_meter(self, layers):
+        return _Meter(self.assumptions)
 
     def _phase(self, phase):
         for layer in spin_neurons(self.model):

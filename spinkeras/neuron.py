@@ -155,6 +155,8 @@ class SpinNeuron(keras.layers.Layer):
         self.log_anisotropy = None
         self.meter = None
         self.meter_sums = None
+        self.energy_weight = None
+        self.energy_seen = None
         self._ranges = {
             knob: DeviceRange(
                 self.device, knob, self.knob_scale, first=getattr(self, f"{knob}_constraint")
@@ -199,6 +201,19 @@ class SpinNeuron(keras.layers.Layer):
             dtype="float32",
             autocast=False,
             aggregation="mean",
+        )
+        # The weight of energy in the loss and the energy it was set for (spinkeras.budget).
+        self.energy_weight, self.energy_seen = (
+            self.add_weight(
+                name=name,
+                shape=(),
+                initializer="zeros",
+                trainable=False,
+                dtype="float32",
+                autocast=False,
+                aggregation="mean",
+            )
+            for name in ("energy_weight", "energy_seen")
         )
         self.built = True
 
@@ -328,6 +343,7 @@ class SpinNeuron(keras.layers.Layer):
     def save_own_variables(self, store):
         for knob in KNOBS:  # float64 holds the logarithm through exp and log
             store[knob] = self._value(knob)
+        store["energy_weight"] = ops.convert_to_numpy(self.energy_weight)
 
     def load_own_variables(self, store):
         names = list(store.keys())
@@ -358,6 +374,8 @@ class SpinNeuron(keras.layers.Layer):
                 )
             weight = self._ranges[knob].to_weight(np.clip(value, low, high))
             getattr(self, f"log_{knob}").assign(weight)
+        if "energy_weight" in names:
+            self.energy_weight.assign(np.asarray(store["energy_weight"]))
 
     def get_config(self):
         config = super().get_config()

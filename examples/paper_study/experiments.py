@@ -1,0 +1,115 @@
+"""The experiments: which runs each one needs.
+
+An experiment is a function of a `Study`; it returns `{arm: results}`, one result per seed. Called
+with a study that may train, it trains what is missing; with a frozen one it only reads.
+"""
+
+from study import BOTH, FIXED, WIDTH, Run
+
+PUBLISHED = Run(divisor=1000.0, batch_size=0, steps=1000, checkpoints=20)
+TRAINED = {"fixed": FIXED, "pulse width": WIDTH, "pulse width + anisotropy": BOTH}
+BOUNDS = (0.1, 0.3, 1.0)
+PULSE_WIDTHS = (2e-9, 3e-9, 5e-9, 8e-9, 12e-9, 20e-9)  # s, the sweep of fixed ones
+GAINS = (2.0, 4.0, 8.0)
+
+
+def _seeds(study, runs, seeds):
+    """`{arm: results}` of tuned runs, by seed; all trained together where they can."""
+    by_arm = {arm: [run.but(seed=s) for s in range(seeds)] for arm, run in runs.items()}
+    study([run for some in by_arm.values() for run in some])
+    return {arm: study(some) for arm, some in by_arm.items()}
+
+
+def _tuned(study, runs, seeds=5, **options):
+    """As `_seeds`, after the learning rate of every arm is tuned."""
+    return _seeds(study, dict(zip(runs, study.tune(list(runs.values()), **options))), seeds)
+
+
+def faithful(study):
+    """A: the published protocol, 10 seeds."""
+    arms = {arm: PUBLISHED.but(train=train) for arm, train in TRAINED.items()}
+    tied = PUBLISHED.but(train=WIDTH, recenter=False)
+    arms["threshold tied"] = tied
+    arms["threshold tied, knob_scale 0.3"] = tied.but(knob_scale=0.3)
+    return _seeds(study, arms, 10)
+
+
+def faithful_tuned(study):
+    """B: the published protocol with a learning rate tuned per arm."""
+    runs = {arm: PUBLISHED.but(train=train, checkpoints=1) for arm, train in TRAINED.items()}
+    return _tuned(study, runs, seeds=3, rates=(0.3, 1.0, 3.0, 10.0))
+
+
+def tuned(study):
+    """B, C: small batches, learning rate tuned per arm, with and without BatchNormalization."""
+    runs = {arm: Run(train=train) for arm, train in TRAINED.items()}
+    runs |= {f"{arm} + BatchNorm": runs[arm].but(batch_norm=True) for arm in list(runs)}
+    return _tuned(study, runs)
+
+
+def bounded(study):
+    """D: bounded synapses, beside the best common fixed pulse width and the best fixed gain."""
+    results = {}
+    fixed = {(b, w): Run(weight_bound=b, pulse_width=w) for b in BOUNDS for w in PULSE_WIDTHS}
+    gains = {(b, g): Run(weight_bound=b, gain=g) for b in BOUNDS for g in GAINS}
+    trained = {
+        (b, arm): Run(weight_bound=b, train=train)
+        for b in BOUNDS
+        for arm, train in TRAINED.items()
+        if train
+    }
+    runs = fixed | gains | trained
+    runs = dict(zip(runs, study.tune(list(runs.values()))))
+    arms = {}
+    for b in BOUNDS:
+        arms[b, "fixed, 2 ns"] = runs[b, PULSE_WIDTHS[0]]
+        arms[b, "best fixed pulse width"] = study.best([runs[b, w] for w in PULSE_WIDTHS])
+        arms[b, "best fixed gain, 2 ns"] = study.best(
+            [runs[b, PULSE_WIDTHS[0]], *(runs[b, g] for g in GAINS)]
+        )
+        for arm in TRAINED:
+            if (b, arm) in runs:
+                arms[b, arm] = runs[b, arm]
+    results = _seeds(study, arms, 5)
+    for key, run in arms.items():  # what was chosen, for the report
+        for result in results[key]:
+            result["chosen"] = (run.pulse_width, run.gain, run.learning_rate)
+    return results
+
+
+def widths(study):
+    """E: width and length of training."""
+    results = {}
+    for hidden in (25, 128, 512):
+        rates = (0.1, 0.3, 1.0) if hidden == 512 else (0.1, 0.3, 1.0, 3.0)
+        runs = {
+            (hidden, arm): Run(hidden=(hidden,), train=train, checkpoints=10)
+            for arm, train in TRAINED.items()
+            if train != WIDTH
+        }
+        results |= _tuned(study, runs, seeds=3, rates=rates)
+    return results
+
+
+def pulses(study):
+    """G: bits instead of probabilities, by pulses per neuron."""
+    counts = (1, 2, 4, 8, 16)
+    results = {}
+    for hidden in (25, 128):
+        for output in ("probability", "sampled"):
+            for arm, train in TRAINED.items():
+                if train == WIDTH:
+                    continue
+                run = Run(hidden=(hidden,), train=train, output=output, pulses=counts)
+                results |= _tuned(study, {(hidden, output, arm): run}, seeds=3)
+    return results
+
+
+EXPERIMENTS = {
+    "faithful": faithful,
+    "bounded": bounded,
+    "tuned": tuned,
+    "faithful_tuned": faithful_tuned,
+    "pulses": pulses,
+    "widths": widths,
+}

@@ -1,0 +1,192 @@
+"""EnergyBudget: the limit holds, the gradient is that of w ln E, nothing is compiled twice.
+
+Runs on the TensorFlow and on the JAX backend.
+"""
+
+import keras
+import numpy as np
+import pytest
+
+import spinkeras
+from spinkeras import EnergyBudget, EnergyTracker, SpinNeuron
+
+
+def problem(samples=256, seed=0):
+    """Four classes of noisy patterns that a small network learns."""
+    rng = np.random.default_rng(seed)
+    patterns = rng.random((4, 12))
+    y = rng.integers(0, 4, samples)
+    x = patterns[y] + 0.15 * rng.normal(size=(samples, 12))
+    return x.astype("float32"), np.eye(4, dtype="float32")[y]
+
+
+def network(rate=0.5, train=("pulse_width", "anisotropy")):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            keras.layers.Dense(10),
+            SpinNeuron(train=train, name="hidden"),
+            keras.layers.Dense(4),
+            SpinNeuron(train=train, name="out"),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(rate), "binary_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def fit(model, callbacks, epochs=30, data=None, **options):
+    x, y = data or problem()
+    options = {"validation_data": problem(seed=0), "shuffle": False, "batch_size": 32} | options
+    return model.fit(x, y, epochs=epochs, verbose=0, callbacks=callbacks, **options).history
+
+
+def energy(model, x=None):
+    x = problem()[0] if x is None else x
+    return spinkeras.energy_report(model, x, print_fn=None).total_pj
+
+
+def test_the_budget_is_kept_at_nearly_no_cost_in_accuracy():
+    free = network()
+    history = fit(free, [EnergyTracker()])
+    spent, accuracy = energy(free), history["val_accuracy"][-1]
+    assert accuracy > 0.95
+    for part in (0.75, 0.5):
+        model = network()
+        budget = EnergyBudget(part * spent * 1e-12, rate=0.2, monitor="val_accuracy")
+        history = fit(model, [budget])
+        assert energy(model) <= part * spent
+        assert energy(model) > 0.6 * part * spent  # not further down than asked
+        best = history["val_accuracy"][budget.best_epoch]
+        within = np.array(history["val_energy_pj"]) <= part * spent
+        assert best == max(np.array(history["val_accuracy"])[within])
+        assert best > accuracy - 0.02
+
+
+def test_a_loose_budget_changes_nothing_that_matters():
+    free, loose = network(), network()
+    fit(free, [EnergyTracker()], epochs=3)
+    history = fit(loose, [EnergyBudget(1e-9, rate=1.0)], epochs=3)
+    assert history["val_loss"][-1] == min(history["val_loss"])  # the last epoch came back
+    assert history["energy_weight"][-1] == pytest.approx(1e-4)
+    x = problem()[0]
+    np.testing.assert_allclose(loose.predict(x, verbose=0), free.predict(x, verbose=0), atol=2e-3)
+
+
+def test_one_step_follows_the_gradient_of_w_ln_e():
+    """Finite differences of the report's energy, in a bias and in both knobs."""
+    x, y = problem(32)
+    weight, rate = 2.0, 0.01
+    variables = ("bias", "log_pulse_width", "log_anisotropy")
+    steps = {}
+    for priced in (True, False):
+        model = network(rate)
+        for layer in spinkeras.spin_neurons(model):
+            layer.pulse_width = 5e-9  # away from the edge of the box
+        before = model.get_weights()
+        callbacks = [EnergyTracker()]
+        if priced:
+            callbacks = [EnergyBudget(1e-6, rate=0, start=weight)]
+            report = spinkeras.energy_report(model, x, print_fn=None)
+            for layer, row in zip(spinkeras.spin_neurons(model), report.layers):
+                layer.energy_seen.assign(row["total_pj"])  # as after a step at these weights
+        fit(model, callbacks, 1, (x, y), validation_data=None)
+        layers = (model.layers[0], model.layers[1], model.layers[1])
+        steps[priced] = [np.array(getattr(layer, name)) for layer, name in zip(layers, variables)]
+    model.set_weights(before)
+    for k, name in enumerate(variables):
+        found = -(steps[True][k] - steps[False][k]) / rate
+        expected = np.zeros_like(found)
+        variable = getattr(model.layers[0 if k == 0 else 1], name)
+        start = np.array(variable)
+        for n in range(len(found)):
+            values = []
+            for step in (-1e-2, 1e-2):
+                moved = start.copy()
+                moved[n] += step
+                variable.assign(moved)
+                values.append(np.log(energy(model, x)))
+            variable.assign(start)
+            expected[n] = weight * np.diff(values)[0] / 2e-2
+        np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.005 * np.abs(expected).max())
+
+
+def test_a_moving_weight_compiles_nothing_again():
+    calls = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, inputs):
+            calls.append(1)
+            return inputs
+
+    x, y = problem()
+    model = keras.Sequential([keras.Input((12,)), Counted(), keras.layers.Dense(4), SpinNeuron()])
+    model.compile("sgd", "mse")
+    budget = EnergyBudget(1e-13, rate=0.1)
+    calls.clear()
+    weights = []
+    for epochs in (1, 5):
+        with pytest.warns(UserWarning, match="No epoch stayed"):
+            weights += fit(model, [budget], epochs, (x, y), validation_data=None)["energy_weight"]
+        calls.append(0)
+    assert sum(calls[calls.index(0) :]) == 0
+    assert weights[1] > 1.5 * weights[0]
+
+
+def test_a_later_fit_without_a_budget_pays_no_attention_to_energy():
+    model, reference = network(), network()
+    with pytest.warns(UserWarning, match="lowest was"):
+        fit(model, [EnergyBudget(1e-15)], 2)
+    reference.set_weights(model.get_weights())
+    fit(model, [], 1)  # the step that was compiled with the budget
+    fit(reference, [], 1)
+    for a, b in zip(model.trainable_weights, reference.trainable_weights):
+        np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
+
+
+def test_the_weight_is_saved_and_continues(tmp_path):
+    model = network()
+    seen = []
+
+    class Saver(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            model.save_weights(tmp_path / "w.weights.h5")
+            seen.append(logs["energy_weight"])
+
+    with pytest.warns(UserWarning, match="lowest was"):
+        fit(model, [EnergyBudget(1e-13), Saver()], 3)
+    other = network()
+    other.load_weights(tmp_path / "w.weights.h5")
+    restored = float(keras.ops.convert_to_numpy(other.layers[1].energy_weight))
+    assert restored == pytest.approx(seen[-1])
+    with pytest.warns(UserWarning, match="lowest was"):
+        history = fit(other, [EnergyBudget(1e-13, rate=0)], 1)
+    assert history["energy_weight"] == [pytest.approx(seen[-1])]
+
+
+def test_limits_and_monitor_are_checked():
+    for options, word in (
+        ({"limit": 2.0}, r"limit = 2.0 is outside .* J \(2 pJ is 2e-12\)"),
+        ({"limit": 0.0}, "limit"),
+        ({"limit": 1e-12, "rate": -1}, "rate"),
+        ({"limit": 1e-12, "start": 5.0}, "start"),
+        ({"limit": 1e-12, "margin": 0.9}, "margin"),
+        ({"limit": 1e-12, "highest": 0}, "highest"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            EnergyBudget(**options)
+    with pytest.raises(ValueError, match="mode = 'best'"):
+        EnergyBudget(1e-12, mode="best")
+    with pytest.raises(ValueError, match="monitors 'val_f1'"):
+        fit(network(), [EnergyBudget(1e-12, monitor="val_f1")], 1)
+
+
+def test_evaluation_holds_no_price():
+    model = network()
+    x, y = problem()
+    plain = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    budget = EnergyBudget(1e-12)
+    for layer in spinkeras.spin_neurons(model):
+        layer.energy_weight.assign(2.0)
+    priced = model.evaluate(x, y, verbose=0, return_dict=True, callbacks=[budget])["loss"]
+    assert priced == pytest.approx(plain, rel=1e-6)
