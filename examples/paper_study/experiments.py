@@ -11,6 +11,7 @@ TRAINED = {"fixed": FIXED, "pulse width": WIDTH, "pulse width + anisotropy": BOT
 BOUNDS = (0.1, 0.3, 1.0)
 PULSE_WIDTHS = (2e-9, 3e-9, 5e-9, 8e-9, 12e-9, 20e-9)  # s, the sweep of fixed ones
 GAINS = (2.0, 4.0, 8.0)
+BUDGETS = (4.0, 3.0, 2.0, 1.5, 1.0, 0.7)  # pJ per inference
 
 
 def _seeds(study, runs, seeds):
@@ -36,8 +37,12 @@ def faithful(study):
 
 def faithful_tuned(study):
     """B: the published protocol with a learning rate tuned per arm."""
-    runs = {arm: PUBLISHED.but(train=train, checkpoints=1) for arm, train in TRAINED.items()}
-    return _tuned(study, runs, seeds=3, rates=(0.3, 1.0, 3.0, 10.0))
+    runs = {
+        arm: PUBLISHED.but(train=train, checkpoints=1)
+        for arm, train in TRAINED.items()
+        if train != WIDTH
+    }
+    return _tuned(study, runs, seeds=3, rates=(1.0, 3.0, 10.0))
 
 
 def tuned(study):
@@ -105,11 +110,22 @@ def pulses(study):
     return results
 
 
+def budgets(study):
+    """F: the best accuracy for a given energy per inference, fixed and trained knobs."""
+    arms = {arm: Run(train=train) for arm, train in TRAINED.items() if train != WIDTH}
+    results = {}
+    for arm, run in zip(arms, study.tune(list(arms.values()))):
+        limited = {(arm, b): run.but(checkpoints=10, budget_pj=b) for b in BUDGETS}
+        results |= _seeds(study, {(arm, None): run} | limited, 3)
+    return results
+
+
 EXPERIMENTS = {
     "faithful": faithful,
     "bounded": bounded,
     "tuned": tuned,
-    "faithful_tuned": faithful_tuned,
+    "budgets": budgets,
     "pulses": pulses,
+    "faithful_tuned": faithful_tuned,
     "widths": widths,
 }

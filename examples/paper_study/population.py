@@ -2,8 +2,8 @@
 
 The networks of a population share their layers' structure and see the same batches; weights, knobs,
 learning rates, weight bounds and pulse widths are each network's own. The loss is the sum of the
-networks' losses, each times its learning rate, so plain gradient descent trains every network as
-if it were alone (`tests/test_paper_study.py` holds this).
+networks' losses, each in proportion to its learning rate, so plain gradient descent trains every
+network as if it were alone (`tests/test_paper_study.py` holds this).
 """
 
 import itertools
@@ -61,14 +61,16 @@ class Population:
         self.model = keras.Model(inputs, flow)
 
     def compile(self, jit_compile="auto"):
-        self.model.compile(keras.optimizers.SGD(1.0), self.loss, jit_compile=jit_compile)
+        metrics = ["categorical_accuracy"] if self.count == 1 else []
+        optimizer = keras.optimizers.SGD(float(self.rates.max()))
+        self.model.compile(optimizer, self.loss, metrics=metrics, jit_compile=jit_compile)
 
     def loss(self, y_true, y_pred):
-        """Summed binary cross-entropy of every network, times its learning rate."""
+        """Summed binary cross-entropy of every network, in proportion to its learning rate."""
         y_pred = ops.reshape(y_pred, (-1, self.count, y_true.shape[-1]))
         y_true = ops.broadcast_to(y_true[:, None], ops.shape(y_pred))
         each = ops.sum(ops.binary_crossentropy(y_true, y_pred), axis=-1)
-        return ops.sum(each * self.rates, axis=-1)
+        return ops.sum(each * (self.rates / self.rates.max()), axis=-1)
 
     def load(self, k, network):
         """Make network `k` a copy of a model of `single`, its weights clipped to the bound."""

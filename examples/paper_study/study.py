@@ -50,6 +50,7 @@ class Run:
         batch_norm: a BatchNormalization before every spin neuron.
         output: of `SpinNeuron` in training.
         pulses: pulses per neuron at which bits, not probabilities, are measured at the end.
+        budget_pj: limit of an `EnergyBudget`, pJ per inference; `None`: no budget.
         learning_rate: of gradient descent.
         seed: of weights, and of the order of the images.
     """
@@ -70,6 +71,7 @@ class Run:
     batch_norm: bool = False
     output: str = "probability"
     pulses: tuple = ()
+    budget_pj: float | None = None
     learning_rate: float = 0.3
     seed: int = 0
 
@@ -155,6 +157,7 @@ class Study:
             raise LookupError(f"{missing} runs are not in {self.path}; run study.py first.")
         for group in groups.values():
             size = max(1, self.LARGEST // sum(group[0].hidden))
+            size = size if group[0].budget_pj is None else 1  # a budget is one model's
             for start in range(0, len(group), size):
                 self._train(group[start : start + size])
         return [self.results[run.key] for run in runs]
@@ -190,16 +193,16 @@ class Study:
         return runs[int(np.argmax([result["accuracy"] for result in results]))]
 
     def _train(self, runs):
-        curves = train(runs, *load(runs[0], self.folder))
+        results = train(runs, *load(runs[0], self.folder))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a") as file:
-            for run, result in zip(runs, curves):
+            for run, result in zip(runs, results):
                 self.results[run.key] = result
                 record = {"run": dataclasses.asdict(run), "result": result}
                 file.write(json.dumps(record) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        accuracy = ", ".join(f"{result['accuracy']:.2f}" for result in curves[:8])
+        accuracy = ", ".join(f"{result['accuracy']:.2f}" for result in results[:8])
         self.say(f"{len(self.results)} results; {len(runs)} new: {accuracy} ...", flush=True)
 
 
@@ -239,28 +242,33 @@ def train(runs, training, testing):
         data = data.shuffle(len(x), seed=first.seed).batch(first.batch_size, drop_remainder=True)
     else:
         data = tf.data.Dataset.from_tensors((x, one_hot))
-    results = [{"curve": []} for _ in runs]
+    curves = [[] for _ in runs]
 
-    class Checkpoint(keras.callbacks.Callback):
+    class Curve(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
-            last = epoch + 1 == first.checkpoints
-            for k, result in enumerate(results):
-                network = population.network(k)
-                values = measure(network, x_test, y_test)
-                if first.checkpoints > 1:
-                    step = (epoch + 1) * (first.steps // first.checkpoints)
-                    result["curve"].append([step, values["accuracy"], values["energy_pj"]])
-                if last:
-                    result |= values | {"bits": bits(network, first, neuron, x_test, y_test)}
+            step = (epoch + 1) * (first.steps // first.checkpoints)
+            for k, curve in enumerate(curves):
+                values = measure(population.network(k), x_test, y_test)
+                curve.append([step, values["accuracy"], values["energy_pj"]])
 
+    callbacks = [Curve()] if first.checkpoints > 1 else []
+    if first.budget_pj is not None:
+        callbacks.append(
+            spinkeras.EnergyBudget(first.budget_pj * 1e-12, monitor="categorical_accuracy")
+        )
     population.model.fit(
         data.repeat(),
         epochs=first.checkpoints,
         steps_per_epoch=first.steps // first.checkpoints,
-        callbacks=[Checkpoint()],
+        callbacks=callbacks,
         shuffle=False,
         verbose=0,
     )
+    results = []
+    for k, curve in enumerate(curves):
+        network = population.network(k)
+        drawn = bits(network, first, neuron, x_test, y_test)
+        results.append({**measure(network, x_test, y_test), "curve": curve, "bits": drawn})
     return results
 
 
