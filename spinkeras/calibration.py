@@ -727,11 +727,12 @@ def _refuse_undetermined(information, allowed, scaled, theta, table):
     exchange = (
         f"A change of one of {mixed} is made up for by the others. " if len(mixed) > 1 else ""
     )
+    where = "gate voltages" if "vcma_coefficient" in mixed else "pulse widths"
     inside = int(np.sum((table["switched"] > 0) & (table["switched"] < table["trials"])))
     raise ValueError(
         f"The data do not determine all of {scaled.names}: {'; '.join(problems)}. {exchange}"
         f"The table has {inside} settings with both outcomes, at "
         f"{np.unique(table['pulse_width_s']).size} pulse width(s); the best fit is "
         f"{_listed(scaled.backward(theta))}. Leave one of {mixed} out of `free`, add settings "
-        "inside the transition or at other pulse widths, or raise max_relative_error."
+        f"inside the transition or at other {where}, or raise max_relative_error."
     )

@@ -121,7 +121,16 @@ class EmpiricalCurve:
 
     @classmethod
     def from_config(cls, config: dict) -> "EmpiricalCurve":
-        """Inverse of `get_config`."""
+        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`."""
+        fields = dataclasses.fields(cls)
+        unknown = sorted(set(config) - {f.name for f in fields})
+        needed = [f.name for f in fields if f.default is dataclasses.MISSING]
+        missing = [name for name in needed if name not in config]
+        if unknown or missing:
+            raise ValueError(
+                f"A description of an EmpiricalCurve needs the fields {needed}; missing are "
+                f"{missing}, unknown {unknown}."
+            )
         return cls(**config)
 
     @classmethod

@@ -108,7 +108,7 @@ def sample_posterior(
         p = tf.clip_by_value(p, FLOOR, 1 - FLOOR)
         likelihood = tf.reduce_sum(switched * tf.math.log(p) + kept * tf.math.log1p(-p), axis=-1)
         outside = (values - tf.clip_by_value(values, low, high)) / edge
-        shoulders = tf.reduce_sum(tf.square(outside), axis=-1) + tf.square(excess / 0.01)
+        shoulders = tf.reduce_sum(tf.square(outside), axis=-1) + (excess / 0.01) ** 2
         return likelihood - shoulders / 2
 
     @tf.function(jit_compile=True)
