@@ -476,28 +476,28 @@ _PRESETS = {
         vcma_coefficient=60e-15,
         oxide_thickness=1.4e-9,
         pulse_width_range=(1e-9, 12e-9),
-        gate_voltage_range=(-0.5, 0.5),
+        gate_voltage_range=(-0.25, 0.25),
         nominal_pulse_width=2e-9,
         write_resistance=1112.0,
         switching_curve=dict(
-            threshold=8.98e-5,
-            slope=5.81e4,
-            log_skew=1.75,
-            ceiling=0.768,
+            threshold=90.1e-6,
+            slope=58.84e3,
+            log_skew=1.498,
+            ceiling=0.7696,
             pulse_width=2e-9,
-            threshold_exponent=-0.0193,
-            slope_exponent=0.094,
-            anisotropy_exponent=1.111,
-            slope_anisotropy_exponent=-0.349,
-            ceiling_anisotropy_rate=0.881,
+            threshold_exponent=-0.01916,
+            slope_exponent=0.0747,
+            anisotropy_exponent=1.0955,
+            slope_anisotropy_exponent=-0.432,
+            ceiling_anisotropy_rate=0.901,
         ),
         source="K. Zhang et al., IEEE Access 8, 50792 (2020), device constants of the open Python "
         "port of its compact model: K_i 0.32 mJ/m^2, Ms 625 kA/m, damping 0.05, spin Hall angle "
         "0.25, polarisation 0.58, VCMA 60 fJ/(V m), oxide 1.4 nm, RA 650 ohm um^2, TMR 100 %, "
         "channel 60 x 50 x 3 nm of 278 uohm cm, exchange bias 50 Oe, field-like torque 0.",
-        assumed="switching_curve, fitted to the stochastic LLG equation with these constants, 3 ns "
-        "of relaxation and no heating (spinkeras.macrospin.fit_spin_orbit): half of all "
-        "pulses above threshold would end reversed without the exchange bias, 77 % do with it. "
-        "K_eff is K_i / t_f less the demagnetising energy; pulse and gate ranges.",
+        assumed="switching_curve: fitted to the stochastic LLG equation with these constants, 3 ns "
+        "of relaxation and no heating (python -m spinkeras.macrospin.fit_spin_orbit), within 0.04 "
+        "of it in the pulse and gate ranges, which are set by that; K_eff is K_i / t_f less the "
+        "demagnetising energy.",
     ),
 }

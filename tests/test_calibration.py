@@ -15,7 +15,7 @@ from scipy import optimize, stats
 import spinkeras
 from spinkeras import calibration, switching
 from spinkeras.empirical import EmpiricalCurve
-from spinkeras.macrospin import fokker_planck
+from spinkeras.macrospin import fit_spin_orbit, fokker_planck
 
 ROOT = pathlib.Path(__file__).parents[1]
 REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
@@ -894,7 +894,10 @@ def test_presets_in_the_docs_are_computed():
         row = re.search(rf"\| `{name}` \|(.*)\|\n", text).group(1)
         printed = [float(number) for number in re.findall(r"[\d.]+", row)]
         device = spinkeras.MTJDevice.preset(name)
-        width = np.array([2e-9, 20e-9])
+        critical = device.critical_current
+        if name == "vgsot_zhang2020":
+            critical = fit_spin_orbit.critical_current(device)
+        width = np.array(device.pulse_width_range)
         midpoint = spinkeras.midpoint_current(width, device)
         slope = spinkeras.slope_at_midpoint(width, device) * 1e-6
         energy = spinkeras.energy.write_energy(midpoint, width, 0.5, device) * 1e15
@@ -902,14 +905,15 @@ def test_presets_in_the_docs_are_computed():
         computed = [
             device.thermal_stability,
             *(value * per_stability for value in device.anisotropy_range),
-            device.critical_current * 1e6,
+            critical * 1e6,
+            *(width * 1e9),
             *(midpoint * 1e6),
             *slope,
             slope[1] / slope[0],
             *energy,
         ]
         np.testing.assert_allclose(printed, computed, rtol=0.02, atol=0.51, err_msg=name)
-        np.testing.assert_allclose(printed[6:9], computed[6:9], rtol=0.03)
+        np.testing.assert_allclose(printed[8:11], computed[8:11], rtol=0.03)
 
 
 def run_example(name, *arguments, cwd):
@@ -937,12 +941,24 @@ def test_example_with_own_data(tmp_path):
 
 
 @pytest.mark.slow
+def test_example_with_own_data_of_a_curve(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = zip(*MEASURED.values())
+    lines = [",".join(MEASURED)] + [",".join(map(str, row)) for row in rows]
+    path = write(tmp_path, "\n".join(lines))
+    run_example("calibrate_device.py", path, "--device", "vgsot_zhang2020", cwd=tmp_path)
+    text = (tmp_path / "results" / "device.json").read_text()
+    device = spinkeras.MTJDevice.from_json(text)
+    assert device.switching_curve.threshold * 1112 == pytest.approx(0.90, abs=0.01)
+
+
+@pytest.mark.slow
 def test_example_calibrate_device(tmp_path):
     pytest.importorskip("matplotlib")
     out = run_example("calibrate_device.py", cwd=tmp_path)
     assert "or use fit_empirical" in out
     assert "36.5 (p = 7e-05): rejected" in out
-    assert out.count("R-hat") == 2
+    assert out.count("R-hat") == 3
     names = sorted(path.name for path in (tmp_path / "results").iterdir())
     stems = ("sot_junction", "stt_junction")
     assert names == [f"{stem}.{kind}" for stem in stems for kind in ("csv", "png")]

@@ -79,7 +79,7 @@ VGSOT = spinkeras.MTJDevice.preset("vgsot_zhang2020")
 def test_own_curve_is_the_default_law():
     curve = VGSOT.switching_curve
     current = np.linspace(60e-6, 140e-6, 9)
-    anisotropy = VGSOT.anisotropy_at(0.3)
+    anisotropy = VGSOT.anisotropy_at(0.2)
     expected = curve.switching_probability(current, 3e-9, anisotropy / VGSOT.anisotropy)
     actual = spinkeras.switching_probability(current, 3e-9, VGSOT, anisotropy)
     np.testing.assert_allclose(actual, expected)
@@ -94,18 +94,18 @@ def test_own_curve_is_the_default_law():
 
 
 @pytest.mark.parametrize(
-    ("width", "gate"), [(1e-9, 0.0), (2e-9, 0.25), (3e-9, -0.25), (6e-9, 0.0), (6e-9, 0.5)]
+    ("width", "gate"), [(1e-9, 0.0), (2e-9, 0.25), (3e-9, -0.25), (7e-9, 0.0), (12e-9, 0.25)]
 )
 def test_vgsot_curve_follows_the_stochastic_llg(width, gate):
-    """Within the 0.08 that docs/calibration.md states, beyond the noise of the simulation."""
+    """Within the 0.04 that docs/calibration.md states, beyond the noise of the simulation."""
     anisotropy = VGSOT.anisotropy_at(gate)
     middle = float(spinkeras.midpoint_current(width, VGSOT, anisotropy))
     current = middle * np.array([0.85, 0.95, 1.0, 1.1, 1.3])
     result = fit_spin_orbit.simulate(VGSOT, current, width, gate, trajectories=1500, seed=7)
     probability = spinkeras.switching_probability(current, width, VGSOT, anisotropy)
     for p, switched in zip(probability, result.switched):
-        low = stats.binom.ppf(5e-8, 1500, max(p - 0.08, 0)) / 1500
-        high = stats.binom.isf(5e-8, 1500, min(p + 0.08, 1)) / 1500
+        low = stats.binom.ppf(5e-8, 1500, max(p - 0.04, 0)) / 1500
+        high = stats.binom.isf(5e-8, 1500, min(p + 0.04, 1)) / 1500
         assert low <= switched / 1500 <= high
 
 

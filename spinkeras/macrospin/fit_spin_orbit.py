@@ -1,6 +1,6 @@
 """The switching curve of the preset `vgsot_zhang2020`, from simulated spin-orbit torque.
 
-    python -m spinkeras.macrospin.fit_spin_orbit     # some ten minutes on one core
+    python -m spinkeras.macrospin.fit_spin_orbit     # some five minutes on one core
 
 A channel current drives the damping-like field `B_so = hbar theta J / (2 e Ms t_f)` along y on a
 layer with perpendicular anisotropy, an exchange-bias field along x breaks the symmetry, and the
@@ -24,7 +24,7 @@ RELAXATION = 3e-9  # s
 # Currents in units of the threshold at zero temperature and exchange bias, which follows K_eff.
 _LEVELS = (0.55, 0.62, 0.68, 0.73, 0.78, 0.83, 0.88, 0.94, 1.0, 1.1, 1.25, 1.5)
 _WIDTHS = (1e-9, 2e-9, 4e-9, 12e-9)
-_GATES = (-0.5, -0.25, 0.0, 0.25, 0.5)
+_GATES = (-0.25, 0.0, 0.25)
 _FREE = (
     "threshold",
     "slope",
