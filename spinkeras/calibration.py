@@ -19,7 +19,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from spinkeras import empirical, switching
-from spinkeras.devices import LIMITS, MTJDevice, get_device
+from spinkeras.devices import LIMITS, MTJDevice, as_number, get_device
 from spinkeras.posterior import FLOOR, Posterior, sample_devices, sample_posterior
 from spinkeras.tables import read_table
 
@@ -130,7 +130,7 @@ class FitResult:
         scale, unit = (1e6, "uA") if np.max(np.abs(current)) < 1e-3 else (1e3, "mA")
         groups = np.unique(settings, axis=0)
         gated = np.any(groups[:, 1])
-        shown = groups[np.unique(np.linspace(0, len(groups) - 1, 8).astype(int))]
+        shown = groups[np.unique(np.linspace(0, len(groups) - 1, 10).astype(int))]
         for number, (width, gate) in enumerate(shown):
             rows = np.all(settings == (width, gate), axis=1)
             colour = f"C{number}"
@@ -316,7 +316,7 @@ def fit_empirical(
     for name in ("pulse_width", *([] if several_gates else ["anisotropy_exponent"]), *fixed):
         default.pop(name, None)
     scaled = _Scaled.of("EmpiricalCurve", free, default, empirical.LIMITS)
-    base = empirical.EmpiricalCurve(**{"threshold": 1e-3, "slope": 1e3, **fixed})
+    base = empirical.EmpiricalCurve.from_config({"threshold": 1e-3, "slope": 1e3, **fixed})
     law = _CurveLaw(base, device)
     fit = _maximum_likelihood(law, scaled, {}, table, max_relative_error)
     curve = base.replace(**fit.parameters)
@@ -331,6 +331,11 @@ def _with_posterior(fit, law, posterior, seed):
     if not posterior:
         return fit
     options = posterior if isinstance(posterior, dict) else {}
+    unknown = set(options) - {"chains", "draws", "warmup"}
+    if unknown:
+        raise ValueError(
+            f"posterior has no option {sorted(unknown)}; it takes 'chains', 'draws' and 'warmup'."
+        )
     draws = sample_posterior(law.probability, *fit._internal, fit.table, seed, **options)
     return dataclasses.replace(fit, posterior=draws)
 
@@ -355,6 +360,8 @@ class _Scaled:
     @classmethod
     def of(cls, owner, free, default, limits):
         """From the caller's `free`; `default` bounds by name, `limits` as in the dataclasses."""
+        if not isinstance(free, (str, list, tuple, dict)):
+            raise ValueError(f"free = {free!r} must be a list of field names of {owner}.")
         names = [free] if isinstance(free, str) else list(free)
         wrong = [name for name in names if name not in default]
         if wrong or not names or len(set(names)) < len(names):
@@ -368,7 +375,7 @@ class _Scaled:
             pair = free[name] if isinstance(free, dict) else default[name]
             if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
                 raise ValueError(f"free[{name!r}] = {pair!r} must be a pair (lowest, highest).")
-            low, high = pair
+            low, high = (as_number(f"free[{name!r}]", end, unit, hint) for end in pair)
             if not lowest <= low < high <= highest:
                 raise ValueError(
                     f"free[{name!r}] = ({low:g}, {high:g}) must be increasing bounds within "
@@ -551,6 +558,8 @@ def _clip(xp, log, domain):
 def _maximum_likelihood(law, scaled, start, table, max_relative_error):
     """Maximise the binomial likelihood of `law.probability(xp, values, rows) -> P, excess`."""
     trials = table["trials"]
+    if isinstance(max_relative_error, str) or not max_relative_error > 0:
+        raise ValueError(f"max_relative_error = {max_relative_error!r} must be > 0; 50 % is 0.5.")
     _refuse_without_transition(table, scaled.names)
 
     def predict(theta, rows):

@@ -131,7 +131,7 @@ class MTJDevice:
                 value = _pair(field, value, unit, hint)
                 numbers = value
             else:
-                value = _number(field, value, unit, hint)
+                value = as_number(field, value, unit, hint)
                 numbers = (value,)
             object.__setattr__(self, field, value)  # plain floats and tuples, also from JSON
             for number in numbers:
@@ -358,7 +358,20 @@ def _check_fields(config):
         raise ValueError(f"MTJDevice has no field {unknown}. Fields (SI units): {names}.")
 
 
-def _number(field, value, unit, hint):
+def as_whole(field, value, low, high):
+    """An integer of a range, or a `ValueError` that names the field, its value and the range."""
+    try:
+        if isinstance(value, (bool, str)) or not low <= value <= high or int(value) != value:
+            raise TypeError
+    except TypeError:
+        raise ValueError(
+            f"{field} = {value!r} must be a whole number from {low} to {high}."
+        ) from None
+    return int(value)
+
+
+def as_number(field, value, unit, hint):
+    """A finite float, or a `ValueError` that names the field, its value and its unit."""
     try:
         if isinstance(value, (bool, str)):
             raise TypeError
@@ -375,7 +388,7 @@ def _number(field, value, unit, hint):
 def _pair(field, value, unit, hint):
     if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
         raise ValueError(f"{field} = {value!r} is not a pair of values in {unit}; {hint}.")
-    low, high = (_number(field, v, unit, hint) for v in value)
+    low, high = (as_number(field, v, unit, hint) for v in value)
     if low > high:
         raise ValueError(
             f"{field} = ({low:g}, {high:g}) {unit}: the lower end exceeds the upper; swap them."

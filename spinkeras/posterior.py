@@ -10,7 +10,7 @@ import warnings
 
 import numpy as np
 
-from spinkeras.devices import MTJDevice, get_device
+from spinkeras.devices import MTJDevice, as_whole, get_device
 
 FLOOR = 1e-12  # probabilities are kept this far from 0 and 1, so that one outlier stays finite
 _EDGE = 0.0075  # of the span of a prior: standard deviation of its shoulders
@@ -87,10 +87,8 @@ def sample_posterior(
     from keras import ops
 
     for name, value, low in (("chains", chains, 2), ("draws", draws, 10), ("warmup", warmup, 10)):
-        if int(value) != value or value < low:
-            raise ValueError(f"posterior option {name} = {value!r} must be an integer >= {low}.")
-    if int(seed) != seed or not 0 <= seed < 2**31:
-        raise ValueError(f"seed = {seed!r} must be a whole number from 0 to 2147483647.")
+        as_whole(f"posterior option {name}", value, low, 1_000_000)
+    seed = as_whole("seed", seed, 0, 2**31 - 1)
     span = scaled.high - scaled.low
     edge = _EDGE * span
     low, high = scaled.low + 4 * edge, scaled.high - 4 * edge
@@ -201,10 +199,8 @@ def sample_devices(source, count, seed=0, spread=None) -> list[MTJDevice]:
     >>> bool(0.045 < relative.std() < 0.055)
     True
     """
-    if isinstance(count, bool) or int(count) != count or count < 1:
-        raise ValueError(f"count = {count!r} must be a whole number >= 1.")
-    count = int(count)
-    rng = np.random.default_rng(seed)
+    count = as_whole("count", count, 1, 100_000_000)
+    rng = np.random.default_rng(as_whole("seed", seed, 0, 2**63 - 1))
     fields = {}
     if hasattr(source, "posterior"):
         if source.posterior is None or source.device is None:
@@ -223,15 +219,15 @@ def sample_devices(source, count, seed=0, spread=None) -> list[MTJDevice]:
     own = {f: v for f, v in nominal.get_config().items() if isinstance(v, float)}
     of_curve = {} if curve is None else {"threshold": curve.threshold, "slope": curve.slope}
     middle = own | of_curve
-    bad = {
-        name: value
-        for name, value in (spread or {}).items()
-        if name not in middle or not 0 <= value <= 1
-    }
-    if bad or not (spread or fields):
+
+    def allowed(name, value):
+        return name in middle and not isinstance(value, str) and 0 <= value <= 1
+
+    given = isinstance(spread, dict) and spread
+    if not (fields if spread is None else given and all(map(allowed, spread, spread.values()))):
         raise ValueError(
             f"spread = {spread} must give relative standard deviations from 0 to 1 (5 % is "
-            f"0.05) for any of the fields {list(middle)}."
+            f"0.05) for any of the fields {list(middle)}, as a dictionary."
         )
     for name, value in (spread or {}).items():
         sigma = math.sqrt(math.log1p(value**2))

@@ -16,10 +16,11 @@ state; positive current favours the reversal.
 
 import collections
 import csv
-import math
 import os
 
 import numpy as np
+
+from spinkeras.devices import as_number
 
 _COLUMNS = ("pulse_width_s", "switched", "trials")
 _DRIVES = ("current_a", "voltage_v")
@@ -108,7 +109,8 @@ def read_table(data, resistance=None) -> dict[str, np.ndarray]:
                 f"{where} gives voltages; give the `resistance` in ohm of the path that carries "
                 "the write current (the junction, or the heavy-metal channel)."
             )
-        if not (math.isfinite(resistance) and resistance > 0):
+        resistance = as_number("resistance", resistance, "ohm", "of the write path")
+        if resistance <= 0:
             raise ValueError(f"resistance = {resistance} ohm must be finite and > 0.")
         current = current / resistance
     return _pool({"current_a": current, "pulse_width_s": width, _GATE: gate}, switched, trials)
@@ -163,7 +165,7 @@ def _read_csv(path):
 
 def _as_numbers(name, values, row, where):
     array = np.asarray(values)
-    if array.dtype == bool or array.ndim != 1:
+    if array.dtype.kind in "bcmM" or array.ndim != 1:
         raise ValueError(f"The column {name} of {where} must be a list of numbers.")
     try:
         return array.astype("float64")

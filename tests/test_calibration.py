@@ -351,6 +351,8 @@ def test_empirical_fit_of_gate_voltages():
         ),
         (small_table(), ["tmr"], r"must name fields of MTJDevice that can be fitted"),
         (small_table(), [], r"must name fields of MTJDevice"),
+        (small_table(), 3, r"free = 3 must be a list of field names"),
+        (small_table(), {"damping": ("low", 0.1)}, r"free\['damping'\] = 'low' is not a number"),
         (small_table(), {"damping": 0.02}, r"free\['damping'\] = 0\.02 must be a pair"),
         (
             small_table(),
@@ -453,6 +455,7 @@ def test_empirical_fit_recovers_every_parameter():
     ("free", "fixed", "message"),
     [
         (["tmr"], None, "must name fields of EmpiricalCurve"),
+        (["threshold"], {"shape": 1.0}, r"EmpiricalCurve .*unknown \['shape'\]"),
         (["threshold"], {"threshold": 1e-3}, "must name fields of EmpiricalCurve"),
         (["threshold", "slope_exponent"], None, "slope_exponent is not limited by them at all"),
         (["threshold", "slope", "log_skew"], None, "log_skew has a standard error of 6"),
@@ -628,6 +631,7 @@ def test_damaged_files_are_refused_or_read_whole(tmp_path):
         (dict(trials=[1000] * 5), r"differ in length"),
         (dict(switched=[0, 0, "many", 0, 0, 0]), r"row 2 .*switched = 'many' is not a number"),
         (dict(switched=[0, 0, None, 0, 0, 0]), r"row 2 .*switched = nan is not a finite number"),
+        (dict(current_a=[1j] * 6), r"column current_a of the table must be a list"),
         (dict(current_a=np.zeros((6, 1))), r"column current_a of the table must be a list"),
         (dict(current_a=None, voltage_v=[1.0] * 6), r"gives voltages; give the `resistance`"),
     ],
@@ -796,8 +800,14 @@ def test_posterior_of_a_curve_on_every_scale():
 
 
 def test_posterior_options_are_checked():
-    with pytest.raises(ValueError, match=r"posterior option chains = 1 must be an integer >= 2"):
+    with pytest.raises(
+        ValueError, match=r"posterior option chains = 1 must be a whole number from 2"
+    ):
         calibration.fit_device(small_table(), "stt_reference", posterior={"chains": 1})
+    with pytest.raises(ValueError, match=r"posterior has no option \['draw'\]"):
+        calibration.fit_device(small_table(), "stt_reference", posterior={"draw": 100})
+    with pytest.raises(ValueError, match=r"seed = -1 must be a whole number"):
+        calibration.fit_device(small_table(), "stt_reference", posterior=True, seed=-1)
 
 
 def test_sample_devices_from_a_spread():
@@ -848,9 +858,12 @@ def test_sample_devices_varies_what_is_asked():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(count=0, spread={"damping": 0.1}), r"count = 0 must be a whole number >= 1"),
+        (dict(count=0, spread={"damping": 0.1}), r"count = 0 must be a whole number from 1"),
         (dict(count=3), r"spread = None must give relative standard deviations"),
         (dict(count=3, spread={"damping": 5}), r"5 % is 0\.05"),
+        (dict(count=3, spread={"damping": "5 %"}), r"5 % is 0\.05"),
+        (dict(count=3, spread=["damping"]), "as a dictionary"),
+        (dict(count=3, seed="x", spread={"damping": 0.1}), "seed = 'x' must be a whole number"),
         (dict(count=3, spread={"name": 0.1}), r"for any of the fields"),
     ],
 )
