@@ -483,7 +483,8 @@ class _DeviceLaw:
                 numbers[2] = numbers[2] + xp.log1p(xp.exp(2 * log)) - math.log1p(device.damping**2)
         log_stability, log_unit, log_time = numbers
         log_duration = np.log(rows["pulse_width_s"]) - log_time
-        log_stability, log_unit = (v + 0 * log_duration for v in (log_stability, log_unit))
+        zero = 0 * log_duration  # of the full shape and in double precision, also as a tensor
+        log_stability, log_unit = log_stability + zero, log_unit + zero
         excess = 0.0
         if np.any(rows["gate_voltage_v"]):
             log_stiffness = sum(
@@ -491,7 +492,7 @@ class _DeviceLaw:
                 for name in ("anisotropy", "thickness")
             )
             vcma = values.get("vcma_coefficient", device.vcma_coefficient / _FEMTO)
-            softening = vcma * (_FEMTO / device.oxide_thickness) * xp.exp(-log_stiffness + 0 * vcma)
+            softening = vcma * _FEMTO / device.oxide_thickness * xp.exp(zero - log_stiffness)
             ratio = 1 - softening * rows["gate_voltage_v"]
             inside = xp.maximum(ratio, 1e-3)
             excess = xp.max(inside - ratio, axis=-1)

@@ -737,6 +737,11 @@ def test_posterior_of_a_gate_coefficient():
         size = fit.posterior.effective_sample_size[name]
         assert abs(draws.mean() - fit.parameters[name]) < FIVE_SIGMA * error / np.sqrt(size)
         assert np.all((draws > free[name][0]) & (draws < free[name][1]))
+    alone = calibration.fit_device(
+        gated(trials=100), GATED, "spin_torque_efficiency", posterior={"draws": 100, "warmup": 100}
+    )
+    draws = alone.posterior.draws["spin_torque_efficiency"]
+    assert draws.std() == pytest.approx(alone.standard_errors["spin_torque_efficiency"], rel=0.3)
     devices = calibration.sample_devices(fit, 20)
     assert len({d.vcma_coefficient for d in devices}) > 1
 

@@ -149,7 +149,7 @@ def simulate_switching(
     kept = as_whole("return_trajectories", return_trajectories, 0, trajectories)
     confidence = as_number("confidence", confidence, "a probability", "95 % is 0.95")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence = {confidence} is outside (0, 1); 95 % is 0.95.")
+        raise ValueError(f"confidence = {confidence:g} is outside (0, 1); 95 % is 0.95.")
     relaxation_time = as_number("relaxation_time", relaxation_time, "s", "3 ns is 3e-9")
     if relaxation_time < 0:
         raise ValueError(f"relaxation_time = {relaxation_time} s must be finite and >= 0 s.")
