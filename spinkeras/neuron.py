@@ -38,8 +38,9 @@ class SpinNeuron(keras.layers.Layer):
             counted: first is 1). Default `None`: all axes but the last, one knob per channel. A
             tuple pins the number of knobs on every axis it leaves out.
         recenter: `True` (default): the bias current follows the midpoint of every neuron, so a
-            knob changes the slope only and `P(x=0) = 1/2`. `False`: the bias stays where the
-            untrained neuron has its midpoint, and the threshold moves as the device's does.
+            knob changes the slope only and `P(x=0) = 1/2` (half the ceiling of a curve that has
+            one). `False`: the bias stays where the untrained neuron has its midpoint, and the
+            threshold moves as the device's does.
         current_scale: A per unit of input, > 0. Default `None`: the value at which the untrained
             neuron has slope 1/4 at its midpoint, like the logistic sigmoid.
         switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`, see
