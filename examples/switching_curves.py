@@ -142,7 +142,10 @@ def plot_slopes(width, anisotropy, slope, device, path):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="stt_reference", choices=spinkeras.presets())
+    # Fokker-Planck solves the collinear macrospin, so not for devices with a curve of their own.
+    presets = spinkeras.presets()
+    collinear = [n for n in presets if spinkeras.MTJDevice.preset(n).switching_curve is None]
+    parser.add_argument("--device", default="stt_reference", choices=collinear)
     parser.add_argument("--trajectories", type=int, default=4000, help="per point, default 4000")
     parser.add_argument("--output", default="results", help="folder for figures and JSON")
     args = parser.parse_args()

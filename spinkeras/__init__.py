@@ -15,6 +15,8 @@ The map, in the order in which the modules build on each other:
     chips         evaluate_chips, chip_sensitivity      accuracy and yield of simulated chips
     settings      device_settings, reliability          the table for the driver chip
     serving       export_for_serving and friends        SavedModel, LiteRT, ONNX
+    tables        read_table                            measured switching counts, checked
+    posterior     sample_devices                        draws of what is not known or differs
     calibration   fit_device, fit_empirical             from lab data to a device
     macrospin     fokker_planck, llg                    the ground truth behind the closed form
 

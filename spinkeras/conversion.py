@@ -95,8 +95,8 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
     `f(x)` becomes `P(I_bias + current_scale * x)`, the switching probability of `SpinNeuron`. An
     untrained spin neuron has the value 1/2 and the slope 1/4 at `x = 0`, like the logistic
     sigmoid, so a sigmoid network keeps its function up to the difference of the two curves (at
-    most 0.057 with the presets). In place of any other activation the function changes, and
-    the new model has to be trained.
+    most 0.057 with the spin-transfer presets). In place of any other activation the function
+    changes, and the new model has to be trained.
 
     Converted are functional and sequential models and models nested in them:
 

@@ -8,6 +8,10 @@ Conventions (perpendicular, collinear macrospin; everything follows from the fie
     current      Ic0    = (4 e alpha / (hbar eta)) K_eff V                  [A]
     VCMA         K_eff(V_gate) = K_eff - xi V_gate / (t_ox thickness)       [J/m^3]
 
+A two-terminal junction carries the write current itself. A three-terminal one is written through a
+heavy-metal channel, whose resistance is `write_resistance`, and read through the junction; what
+its channel current does is told by a `switching_curve`.
+
 References: J. C. Slonczewski, J. Magn. Magn. Mater. 159, L1 (1996); W. H. Butler et al., IEEE
 Trans. Magn. 48, 4684 (2012) for the critical current of the perpendicular macrospin.
 """
@@ -15,6 +19,7 @@ Trans. Magn. 48, 4684 (2012) for the critical current of the perpendicular macro
 import dataclasses
 import json
 import math
+from typing import Any
 
 import keras
 from scipy import constants
@@ -23,7 +28,7 @@ GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
 _OXIDE_PERMITTIVITY = 9.7  # MgO, relative
 
 # field: (unit, lowest, highest, what to check)
-_LIMITS = {
+LIMITS = {
     "diameter": ("m", 5e-9, 1e-6, "40 nm is 40e-9"),
     "thickness": ("m", 2e-10, 1e-8, "1.2 nm is 1.2e-9"),
     "saturation_magnetization": ("A/m", 1e4, 3e6, "1000 kA/m is 1e6"),
@@ -39,6 +44,7 @@ _LIMITS = {
     "pulse_width_range": ("s", 1e-11, 1e-2, "2 to 20 ns is (2e-9, 20e-9)"),
     "gate_voltage_range": ("V", -10.0, 10.0, "a pair such as (-1.0, 1.0)"),
     "nominal_pulse_width": ("s", 1e-11, 1e-2, "5 ns is 5e-9"),
+    "write_resistance": ("ohm", 1.0, 1e6, "heavy-metal channel, about 1000; None if two-terminal"),
 }
 _PAIRS = ("pulse_width_range", "gate_voltage_range")
 
@@ -46,7 +52,11 @@ _PAIRS = ("pulse_width_range", "gate_voltage_range")
 @keras.saving.register_keras_serializable(package="spinkeras")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MTJDevice:
-    """A perpendicular spin-transfer-torque magnetic tunnel junction, in SI units.
+    """A perpendicular magnetic tunnel junction, in SI units.
+
+    Two terminals: the write current crosses the junction (spin-transfer torque). Three terminals,
+    with `write_resistance`: it flows through a channel below (spin-orbit torque), so that a write
+    costs `I^2 write_resistance t_p` whatever the state of the junction.
 
     Args:
         diameter: m, 5e-9 to 1e-6. Free-layer diameter.
@@ -66,6 +76,13 @@ class MTJDevice:
         pulse_width_range: s, `(shortest, longest)` write pulse the circuit can produce.
         gate_voltage_range: V, `(lowest, highest)` gate voltage.
         nominal_pulse_width: s, inside `pulse_width_range`. Where an untrained neuron starts.
+        write_resistance: ohm, 1 to 1e6, of the channel that carries the write current. Default
+            `None`: two terminals.
+        switching_curve: `EmpiricalCurve` that describes this device's switching. Default `None`:
+            the collinear macrospin, with `damping` and `spin_torque_efficiency` of the write
+            current. A layer of perpendicular anisotropy under spin-orbit torque does not follow
+            that law; with a curve, `damping` and `spin_torque_efficiency` are those of the
+            junction, for thermal reversal and read disturb.
         name: free text, not compared by `==`.
         source: citation of the values, not compared by `==`.
         assumed: which values the source does not give, not compared by `==`.
@@ -99,18 +116,22 @@ class MTJDevice:
     pulse_width_range: tuple[float, float]
     gate_voltage_range: tuple[float, float]
     nominal_pulse_width: float
+    write_resistance: float | None = None
+    switching_curve: Any = None
     name: str = dataclasses.field(default="", compare=False)
     source: str = dataclasses.field(default="", compare=False)
     assumed: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self):
-        for field, (unit, low, high, hint) in _LIMITS.items():
+        for field, (unit, low, high, hint) in LIMITS.items():
             value = getattr(self, field)
+            if value is None and field == "write_resistance":
+                continue
             if field in _PAIRS:
                 value = _pair(field, value, unit, hint)
                 numbers = value
             else:
-                value = _number(field, value, unit, hint)
+                value = as_number(field, value, unit, hint)
                 numbers = (value,)
             object.__setattr__(self, field, value)  # plain floats and tuples, also from JSON
             for number in numbers:
@@ -119,6 +140,7 @@ class MTJDevice:
                         f"{field} = {number:g} {unit} is outside [{low:g}, {high:g}] {unit}. "
                         f"Values are in SI units: {hint}."
                     )
+        object.__setattr__(self, "switching_curve", _curve(self.switching_curve))
         shortest, longest = self.pulse_width_range
         if not shortest <= self.nominal_pulse_width <= longest:
             raise ValueError(
@@ -161,7 +183,7 @@ class MTJDevice:
 
     @property
     def critical_current(self) -> float:
-        """`Ic0 = (4 e alpha / (hbar eta)) K_eff V` in A."""
+        """`Ic0 = (4 e alpha / (hbar eta)) K_eff V` in A, of the collinear macrospin."""
         return self.critical_current_per_stability * self.thermal_stability
 
     @property
@@ -201,6 +223,11 @@ class MTJDevice:
     def resistance_antiparallel(self) -> float:
         """`R_AP = R_P (1 + TMR)` at zero bias, in ohm."""
         return self.resistance_parallel * (1 + self.tmr)
+
+    @property
+    def write_path_resistance(self) -> float:
+        """Resistance in ohm that the write current meets: the channel, or the parallel junction."""
+        return self.resistance_parallel if self.write_resistance is None else self.write_resistance
 
     @property
     def gate_capacitance(self) -> float:
@@ -314,6 +341,16 @@ def get_device(device) -> MTJDevice:
     )
 
 
+def _curve(value):
+    """An `EmpiricalCurve` (its module builds on this one) from itself or its fields, or `None`."""
+    kind = keras.saving.get_registered_object("spinkeras>EmpiricalCurve")
+    if isinstance(value, dict):
+        value = kind.from_config(value)
+    if not (value is None or isinstance(value, kind)):
+        raise ValueError(f"switching_curve = {value!r} must be an EmpiricalCurve or None.")
+    return value
+
+
 def _check_fields(config):
     names = [field.name for field in dataclasses.fields(MTJDevice)]
     unknown = [key for key in config if key not in names]
@@ -321,7 +358,20 @@ def _check_fields(config):
         raise ValueError(f"MTJDevice has no field {unknown}. Fields (SI units): {names}.")
 
 
-def _number(field, value, unit, hint):
+def as_whole(field, value, low, high):
+    """An integer of a range, or a `ValueError` that names the field, its value and the range."""
+    try:
+        if isinstance(value, (bool, str)) or not low <= value <= high or int(value) != value:
+            raise TypeError
+    except TypeError:
+        raise ValueError(
+            f"{field} = {value!r} must be a whole number from {low} to {high}."
+        ) from None
+    return int(value)
+
+
+def as_number(field, value, unit, hint):
+    """A finite float, or a `ValueError` that names the field, its value and its unit."""
     try:
         if isinstance(value, (bool, str)):
             raise TypeError
@@ -338,7 +388,7 @@ def _number(field, value, unit, hint):
 def _pair(field, value, unit, hint):
     if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
         raise ValueError(f"{field} = {value!r} is not a pair of values in {unit}; {hint}.")
-    low, high = (_number(field, v, unit, hint) for v in value)
+    low, high = (as_number(field, v, unit, hint) for v in value)
     if low > high:
         raise ValueError(
             f"{field} = ({low:g}, {high:g}) {unit}: the lower end exceeds the upper; swap them."
@@ -425,5 +475,42 @@ _PRESETS = {
         "device file mtj_parameters.json: VCMA 75 fJ/(V m), oxide 1.5 nm, R_P 5 kohm, TMR 120 %.",
         assumed="eta taken equal to the polarisation 0.6; TMR roll-off; pulse and gate ranges "
         "(above 0.84 V the anisotropy would vanish).",
+    ),
+    "vgsot_zhang2020": dict(
+        diameter=50e-9,
+        thickness=1.1e-9,
+        saturation_magnetization=0.625e6,
+        damping=0.05,
+        spin_torque_efficiency=0.58,
+        anisotropy=58.2e3,
+        resistance_area_product=650e-12,
+        tmr=1.0,
+        tmr_half_voltage=0.5,
+        vcma_coefficient=60e-15,
+        oxide_thickness=1.4e-9,
+        pulse_width_range=(1e-9, 12e-9),
+        gate_voltage_range=(-0.25, 0.25),
+        nominal_pulse_width=2e-9,
+        write_resistance=1112.0,
+        switching_curve=dict(
+            threshold=90.1e-6,
+            slope=58.84e3,
+            log_skew=1.498,
+            ceiling=0.7696,
+            pulse_width=2e-9,
+            threshold_exponent=-0.01916,
+            slope_exponent=0.0747,
+            anisotropy_exponent=1.0955,
+            slope_anisotropy_exponent=-0.432,
+            ceiling_anisotropy_rate=0.901,
+        ),
+        source="K. Zhang et al., IEEE Access 8, 50792 (2020), device constants of the open Python "
+        "port of its compact model: K_i 0.32 mJ/m^2, Ms 625 kA/m, damping 0.05, spin Hall angle "
+        "0.25, polarisation 0.58, VCMA 60 fJ/(V m), oxide 1.4 nm, RA 650 ohm um^2, TMR 100 %, "
+        "channel 60 x 50 x 3 nm of 278 uohm cm, exchange bias 50 Oe, field-like torque 0.",
+        assumed="switching_curve: fitted to the stochastic LLG equation with these constants, 3 ns "
+        "of relaxation and no heating (python -m spinkeras.macrospin.fit_spin_orbit), within 0.04 "
+        "of it in the pulse and gate ranges, which are set by that; K_eff is K_i / t_f less the "
+        "demagnetising energy.",
     ),
 }

@@ -28,25 +28,29 @@ LIMITS = {
     "log_skew_rate": ("per e-fold", -5.0, 5.0, "0 if it does not depend on pulse width"),
     "ceiling_rate": ("per e-fold", -5.0, 5.0, "0 if it does not depend on pulse width"),
     "anisotropy_exponent": ("dimensionless", -3.0, 3.0, "1 if the threshold follows K_eff"),
+    "slope_anisotropy_exponent": ("dimensionless", -3.0, 3.0, "0 if it does not depend on K_eff"),
+    "ceiling_anisotropy_rate": ("per e-fold", -5.0, 5.0, "0 if it does not depend on K_eff"),
 }
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmpiricalCurve:
-    """A measured switching curve and its dependence on pulse width.
+    """A measured switching curve and its dependence on pulse width and anisotropy.
 
-    With `s = ln(t_p / pulse_width)`, at the current `I` (A) and the pulse width `t_p` (s),
+    With `s = ln(t_p / pulse_width)` and `k = ln(K_eff / K_eff0)`, `K_eff0` that of the device at
+    zero gate voltage, at the current `I` (A) and the pulse width `t_p` (s),
 
-        P       = ceiling(t_p) * F(b (I - I50))
-        F(z)    = (1 - exp(-E exp(z)))^C,  E such that F(0) = 1/2,  C = exp(log_skew(t_p))
-        I50     = threshold * exp(threshold_exponent * s) * (K_eff / K_eff0)^anisotropy_exponent
-        dF/dI   = slope * exp(slope_exponent * s)                         at I = I50   [1/A]
-        log_skew(t_p) = log_skew + log_skew_rate * s                      kept in [0, 17]
-        ceiling(t_p)  = 1 / (1 + exp(-(logit(ceiling) + ceiling_rate * s)))
+        P     = c * F(b (I - I50))
+        F(z)  = (1 - exp(-E exp(z)))^C,  E such that F(0) = 1/2
+        I50   = threshold * exp(threshold_exponent * s + anisotropy_exponent * k)          [A]
+        dF/dI = slope * exp(slope_exponent * s + slope_anisotropy_exponent * k)   at I50   [1/A]
+        ln C  = log_skew + log_skew_rate * s                                      in [0, 17]
+        c     = 1 / (1 + exp(-(logit(ceiling) + ceiling_rate * s + ceiling_anisotropy_rate * k)))
 
-    Used as a switching model, `SpinNeuron(device, switching_model=curve)`: the device then gives
-    the ranges of the knobs, the resistances and the energies, the curve the activation.
+    As the `switching_curve` of an `MTJDevice` it is that device's law. Given as a switching model,
+    `SpinNeuron(device, switching_model=curve)`, it replaces the law of any device, which then
+    gives the ranges of the knobs, the resistances and the energies.
 
     Args:
         threshold: A, 1e-9 to 1. Current at which half of the ceiling is reached.
@@ -60,8 +64,9 @@ class EmpiricalCurve:
         threshold_exponent, slope_exponent: power of the pulse width, -3 to 3. Default 0.
         log_skew_rate, ceiling_rate: change of `log_skew` and of `ln(ceiling / (1 - ceiling))` per
             e-fold of pulse width, -5 to 5. Default 0. A ceiling of 1 stays 1.
-        anisotropy_exponent: power of `K_eff` over the device's own, -3 to 3. Default 0: the
-            anisotropy knob then has no effect.
+        anisotropy_exponent, slope_anisotropy_exponent: power of `K_eff` over the device's own in
+            threshold and slope, -3 to 3. Default 0: the anisotropy knob then has no effect.
+        ceiling_anisotropy_rate: as `ceiling_rate`, per e-fold of `K_eff`. Default 0.
         name, source: free text, not compared by `==`.
 
     Raises:
@@ -86,6 +91,8 @@ class EmpiricalCurve:
     log_skew_rate: float = 0.0
     ceiling_rate: float = 0.0
     anisotropy_exponent: float = 0.0
+    slope_anisotropy_exponent: float = 0.0
+    ceiling_anisotropy_rate: float = 0.0
     name: str = dataclasses.field(default="", compare=False)
     source: str = dataclasses.field(default="", compare=False)
 
@@ -114,7 +121,16 @@ class EmpiricalCurve:
 
     @classmethod
     def from_config(cls, config: dict) -> "EmpiricalCurve":
-        """Inverse of `get_config`."""
+        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`."""
+        fields = dataclasses.fields(cls)
+        unknown = sorted(set(config) - {f.name for f in fields})
+        needed = [f.name for f in fields if f.default is dataclasses.MISSING]
+        missing = [name for name in needed if name not in config]
+        if unknown or missing:
+            raise ValueError(
+                f"A description of an EmpiricalCurve needs the fields {needed}; missing are "
+                f"{missing}, unknown {unknown}."
+            )
         return cls(**config)
 
     @classmethod
@@ -140,7 +156,8 @@ class EmpiricalCurve:
         )
         if not np.all(np.isfinite(pulse_width) & (pulse_width > 0)):
             raise ValueError("pulse_width must be finite and > 0 s; 2 ns is 2e-9.")
-        curve = self._curve(np, np.log(pulse_width / self.pulse_width), np.log(ratio))
+        s = np.log(pulse_width / self.pulse_width)
+        curve = curve_at(np, self.fields(), s, np.log(ratio))
         return curve.probability(current - curve.midpoint)
 
     def curve(self, device):
@@ -152,29 +169,47 @@ class EmpiricalCurve:
         device = get_device(device)
         offset = math.log(device.diffusion_time / self.pulse_width)
         unit = device.critical_current_per_stability
+        fields = self.fields()
 
         def curve(xp, log_duration, stability):
             log_ratio = xp.log(stability / device.thermal_stability)
-            return self._curve(xp, log_duration + offset, log_ratio, unit)
+            return curve_at(xp, fields, log_duration + offset, log_ratio, unit)
 
         return curve
 
-    def _curve(self, xp, s, log_ratio, unit=1.0):
-        """`Curve` over current in `unit` (A); `s` is the logarithm of the relative pulse width."""
-        shift = self.threshold_exponent * s + self.anisotropy_exponent * log_ratio
-        midpoint = (self.threshold / unit) * xp.exp(shift)
-        # 0 * log_ratio: a knob without effect has the gradient 0, not none, which Keras warns of.
-        slope = (self.slope * unit) * xp.exp(self.slope_exponent * s + 0 * log_ratio)
-        log_skew = xp.clip(self.log_skew + self.log_skew_rate * s, 0.0, MAX_LOG_SKEW)
-        ceiling = xp.ones_like(s)
-        if self.ceiling < 1:
-            logit = math.log(self.ceiling / (1 - self.ceiling))
-            ceiling = 1 / (1 + xp.exp(-(logit + self.ceiling_rate * s)))
+    def fields(self) -> dict:
+        """The numbers of the curve by name, `logit_ceiling` for `ceiling`, as `curve_at` needs."""
+        fields = {name: getattr(self, name) for name in LIMITS}
+        c = fields.pop("ceiling")
+        return fields | {"logit_ceiling": math.log(c / (1 - c)) if c < 1 else math.inf}
 
-        def probability(z, gain=1.0, kernel=None):
-            return ceiling * exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
 
-        return Curve(midpoint, ceiling * slope, probability)
+def curve_at(xp, fields, s, log_ratio, unit=1.0) -> Curve:
+    """The curve at one pulse width and anisotropy, over the current in `unit` (A).
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        fields: as `EmpiricalCurve.fields`, numbers or tensors.
+        s: logarithm of the pulse width over the curve's, an array or tensor.
+        log_ratio: logarithm of `K_eff` over the device's own, same shape.
+        unit: A.
+    """
+    # Exponents of 0 stay in the sums: a knob without effect has the gradient 0, not none.
+    shift = fields["threshold_exponent"] * s + fields["anisotropy_exponent"] * log_ratio
+    midpoint = (fields["threshold"] / unit) * xp.exp(shift)
+    tilt = fields["slope_exponent"] * s + fields["slope_anisotropy_exponent"] * log_ratio
+    slope = (fields["slope"] * unit) * xp.exp(tilt)
+    log_skew = xp.clip(fields["log_skew"] + fields["log_skew_rate"] * s, 0.0, MAX_LOG_SKEW)
+    ceiling = xp.ones_like(s)
+    logit = fields["logit_ceiling"]
+    if not (isinstance(logit, float) and logit == math.inf):
+        rise = fields["ceiling_rate"] * s + fields["ceiling_anisotropy_rate"] * log_ratio
+        ceiling = 1 / (1 + xp.exp(-(logit + rise)))
+
+    def probability(z, gain=1.0, kernel=None):
+        return ceiling * exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
+
+    return Curve(midpoint, ceiling * slope, probability)
 
 
 # Estimates of `fit_empirical` from the published counts; tests/test_calibration.py repeats the fit.

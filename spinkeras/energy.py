@@ -8,8 +8,11 @@ One pulse of one neuron costs, in joules,
     reset   P * I_r^2 t_r0 [x R_AP(V) + (1 - x) R_P]                 only a switched device
 
 with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_h)^2))` at the bias that the current itself produces,
-and `x` the fraction of the pulse that passes before reversal. Not included: the control circuit,
-wires, leakage of the gate, and the synapses.
+and `x` the fraction of the pulse that passes before reversal. In a three-terminal device the
+resistance of write and reset is that of the channel, `write_resistance`, whatever the state. A
+device with a `switching_curve` is reset by pulses that are repeated until a read finds it reset,
+on average `1 / P(I_r)` of them. Not included: the control circuit, wires, leakage of the gate, and
+the synapses.
 """
 
 import dataclasses
@@ -38,7 +41,8 @@ class EnergyAssumptions:
         read_voltage: V, >= 0. Default 0.1; 0 leaves reading out.
         read_time: s, >= 0. Default 2e-9.
         reset_pulse_width: s, > 0. Default 10e-9.
-        reset_error: allowed probability that a reset fails, 1e-6 to 0.5. Default 1e-3.
+        reset_error: allowed probability that a reset fails, 1e-6 to 0.5. Default 1e-3. Of a device
+            with a `switching_curve`: that all its repeated pulses fail.
         reset: whether a switched device is written back before its next use (read before
             reset). Default `True`.
         reversal_fraction: `x`, fraction of the pulse before the reversal, 0 to 1. Default 0.75:
@@ -72,15 +76,20 @@ class EnergyAssumptions:
         """The assumptions in words, for a report."""
         reset = "none"
         if self.reset:
+            pulses = reset_pulses(device, self)
+            repeated = f", repeated up to {pulses} times" if pulses > 1 else ""
             reset = (
                 f"{reset_energy(device, self) * 1e15:.0f} fJ per switched device "
                 f"({self.reset_pulse_width * 1e9:g} ns, "
-                f"{reset_current(device, self) * 1e6:.1f} uA, error {self.reset_error:g})"
+                f"{reset_current(device, self) * 1e6:.1f} uA{repeated}, error {self.reset_error:g})"
             )
+        write = f"write starts parallel; {self.reversal_fraction:.0%} of the pulse before reversal"
+        if device.write_resistance is not None:
+            write = f"write and reset through a channel of {device.write_resistance:.0f} ohm"
         return [
             f"device {device.name or 'unnamed'}: R_P {device.resistance_parallel:.0f} ohm, TMR "
             f"{device.tmr:.0%} halved at {device.tmr_half_voltage:g} V",
-            f"write starts parallel; {self.reversal_fraction:.0%} of the pulse before reversal",
+            write,
             f"read {self.read_voltage:g} V for {self.read_time * 1e9:g} ns; reset {reset}",
             "not included: control circuit, wires, gate leakage, synapses",
         ]
@@ -122,6 +131,8 @@ def antiparallel_resistance(current, device):
 def write_energy(current, pulse_width, probability, device, reversal_fraction=0.75):
     """Mean energy in J of one write pulse that starts in the parallel state.
 
+    `I^2 R_w t_p` in a three-terminal device, whatever the probability.
+
     Args:
         current: A, scalar, array or tensor.
         pulse_width: s, broadcast against `current`.
@@ -138,9 +149,11 @@ def write_energy(current, pulse_width, probability, device, reversal_fraction=0.
     """
     device = get_device(device)
     _, current = _namespace(current)
-    parallel = device.resistance_parallel
-    after = (1 - reversal_fraction) * (antiparallel_resistance(current, device) - parallel)
-    return current * current * pulse_width * (parallel + after * probability)
+    resistance = device.write_path_resistance
+    after = 0.0  # rise of the resistance, averaged over the pulse, if the device switches
+    if device.write_resistance is None:
+        after = (1 - reversal_fraction) * (antiparallel_resistance(current, device) - resistance)
+    return current * current * pulse_width * (resistance + after * probability)
 
 
 def gate_energy(gate_voltage, device):
@@ -159,13 +172,20 @@ def read_energy(probability, device, assumptions=EnergyAssumptions()):
 
 @functools.lru_cache(maxsize=64)
 def reset_current(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
-    """Current in A that reverses the device but for `reset_error` (exact Fokker-Planck)."""
-    stability = device.thermal_stability
-    tau = assumptions.reset_pulse_width / device.diffusion_time * stability
+    """Current in A of the reset pulse.
+
+    Of a macrospin: the one that reverses it but for `reset_error` (exact Fokker-Planck). A
+    `switching_curve` is known to about a hundredth, and may end in a plateau, so its tail cannot
+    tell a current for a small error: there the pulse is repeated until a read finds the device
+    reset, and the current is the one at which this costs least, `I^2 / P(I)` at its minimum.
+    """
+    if device.switching_curve is not None:
+        return _cheapest_current(device.switching_curve, assumptions.reset_pulse_width)
 
     def excess(log_ratio):
-        switched = fokker_planck.switching_curve(math.exp(log_ratio), [tau], stability)[0]
-        return math.log(max(1 - switched, 1e-12)) - math.log(assumptions.reset_error)
+        current = math.exp(log_ratio) * device.critical_current
+        missed = _macrospin_misses(device, assumptions, current, device.thermal_stability)
+        return math.log(missed) - math.log(assumptions.reset_error)
 
     highest = 1.0
     while excess(math.log(highest)) > 0:
@@ -180,6 +200,51 @@ def reset_current(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
     return math.exp(root) * device.critical_current
 
 
+def reset_pulses(device: MTJDevice, assumptions=EnergyAssumptions()) -> int:
+    """Largest number of pulses of one reset: 1 of a macrospin, see `reset_current`.
+
+    With a `switching_curve`, as many as leave an error of at most `reset_error`,
+    `(1 - P(I_r))^n <= reset_error`; one after the other, if the reads ask for them.
+    """
+    if device.switching_curve is None:
+        return 1
+    switched = _curve_resets(device, assumptions, device.thermal_stability)
+    return math.ceil(math.log(assumptions.reset_error) / math.log1p(-min(switched, 1 - 1e-12)))
+
+
+def reset_failure(device: MTJDevice, stability, assumptions=EnergyAssumptions()) -> float:
+    """Probability that the nominal reset leaves a device with this thermal stability switched."""
+    if device.switching_curve is not None:
+        missed = 1 - _curve_resets(device, assumptions, stability)
+        return max(missed, 1e-12) ** reset_pulses(device, assumptions)
+    current = reset_current(device, assumptions)
+    return _macrospin_misses(device, assumptions, current, stability)
+
+
+def _macrospin_misses(device, assumptions, current, stability):
+    """Probability that one reset pulse fails, exact, kept above 1e-12."""
+    ratio = current / (device.critical_current_per_stability * stability)
+    tau = assumptions.reset_pulse_width / device.diffusion_time * stability
+    return max(1 - fokker_planck.switching_curve(ratio, [tau], stability)[0], 1e-12)
+
+
+def _curve_resets(device, assumptions, stability):
+    """Probability that one reset pulse succeeds, by the device's switching curve."""
+    current = reset_current(device, assumptions)
+    ratio = stability / device.thermal_stability
+    curve = device.switching_curve
+    return float(curve.switching_probability(current, assumptions.reset_pulse_width, ratio))
+
+
+def _cheapest_current(curve, width):
+    """Current in A, at or above the threshold, at which `I^2 / P(I)` is smallest."""
+    ratio = width / curve.pulse_width
+    threshold = curve.threshold * ratio**curve.threshold_exponent
+    reach = 10 / (curve.slope * ratio**curve.slope_exponent)
+    currents = threshold + np.linspace(0, reach, 2001)
+    return float(currents[np.argmin(currents**2 / curve.switching_probability(currents, width))])
+
+
 @functools.lru_cache(maxsize=64)
 def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
     """Energy in J to bring a switched (antiparallel) device back, with `reset_error` left.
@@ -192,10 +257,17 @@ def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
     236
     """
     current = reset_current(device, assumptions)
-    before = float(antiparallel_resistance(current, device))
-    x = assumptions.reversal_fraction
-    resistance = x * before + (1 - x) * device.resistance_parallel
-    return current**2 * assumptions.reset_pulse_width * resistance
+    resistance = device.write_path_resistance
+    if device.write_resistance is None:
+        before = float(antiparallel_resistance(current, device))
+        x = assumptions.reversal_fraction
+        resistance = x * before + (1 - x) * resistance
+    pulse = current**2 * assumptions.reset_pulse_width * resistance
+    if device.switching_curve is None:
+        return pulse
+    # Every pulse is followed by a read, until one finds the device reset.
+    switched = _curve_resets(device, assumptions, device.thermal_stability)
+    return float(pulse + read_energy(1 - switched, device, assumptions)) / switched
 
 
 def pulse_energies(current, pulse_width, anisotropy, probability, device, assumptions, pulses=1):
@@ -313,7 +385,8 @@ class _Recorder:
         if mask is not None:
             fires *= _spread_mask(ops.convert_to_numpy(mask), current)
         total = np.array([np.sum(energies[name] * fires) * _PICO for name in COMPONENTS])
-        voltage = np.max(np.abs(current) * fires, initial=0.0) * layer.device.resistance_parallel
+        highest = np.max(np.abs(current) * fires, initial=0.0)
+        voltage = highest * layer.device.write_path_resistance
         key = id(layer)
         self.energies[key] = self.energies.get(key, 0.0) + total
         self.firings[key] = self.firings.get(key, 0.0) + fires.sum() * layer.pulses
@@ -494,7 +567,8 @@ class EnergyReport:
     Attributes:
         layers: one dictionary per spin layer: `name`, `pulses` (per inference), `write_pj`,
             `gate_pj`, `read_pj`, `reset_pj`, `total_pj` (pJ per inference), `pulse_width_ns` and
-            `gate_voltage` (lowest, highest), `latency_ns`, `peak_voltage` (V, parallel state).
+            `gate_voltage` (lowest, highest), `latency_ns`, `peak_voltage` (V, over the channel,
+            or over the junction in its parallel state).
         total_pj: pJ per inference, all spin layers.
         latency_ns: sum of the layers' longest pulses in ns.
         inferences: number of samples measured.

@@ -38,13 +38,15 @@ class SpinNeuron(keras.layers.Layer):
             counted: first is 1). Default `None`: all axes but the last, one knob per channel. A
             tuple pins the number of knobs on every axis it leaves out.
         recenter: `True` (default): the bias current follows the midpoint of every neuron, so a
-            knob changes the slope only and `P(x=0) = 1/2`. `False`: the bias stays where the
-            untrained neuron has its midpoint, and the threshold moves as the device's does.
+            knob changes the slope only and `P(x=0) = 1/2` (half the ceiling of a curve that has
+            one). `False`: the bias stays where the untrained neuron has its midpoint, and the
+            threshold moves as the device's does.
         current_scale: A per unit of input, > 0. Default `None`: the value at which the untrained
             neuron has slope 1/4 at its midpoint, like the logistic sigmoid.
-        switching_model: `"macrospin"` (default), `"neel_brown"` or `"ballistic"`, see
+        switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`, see
             `spinkeras.switching_probability`; or an `EmpiricalCurve`, a measured switching curve
             (the device then gives the ranges of the knobs, the resistances and the energies).
+            Default `None`: the device's `switching_curve`, or `"macrospin"` if it has none.
         barrier_exponent: option of `"neel_brown"`, 1 to 3. Default 2.
         attempt_time: s, option of `"neel_brown"`. Default the Kramers value.
         output: what the layer returns. `"probability"` (default): the expected value.
@@ -107,7 +109,7 @@ class SpinNeuron(keras.layers.Layer):
         shared_axes=None,
         recenter=True,
         current_scale=None,
-        switching_model="macrospin",
+        switching_model=None,
         barrier_exponent=2.0,
         attempt_time=None,
         output="probability",
@@ -133,6 +135,8 @@ class SpinNeuron(keras.layers.Layer):
         self.recenter = bool(recenter)
         if isinstance(switching_model, dict):  # an EmpiricalCurve from a file
             switching_model = keras.saving.deserialize_keras_object(switching_model)
+        if switching_model is None:
+            switching_model = switching.own_model(self.device)
         self.switching_model = switching_model
         self.barrier_exponent = float(barrier_exponent)
         self.attempt_time = attempt_time

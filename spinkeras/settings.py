@@ -15,7 +15,6 @@ import numpy as np
 from scipy import stats
 
 from spinkeras import energy
-from spinkeras.macrospin import fokker_planck
 from spinkeras.neuron import spin_neurons
 
 TEN_YEARS = 10 * 365.25 * 24 * 3600.0  # s
@@ -250,17 +249,11 @@ def _reset_error(device, stability, assumptions):
 
 @functools.lru_cache(maxsize=16)
 def _reset_table(device, assumptions):
-    """Exact `ln` of the reset error at 33 thermal stabilities over the range of the gate."""
-    current = energy.reset_current(device, assumptions)
-    tau_per_stability = assumptions.reset_pulse_width / device.diffusion_time
+    """`ln` of the reset error at 33 thermal stabilities over the range of the gate."""
     low, high = (k * device.volume / device.thermal_energy for k in device.anisotropy_range)
     nodes = np.unique(np.linspace(low, high, 33))
-    log_error = []
-    for delta in nodes:
-        ratio = current / (device.critical_current_per_stability * delta)
-        switched = fokker_planck.switching_curve(ratio, [tau_per_stability * delta], delta)[0]
-        log_error.append(math.log(max(1 - switched, 1e-12)))
-    return nodes, np.array(log_error)
+    errors = [energy.reset_failure(device, delta, assumptions) for delta in nodes]
+    return nodes, np.log(errors)
 
 
 def _named_layers(model):

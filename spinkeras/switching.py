@@ -57,7 +57,7 @@ def switching_probability(
     pulse_width,
     device,
     anisotropy=None,
-    switching_model="macrospin",
+    switching_model=None,
     *,
     barrier_exponent=2.0,
     attempt_time=None,
@@ -66,7 +66,7 @@ def switching_probability(
 
     Models:
 
-    * `"macrospin"` (default): `P = (1 - exp(-exp(a + b I)))^C`, the three constants being smooth
+    * `"macrospin"`: `P = (1 - exp(-exp(a + b I)))^C`, the three constants being smooth
       functions of pulse width and anisotropy fitted to the exact Fokker-Planck solution. Within
       0.007 of it for thermal stabilities of 7 to 90 and `t_p / t_D` of 0.003 to 60 (0.2 ns to 4 us
       for `stt_reference`), in all regimes from ballistic to thermally activated. The bound is
@@ -87,6 +87,7 @@ def switching_probability(
         device: `MTJDevice` or preset name.
         anisotropy: J/m^3, > 0, broadcast against `current`. Default: the device's own.
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"` or an `EmpiricalCurve`.
+            Default `None`: the device's `switching_curve`, or `"macrospin"` if it has none.
         barrier_exponent: `b` of `"neel_brown"`, 1 to 3. Default 2 (exact for the perpendicular
             macrospin); 1 is the common phenomenological choice.
         attempt_time: s, `tau0` of `"neel_brown"`. Default: the Kramers value
@@ -121,7 +122,7 @@ def midpoint_current(
     pulse_width,
     device,
     anisotropy=None,
-    switching_model="macrospin",
+    switching_model=None,
     *,
     barrier_exponent=2.0,
     attempt_time=None,
@@ -146,7 +147,7 @@ def slope_at_midpoint(
     pulse_width,
     device,
     anisotropy=None,
-    switching_model="macrospin",
+    switching_model=None,
     *,
     barrier_exponent=2.0,
     attempt_time=None,
@@ -171,7 +172,7 @@ def pulse_width_for_slope(
     slope,
     device,
     anisotropy=None,
-    switching_model="macrospin",
+    switching_model=None,
     *,
     barrier_exponent=2.0,
     attempt_time=None,
@@ -197,6 +198,7 @@ def pulse_width_for_slope(
     10.1
     """
     device = get_device(device)
+    switching_model = own_model(device) if switching_model is None else switching_model
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     slope, anisotropy = np.broadcast_arrays(
         np.asarray(slope, "float64"), np.asarray(anisotropy, "float64")
@@ -230,6 +232,11 @@ def pulse_width_for_slope(
 
 
 # --- the laws, dimensionless ---------------------------------------------------------------------
+
+
+def own_model(device: MTJDevice):
+    """The device's `switching_curve`, or `"macrospin"` if it has none."""
+    return "macrospin" if device.switching_curve is None else device.switching_curve
 
 
 def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=None):
@@ -492,6 +499,7 @@ def _prepare(current, pulse_width, device, anisotropy, model, barrier_exponent, 
     `current` is `None` where only the midpoint of the curve is asked for.
     """
     device = get_device(device)
+    model = own_model(device) if model is None else model
     build = get_curve(model, barrier_exponent, attempt_time, device)
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     settings = (pulse_width, anisotropy)

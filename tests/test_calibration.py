@@ -15,7 +15,7 @@ from scipy import optimize, stats
 import spinkeras
 from spinkeras import calibration, switching
 from spinkeras.empirical import EmpiricalCurve
-from spinkeras.macrospin import fokker_planck
+from spinkeras.macrospin import fit_spin_orbit, fokker_planck
 
 ROOT = pathlib.Path(__file__).parents[1]
 REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
@@ -171,6 +171,164 @@ def test_an_estimate_on_its_bound_warns():
         )
 
 
+# --- gate voltage --------------------------------------------------------------------------------
+
+GATED = REFERENCE.replace(vcma_coefficient=38e-15, anisotropy=105e3)
+
+
+def gated(device=GATED, gates=(-0.8, 0.0, 0.8), trials=400, seed=21, widths=(2e-9, 20e-9)):
+    """Counts drawn from the exact solution, at currents set for zero gate voltage."""
+    gate = np.repeat(gates, 9 * len(widths))
+    current, width = (np.tile(v, len(gates)) for v in settings(device, widths))
+    exact = fokker_planck.switching_probability(current, width, device, device.anisotropy_at(gate))
+    switched, trials = counts(exact, trials, seed)
+    return dict(
+        current_a=current,
+        pulse_width_s=width,
+        gate_voltage_v=gate,
+        switched=switched,
+        trials=trials,
+    )
+
+
+def test_vcma_coefficient_from_gate_voltages():
+    free = ["anisotropy", "spin_torque_efficiency", "vcma_coefficient"]
+    start = REFERENCE.replace(vcma_coefficient=0.0)  # the fit finds it from nothing
+    fit = calibration.fit_device(gated(), start, free)
+    assert fit.deviance < stats.chi2.isf(1e-6, fit.degrees_of_freedom)
+    for name in free:
+        error = fit.standard_errors[name]
+        assert abs(getattr(fit.device, name) - getattr(GATED, name)) < FIVE_SIGMA * error, name
+        assert error < 0.05 * getattr(GATED, name), name  # a sharp test
+    assert "vcma_coefficient" in fit.summary()
+    # The other sign of the coefficient is found as well, and none where there is none.
+    for truth in (-38e-15, 0.0):
+        table = gated(GATED.replace(vcma_coefficient=truth), seed=22)
+        fit = calibration.fit_device(table, start, free)
+        error = fit.standard_errors["vcma_coefficient"]
+        assert abs(fit.device.vcma_coefficient - truth) < FIVE_SIGMA * error
+        assert error < 2e-15
+
+
+def test_a_known_vcma_coefficient_is_used():
+    fit = calibration.fit_device(gated(), GATED)
+    assert fit.deviance < stats.chi2.isf(1e-6, fit.degrees_of_freedom)
+    for name, value in fit.parameters.items():
+        assert abs(value - getattr(GATED, name)) < FIVE_SIGMA * fit.standard_errors[name]
+    expected = spinkeras.switching_probability(
+        60e-6, 2e-9, fit.device, fit.device.anisotropy_at(0.5)
+    )
+    assert fit.predict(60e-6, 2e-9, 0.5) == pytest.approx(expected, abs=1e-9)
+    wrong = calibration.fit_device(gated(), GATED.replace(vcma_coefficient=0.0))
+    assert wrong.p_value < 1e-6
+
+
+def test_four_fields_with_gate_voltages():
+    # With a known coefficient the gate separates anisotropy from volume.
+    free = ["anisotropy", "diameter", "damping", "spin_torque_efficiency"]
+    table = gated(trials=4000, widths=(2e-9, 6e-9, 30e-9))
+    fit = calibration.fit_device(table, GATED, free)
+    for name in free:
+        error = fit.standard_errors[name]
+        # 4000 trials see the 0.007 by which the closed form differs from the exact solution.
+        assert abs(fit.parameters[name] / getattr(GATED, name) - 1) < 0.1 + FIVE_SIGMA * error, name
+    ungated = {name: column for name, column in table.items() if name != "gate_voltage_v"}
+    with pytest.raises(ValueError, match="no data can tell them apart"):
+        calibration.fit_device(ungated, GATED, free)
+
+
+@pytest.mark.parametrize(
+    ("table", "free", "message"),
+    [
+        (small_table(), ["vcma_coefficient"], r"every row of the table has the gate voltage 0 V"),
+        (
+            small_table(gate_voltage_v=[0.3] * 6),
+            ["anisotropy", "vcma_coefficient"],
+            r"has the gate voltage 0\.3 V.*Add rows at another gate voltage",
+        ),
+        (
+            small_table(gate_voltage_v=[0, 0, 0, 0, 0, 0.05]),
+            ["anisotropy", "vcma_coefficient"],
+            r"vcma_coefficient has a standard error of .* fJ/\(V m\) .*other gate voltages",
+        ),
+        (small_table(gate_voltage_v=[0, 0, 11, 0, 0, 0]), ["damping"], r"row 2 .* not -10 to 10 V"),
+        (small_table(gate_voltage_v=[0, "x", 0, 0, 0, 0]), ["damping"], r"row 1 .*'x' is not a"),
+        (
+            small_table(gate_voltage_v=[0, 0, 0, np.nan, 0, 0]),
+            ["damping"],
+            r"row 3 .*gate_voltage_v = nan is not a finite number",
+        ),
+        (small_table(gate_voltage_v=[0.0]), ["damping"], r"differ in length"),
+    ],
+)
+def test_gate_voltage_refusals(table, free, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.fit_device(table, "stt_reference", free)
+
+
+def test_gate_voltage_in_a_file_names_the_line(tmp_path):
+    text = "gate_voltage_v," + HEADER + "\n0.5,1e-6,2e-9,3,4\n-20,1e-6,2e-9,3,4"
+    with pytest.raises(ValueError, match=r"data\.csv, line 3: gate_voltage_v = -20 is not -10 to"):
+        calibration.read_table(write(tmp_path, text))
+    table = calibration.read_table(
+        write(tmp_path, text.replace("-20", "0.5") + "\n0,1e-6,2e-9,1,9")
+    )
+    np.testing.assert_array_equal(table["gate_voltage_v"], [0.0, 0.5])
+    np.testing.assert_array_equal(table["switched"], [1, 6])
+    assert np.all(calibration.read_table(small_table())["gate_voltage_v"] == 0)
+
+
+def test_transition_is_looked_for_at_every_gate_voltage():
+    # At each gate alone the outcomes do not overlap; together they would seem to.
+    table = small_table(
+        switched=[0, 1000, 1000, 0, 0, 1000],
+        current_a=[60e-6, 66e-6, 72e-6, 60e-6, 66e-6, 72e-6],
+        gate_voltage_v=[0.5, 0.5, 0.5, 0, 0, 0],
+    )
+    with pytest.raises(ValueError, match="At no setting do both outcomes occur"):
+        calibration.fit_device(table, REFERENCE, ["anisotropy"])
+
+
+def test_empirical_fit_of_gate_voltages():
+    truth = EmpiricalCurve(
+        threshold=75e-6, slope=4e4, ceiling=0.9, pulse_width=2e-9, anisotropy_exponent=1.2,
+        slope_anisotropy_exponent=-0.5, ceiling_anisotropy_rate=1.0, log_skew=2.0,
+    )  # fmt: skip
+    gate = np.repeat([-0.8, 0.0, 0.8], 15)
+    current = np.tile(np.linspace(30e-6, 150e-6, 15), 3)
+    ratio = GATED.anisotropy_at(gate) / GATED.anisotropy
+    probability = truth.switching_probability(current, 2e-9, ratio)
+    switched, trials = counts(probability, 2000, seed=23)
+    table = dict(
+        current_a=current, pulse_width_s=np.full(45, 2e-9), gate_voltage_v=gate, switched=switched,
+        trials=trials,
+    )  # fmt: skip
+    free = [
+        "threshold", "slope", "ceiling", "anisotropy_exponent", "slope_anisotropy_exponent",
+        "ceiling_anisotropy_rate", "log_skew",
+    ]  # fmt: skip
+    fit = calibration.fit_empirical(table, free, device=GATED)
+    for name in free:
+        deviation = getattr(fit.curve, name) - getattr(truth, name)
+        assert abs(deviation) < FIVE_SIGMA * fit.standard_errors[name], name
+    assert fit.device == GATED.replace(switching_curve=fit.curve)
+    assert fit.predict(60e-6, 2e-9, 0.5) == pytest.approx(
+        spinkeras.switching_probability(60e-6, 2e-9, fit.device, GATED.anisotropy_at(0.5))
+    )
+    names = list(calibration.fit_empirical(table, device=GATED).parameters)
+    assert names == ["threshold", "slope", "anisotropy_exponent"]
+    with pytest.raises(ValueError, match="The table has gate voltages; give `device`"):
+        calibration.fit_empirical(table, free)
+    with pytest.raises(ValueError, match=r"At gate_voltage_v = 0\.8 V the anisotropy .* <= 0"):
+        calibration.fit_empirical(
+            table,
+            free,
+            device=GATED.replace(vcma_coefficient=300e-15, gate_voltage_range=(0.0, 0.1)),
+        )
+    with pytest.raises(ValueError, match=r"switches by its switching_curve.*fit_empirical"):
+        calibration.fit_device(table, fit.device)
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -193,6 +351,8 @@ def test_an_estimate_on_its_bound_warns():
         ),
         (small_table(), ["tmr"], r"must name fields of MTJDevice that can be fitted"),
         (small_table(), [], r"must name fields of MTJDevice"),
+        (small_table(), 3, r"free = 3 must be a list of field names"),
+        (small_table(), {"damping": ("low", 0.1)}, r"free\['damping'\] = 'low' is not a number"),
         (small_table(), {"damping": 0.02}, r"free\['damping'\] = 0\.02 must be a pair"),
         (
             small_table(),
@@ -295,6 +455,7 @@ def test_empirical_fit_recovers_every_parameter():
     ("free", "fixed", "message"),
     [
         (["tmr"], None, "must name fields of EmpiricalCurve"),
+        (["threshold"], {"shape": 1.0}, r"EmpiricalCurve .*unknown \['shape'\]"),
         (["threshold"], {"threshold": 1e-3}, "must name fields of EmpiricalCurve"),
         (["threshold", "slope_exponent"], None, "slope_exponent is not limited by them at all"),
         (["threshold", "slope", "log_skew"], None, "log_skew has a standard error of 6"),
@@ -470,6 +631,7 @@ def test_damaged_files_are_refused_or_read_whole(tmp_path):
         (dict(trials=[1000] * 5), r"differ in length"),
         (dict(switched=[0, 0, "many", 0, 0, 0]), r"row 2 .*switched = 'many' is not a number"),
         (dict(switched=[0, 0, None, 0, 0, 0]), r"row 2 .*switched = nan is not a finite number"),
+        (dict(current_a=[1j] * 6), r"column current_a of the table must be a list"),
         (dict(current_a=np.zeros((6, 1))), r"column current_a of the table must be a list"),
         (dict(current_a=None, voltage_v=[1.0] * 6), r"gives voltages; give the `resistance`"),
     ],
@@ -531,7 +693,8 @@ def test_posterior_agrees_with_integration_on_a_grid():
         span = np.ptp(np.log(ends))
         gap = np.minimum(np.log(grid / ends[0]), np.log(ends[1] / grid)) / span
         log_likelihood -= np.square(np.maximum(0.03 - gap, 0) / 0.0075) / 2
-    for current, width, switched, trials in zip(*(fit.table[c] for c in fit.table)):
+    columns = ("current_a", "pulse_width_s", "switched", "trials")
+    for current, width, switched, trials in zip(*(fit.table[c] for c in columns)):
         # The efficiency only scales the current.
         probability = spinkeras.switching_probability(
             current * efficiency / TRUTH.spin_torque_efficiency, width, TRUTH, anisotropy
@@ -559,9 +722,97 @@ def test_posterior_agrees_with_integration_on_a_grid():
     assert len(calibration.sample_devices(fit, 2000)) == 2000  # more than there are draws
 
 
+def test_posterior_of_a_gate_coefficient():
+    free = {
+        "spin_torque_efficiency": (0.4, 0.9),
+        "vcma_coefficient": (-20e-15, 80e-15),
+    }
+    fit = calibration.fit_device(
+        gated(trials=100), GATED, free, posterior={"chains": 4, "draws": 300, "warmup": 300}
+    )
+    for name, draws in fit.posterior.draws.items():
+        error = fit.standard_errors[name]
+        # A regular likelihood with ample data: the posterior is normal about the estimate.
+        assert draws.std() == pytest.approx(error, rel=0.25), name
+        size = fit.posterior.effective_sample_size[name]
+        assert abs(draws.mean() - fit.parameters[name]) < FIVE_SIGMA * error / np.sqrt(size)
+        assert np.all((draws > free[name][0]) & (draws < free[name][1]))
+    alone = calibration.fit_device(
+        gated(trials=100), GATED, "spin_torque_efficiency", posterior={"draws": 100, "warmup": 100}
+    )
+    draws = alone.posterior.draws["spin_torque_efficiency"]
+    assert draws.std() == pytest.approx(alone.standard_errors["spin_torque_efficiency"], rel=0.3)
+    devices = calibration.sample_devices(fit, 20)
+    assert len({d.vcma_coefficient for d in devices}) > 1
+
+
+def test_posterior_of_an_empirical_curve_agrees_with_integration_on_a_grid():
+    bounds = {"threshold": (1.05e-3, 1.3e-3), "slope": (4e3, 12e3)}
+    options = {"chains": 4, "draws": 400, "warmup": 300}
+    fit = calibration.fit_empirical(MEASURED, bounds, resistance=776.0, posterior=options, seed=3)
+    axes = [np.linspace(*np.log(ends), 121) for ends in bounds.values()]
+    threshold, slope = np.exp(np.meshgrid(*axes, indexing="ij"))
+    log_likelihood = np.zeros(threshold.shape)
+    for grid, ends in zip((threshold, slope), bounds.values()):  # shoulders of the prior
+        gap = np.minimum(np.log(grid / ends[0]), np.log(ends[1] / grid)) / np.ptp(np.log(ends))
+        log_likelihood -= np.square(np.maximum(0.03 - gap, 0) / 0.0075) / 2
+    skew = np.exp(2.5)
+    for current, switched in zip(MEASURED["voltage_v"] / 776, MEASURED["switched"]):
+        # F(z) = (1 - exp(-E exp(b z)))^C, F(0) = 1/2, written out
+        scale = -np.log(1 - 0.5 ** (1 / skew))
+        rate = slope / (skew * 0.5 * scale * np.exp(-scale) / (1 - np.exp(-scale)))
+        p = (1 - np.exp(-scale * np.exp(rate * (current - threshold)))) ** skew
+        log_likelihood += stats.binom.logpmf(np.round(switched), 50, p)
+    weight = np.exp(log_likelihood - log_likelihood.max())
+    weight /= weight.sum()
+    for name, grid in (("threshold", threshold), ("slope", slope)):
+        mean = np.sum(weight * grid)
+        spread = np.sqrt(np.sum(weight * grid**2) - mean**2)
+        draws, size = fit.posterior.draws[name], fit.posterior.effective_sample_size[name]
+        assert size > 300
+        assert fit.posterior.r_hat[name] < 1.05
+        assert abs(draws.mean() - mean) < FIVE_SIGMA * spread / np.sqrt(size)
+        assert draws.std() == pytest.approx(spread, rel=0.2)
+
+
+def test_posterior_of_a_curve_on_every_scale():
+    truth = EmpiricalCurve(
+        threshold=1.0e-3, slope=9e3, ceiling=0.8, pulse_width=2e-9, threshold_exponent=-0.2
+    )
+    width = np.repeat([1e-9, 4e-9], 15)
+    current = np.tile(np.linspace(0.6e-3, 1.6e-3, 15), 2)
+    switched, trials = counts(truth.switching_probability(current, width), 400, seed=24)
+    table = dict(current_a=current, pulse_width_s=width, switched=switched, trials=trials)
+    channel = REFERENCE.replace(write_resistance=776.0)
+    fit = calibration.fit_empirical(
+        table, ["threshold", "slope", "ceiling", "threshold_exponent"], device=channel,
+        posterior={"chains": 4, "draws": 300, "warmup": 300},
+    )  # fmt: skip
+    for name, draws in fit.posterior.draws.items():
+        assert draws.std() == pytest.approx(fit.standard_errors[name], rel=0.3), name
+        assert fit.posterior.r_hat[name] < 1.05
+    devices = calibration.sample_devices(fit, 30, spread={"write_resistance": 0.1})
+    assert all(isinstance(d, spinkeras.MTJDevice) for d in devices)
+    curves = {d.switching_curve for d in devices}
+    drawn = set(fit.posterior.draws["threshold"].ravel())
+    assert len(curves) > 1
+    assert {c.threshold for c in curves} <= drawn
+    assert len({d.write_resistance for d in devices}) == 30
+    del table["trials"]
+    plain = calibration.fit_empirical(MEASURED, resistance=776.0)
+    with pytest.raises(ValueError, match="needs draws of a device"):
+        calibration.sample_devices(plain, 3)
+
+
 def test_posterior_options_are_checked():
-    with pytest.raises(ValueError, match=r"posterior option chains = 1 must be an integer >= 2"):
+    with pytest.raises(
+        ValueError, match=r"posterior option chains = 1 must be a whole number from 2"
+    ):
         calibration.fit_device(small_table(), "stt_reference", posterior={"chains": 1})
+    with pytest.raises(ValueError, match=r"posterior has no option \['draw'\]"):
+        calibration.fit_device(small_table(), "stt_reference", posterior={"draw": 100})
+    with pytest.raises(ValueError, match=r"seed = -1 must be a whole number"):
+        calibration.fit_device(small_table(), "stt_reference", posterior=True, seed=-1)
 
 
 def test_sample_devices_from_a_spread():
@@ -577,12 +828,47 @@ def test_sample_devices_from_a_spread():
     assert all(d.damping == TRUTH.damping for d in devices)
 
 
+def test_sample_devices_varies_what_is_asked():
+    """Thermal stability, critical current, resistance and TMR, each by its own field."""
+    count = 4000
+    spread = {
+        "anisotropy": 0.05,
+        "spin_torque_efficiency": 0.08,
+        "resistance_area_product": 0.07,
+        "tmr": 0.04,
+    }
+    devices = calibration.sample_devices(REFERENCE, count, seed=5, spread=spread)
+    expected = {
+        "thermal_stability": 0.05,
+        "critical_current": np.hypot(0.05, 0.08),  # follows the anisotropy too
+        "resistance_parallel": 0.07,
+        "tmr": 0.04,
+    }
+    for name, sigma in expected.items():
+        ratio = np.log([getattr(d, name) / getattr(REFERENCE, name) for d in devices])
+        assert abs(np.std(ratio) / sigma - 1) < FIVE_SIGMA / np.sqrt(2 * count) + 0.01, name
+    curve_device = spinkeras.MTJDevice.preset("vgsot_zhang2020")
+    spread = {"threshold": 0.05, "slope": 0.1, "write_resistance": 0.07}
+    devices = calibration.sample_devices(curve_device, count, seed=6, spread=spread)
+    middle = spinkeras.midpoint_current(2e-9, curve_device)
+    ratio = np.log([spinkeras.midpoint_current(2e-9, d) / middle for d in devices[:1000]])
+    assert abs(np.std(ratio) / 0.05 - 1) < FIVE_SIGMA / np.sqrt(2000) + 0.01
+    for name in ("write_resistance", "write_path_resistance"):
+        ratio = np.log([getattr(d, name) / 1112.0 for d in devices])
+        assert abs(np.std(ratio) / 0.07 - 1) < FIVE_SIGMA / np.sqrt(2 * count) + 0.01
+    with pytest.raises(ValueError, match=r"Device \d+ of 500 is impossible: gate_voltage_range"):
+        calibration.sample_devices("vcma_uta2022", 500, spread={"anisotropy": 0.6})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(count=0, spread={"damping": 0.1}), r"count = 0 must be a whole number >= 1"),
+        (dict(count=0, spread={"damping": 0.1}), r"count = 0 must be a whole number from 1"),
         (dict(count=3), r"spread = None must give relative standard deviations"),
         (dict(count=3, spread={"damping": 5}), r"5 % is 0\.05"),
+        (dict(count=3, spread={"damping": "5 %"}), r"5 % is 0\.05"),
+        (dict(count=3, spread=["damping"]), "as a dictionary"),
+        (dict(count=3, seed="x", spread={"damping": 0.1}), "seed = 'x' must be a whole number"),
         (dict(count=3, spread={"name": 0.1}), r"for any of the fields"),
     ],
 )
@@ -594,7 +880,7 @@ def test_sample_devices_refusals(options, message):
 def test_sample_devices_needs_draws():
     fit = calibration.fit_device(small_table(), "stt_reference")
     with pytest.raises(ValueError, match="needs draws"):
-        calibration.sample_devices(fit, 3)
+        calibration.sample_devices(fit, 3, spread={"damping": 0.1})
 
 
 # --- the rest ------------------------------------------------------------------------------------
@@ -626,7 +912,10 @@ def test_presets_in_the_docs_are_computed():
         row = re.search(rf"\| `{name}` \|(.*)\|\n", text).group(1)
         printed = [float(number) for number in re.findall(r"[\d.]+", row)]
         device = spinkeras.MTJDevice.preset(name)
-        width = np.array([2e-9, 20e-9])
+        critical = device.critical_current
+        if name == "vgsot_zhang2020":
+            critical = fit_spin_orbit.critical_current(device)
+        width = np.array(device.pulse_width_range)
         midpoint = spinkeras.midpoint_current(width, device)
         slope = spinkeras.slope_at_midpoint(width, device) * 1e-6
         energy = spinkeras.energy.write_energy(midpoint, width, 0.5, device) * 1e15
@@ -634,14 +923,15 @@ def test_presets_in_the_docs_are_computed():
         computed = [
             device.thermal_stability,
             *(value * per_stability for value in device.anisotropy_range),
-            device.critical_current * 1e6,
+            critical * 1e6,
+            *(width * 1e9),
             *(midpoint * 1e6),
             *slope,
             slope[1] / slope[0],
             *energy,
         ]
         np.testing.assert_allclose(printed, computed, rtol=0.02, atol=0.51, err_msg=name)
-        np.testing.assert_allclose(printed[6:9], computed[6:9], rtol=0.03)
+        np.testing.assert_allclose(printed[8:11], computed[8:11], rtol=0.03)
 
 
 def run_example(name, *arguments, cwd):
@@ -669,12 +959,24 @@ def test_example_with_own_data(tmp_path):
 
 
 @pytest.mark.slow
+def test_example_with_own_data_of_a_curve(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = zip(*MEASURED.values())
+    lines = [",".join(MEASURED)] + [",".join(map(str, row)) for row in rows]
+    path = write(tmp_path, "\n".join(lines))
+    run_example("calibrate_device.py", path, "--device", "vgsot_zhang2020", cwd=tmp_path)
+    text = (tmp_path / "results" / "device.json").read_text()
+    device = spinkeras.MTJDevice.from_json(text)
+    assert device.switching_curve.threshold * 1112 == pytest.approx(0.90, abs=0.01)
+
+
+@pytest.mark.slow
 def test_example_calibrate_device(tmp_path):
     pytest.importorskip("matplotlib")
     out = run_example("calibrate_device.py", cwd=tmp_path)
     assert "or use fit_empirical" in out
     assert "36.5 (p = 7e-05): rejected" in out
-    assert out.count("R-hat") == 2
+    assert out.count("R-hat") == 3
     names = sorted(path.name for path in (tmp_path / "results").iterdir())
     stems = ("sot_junction", "stt_junction")
     assert names == [f"{stem}.{kind}" for stem in stems for kind in ("csv", "png")]

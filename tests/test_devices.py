@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import spinkeras
-from spinkeras import MTJDevice
+from spinkeras import EmpiricalCurve, MTJDevice
+from spinkeras.macrospin import fit_spin_orbit
 
 # preset: Delta, mu0Hk (mT), Ic0 (uA), time at which tau = 1 (ns)
 TABLE = {
@@ -16,6 +17,7 @@ TABLE = {
     "stt_ikeda2010": (43.0, 173.5, 49.0, 1.21),
     "stt_arm": (63.7, 223.8, 21.4, 2.54),
     "vcma_uta2022": (19.9, 63.7, 25.1, 2.97),
+    "vgsot_zhang2020": (30.3, 186, 65.8, 0.61),  # Ic0 of a current through the junction
 }
 
 
@@ -35,7 +37,7 @@ def test_preset_has_the_published_figures(name):
 
 
 def test_every_preset_is_listed_and_trains():
-    assert set(TABLE) <= set(spinkeras.presets())
+    assert set(TABLE) == set(spinkeras.presets())
     for name in spinkeras.presets():
         layer = spinkeras.SpinNeuron(device=name)
         layer.build((None, 3))
@@ -83,6 +85,40 @@ def test_json_round_trip_is_exact(name):
     assert hash(revived) == hash(device)
 
 
+def test_a_channel_resistance_and_a_curve_are_part_of_the_device(device):
+    curve = EmpiricalCurve(threshold=0.3e-3, slope=2e4, pulse_width=2e-9, ceiling=0.9)
+    three = device.replace(write_resistance=776, switching_curve=curve)
+    assert device.write_path_resistance == device.resistance_parallel
+    assert three.write_path_resistance == three.write_resistance == 776.0
+    assert three != device
+    assert three != three.replace(switching_curve=curve.replace(slope=3e4))
+    for again in (
+        MTJDevice.from_json(three.to_json()),
+        MTJDevice.from_config(three.get_config()),
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(three)),
+    ):
+        assert again == three
+        assert again.switching_curve == curve
+        assert hash(again) == hash(three)
+
+
+def test_files_from_before_three_terminal_devices_load(device):
+    config = json.loads(device.to_json())
+    del config["write_resistance"], config["switching_curve"]
+    assert MTJDevice.from_json(json.dumps(config)) == device
+
+
+def test_the_source_gives_the_channel_of_vgsot_zhang2020():
+    device = MTJDevice.preset("vgsot_zhang2020")
+    # 278 uohm cm, 60 nm long, 50 nm wide, 3 nm thick
+    assert device.write_resistance == pytest.approx(278e-8 * 60e-9 / (50e-9 * 3e-9))
+    # K_i / t_f less the demagnetising energy of a thin disk, N_x = pi t_f / (4 D)
+    n_x = np.pi * 1.1 / (4 * 50)
+    demagnetising = 4e-7 * np.pi * 0.625e6**2 / 2 * (1 - 3 * n_x)
+    assert device.anisotropy == pytest.approx(0.32e-3 / 1.1e-9 - demagnetising, rel=1e-3)
+    assert fit_spin_orbit.critical_current(device) == pytest.approx(117e-6, rel=0.01)
+
+
 def test_equality_ignores_the_text_but_not_the_physics(device):
     assert device == device.replace(name="mine", source="lab")
     assert device != device.replace(damping=0.016)
@@ -102,6 +138,10 @@ def test_equality_ignores_the_text_but_not_the_physics(device):
         ({"nominal_pulse_width": 1e-9}, "nominal_pulse_width = 1e-09 s is outside"),
         ({"gate_voltage_range": (-1.0, 5.0)}, "anisotropy .* must stay > 0"),
         ({"diametre": 4e-8}, "no field"),
+        ({"write_resistance": 0.5}, r"write_resistance = 0\.5 ohm is outside \[1, 1e\+06\] ohm"),
+        ({"write_resistance": "776"}, r"write_resistance = '776' is not a number"),
+        ({"switching_curve": "sot_80nm"}, "'sot_80nm' must be an EmpiricalCurve or None"),
+        ({"switching_curve": {"slope": 1e4, "t": 5}}, r"missing .*'threshold'.*unknown \['t'\]"),
     ],
 )
 def test_bad_fields_are_refused_with_value_unit_and_remedy(device, changes, message):

@@ -1,11 +1,15 @@
-"""A measured curve as the activation of a SpinNeuron."""
+"""A measured curve as the activation of a SpinNeuron, and devices that carry their own."""
 
 import keras
 import numpy as np
 import pytest
+from keras import ops
+from scipy import stats
 
 import spinkeras
+from spinkeras import energy, settings
 from spinkeras.empirical import EmpiricalCurve
+from spinkeras.macrospin import fit_spin_orbit
 
 DEVICE = spinkeras.MTJDevice.preset("stt_reference")
 CURVE = EmpiricalCurve(
@@ -65,3 +69,130 @@ def test_functions_accept_a_curve():
         spinkeras.switching_probability(
             current, 2e-9, DEVICE, switching_model=CURVE, barrier_exponent=1.0
         )
+
+
+# --- devices with a channel and a curve of their own ---------------------------------------------
+
+VGSOT = spinkeras.MTJDevice.preset("vgsot_zhang2020")
+
+
+def test_own_curve_is_the_default_law():
+    curve = VGSOT.switching_curve
+    current = np.linspace(60e-6, 140e-6, 9)
+    anisotropy = VGSOT.anisotropy_at(0.2)
+    expected = curve.switching_probability(current, 3e-9, anisotropy / VGSOT.anisotropy)
+    actual = spinkeras.switching_probability(current, 3e-9, VGSOT, anisotropy)
+    np.testing.assert_allclose(actual, expected)
+    layer = spinkeras.SpinNeuron(device="vgsot_zhang2020")
+    assert layer.switching_model == curve
+    collinear = spinkeras.switching_probability(current, 3e-9, VGSOT, switching_model="macrospin")
+    assert np.max(np.abs(collinear - expected)) > 0.1
+    two_terminal = spinkeras.SpinNeuron(device="stt_reference")
+    assert two_terminal.switching_model == "macrospin"
+    slope = spinkeras.slope_at_midpoint(4e-9, VGSOT)
+    assert spinkeras.pulse_width_for_slope(slope, VGSOT) == pytest.approx(4e-9)
+
+
+@pytest.mark.parametrize(
+    ("width", "gate"), [(1e-9, 0.0), (2e-9, 0.25), (3e-9, -0.25), (7e-9, 0.0), (12e-9, 0.25)]
+)
+def test_vgsot_curve_follows_the_stochastic_llg(width, gate):
+    """Within the 0.04 that docs/calibration.md states, beyond the noise of the simulation."""
+    anisotropy = VGSOT.anisotropy_at(gate)
+    middle = float(spinkeras.midpoint_current(width, VGSOT, anisotropy))
+    current = middle * np.array([0.85, 0.95, 1.0, 1.1, 1.3])
+    result = fit_spin_orbit.simulate(VGSOT, current, width, gate, trajectories=1500, seed=7)
+    probability = spinkeras.switching_probability(current, width, VGSOT, anisotropy)
+    for p, switched in zip(probability, result.switched):
+        low = stats.binom.ppf(5e-8, 1500, max(p - 0.04, 0)) / 1500
+        high = stats.binom.isf(5e-8, 1500, min(p + 0.04, 1)) / 1500
+        assert low <= switched / 1500 <= high
+
+
+def test_channel_energies():
+    current, width = np.array([60e-6, 90e-6]), 3e-9
+    expected = current**2 * 1112.0 * width
+    for probability in (0.0, 0.4, 1.0):  # whatever the state of the junction
+        found = energy.write_energy(current, width, probability, VGSOT)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        tensor = energy.write_energy(
+            ops.convert_to_tensor(current, "float32"), width, probability, VGSOT
+        )
+        np.testing.assert_allclose(ops.convert_to_numpy(tensor), expected, rtol=1e-5)
+    # Reading stays in the junction.
+    parallel, antiparallel = (energy.read_energy(p, VGSOT) for p in (0.0, 1.0))
+    assert parallel == pytest.approx(0.1**2 * 2e-9 / VGSOT.resistance_parallel)
+    assert antiparallel < parallel
+    # A macrospin with a channel: the reset current is as before, the resistance the channel's.
+    channel = DEVICE.replace(write_resistance=776.0)
+    assert energy.reset_current(channel) == energy.reset_current(DEVICE)
+    expected = energy.reset_current(DEVICE) ** 2 * 10e-9 * 776.0
+    assert energy.reset_energy(channel) == pytest.approx(expected)
+
+
+def test_reset_of_a_measured_curve_repeats_pulses_until_one_succeeds():
+    assumptions = spinkeras.EnergyAssumptions()
+    current = energy.reset_current(VGSOT)
+    p = float(VGSOT.switching_curve.switching_probability(current, 10e-9))
+    pulses = energy.reset_pulses(VGSOT)
+    assert (1 - p) ** pulses <= 1e-3 < (1 - p) ** (pulses - 1)
+    assert energy.reset_failure(VGSOT, VGSOT.thermal_stability) == pytest.approx((1 - p) ** pulses)
+    # Pulse after pulse, drawn: the mean cost of a reset.
+    rng = np.random.default_rng(1)
+    tries = rng.geometric(p, 200_000)
+    joules = current**2 * 1112.0 * 10e-9 + float(energy.read_energy(1 - p, VGSOT))
+    drawn = tries * joules
+    found = energy.reset_energy(VGSOT)
+    assert abs(found - drawn.mean()) < 5.3 * drawn.std() / np.sqrt(drawn.size)
+    for other in (0.95 * current, 1.05 * current):  # the cheapest current
+        q = float(VGSOT.switching_curve.switching_probability(other, 10e-9))
+        assert other**2 / q > current**2 / p * (1 - 1e-9)
+    text = "\n".join(assumptions.lines(VGSOT))
+    assert "channel of 1112 ohm" in text
+    assert f"repeated up to {pulses} times" in text
+
+
+def test_network_of_a_three_terminal_device(tmp_path):
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(5),
+            spinkeras.SpinNeuron(device="vgsot_zhang2020", name="spin"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    x = np.random.default_rng(0).normal(size=(256, 3)).astype("float32")
+    y = np.tanh(2 * x[:, :1])
+    before = model.evaluate(x, y, verbose=0)
+    tracker = spinkeras.EnergyTracker()
+    history = model.fit(
+        x, y, epochs=8, verbose=0, validation_data=(x, y), callbacks=[tracker]
+    ).history
+    assert model.evaluate(x, y, verbose=0) < before
+    layer = model.get_layer("spin")
+    assert np.ptp(layer.pulse_width) > 0
+    assert np.all(layer.anisotropy != VGSOT.anisotropy)
+
+    report = spinkeras.energy_report(model, x, print_fn=None)
+    assert history["val_energy_pj"][-1] == pytest.approx(report.total_pj, rel=1e-5)
+    current = layer.bias_current + layer.current_scale * ops.convert_to_numpy(model.layers[0](x))
+    row = report.layers[0]
+    write = np.sum(current**2 * 1112.0 * layer.pulse_width) / len(x)
+    assert row["write_pj"] == pytest.approx(write * 1e12, rel=1e-4)
+    assert row["peak_voltage"] == pytest.approx(np.abs(current).max() * 1112.0, rel=1e-4)
+    assert all(0 <= r["reset_error"] <= 1 for r in settings.device_settings(model))
+
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.get_layer("spin").device == VGSOT
+    np.testing.assert_allclose(again(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModel")
+def test_export_of_a_three_terminal_device(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), spinkeras.SpinNeuron(device="vgsot_zhang2020")])
+    report = spinkeras.export_for_serving(model, tmp_path / "served")
+    assert report.output_error < 1e-4
+    assert report.energy_error < 1e-4

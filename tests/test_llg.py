@@ -348,6 +348,8 @@ def test_progress_bar(capsys):
         ({"confidence": 95}, r"confidence = 95 is outside \(0, 1\); 95 % is 0\.95"),
         ({"time_step": 0.0}, r"time_step = 0\.0 s must be finite and > 0"),
         ({"relaxation_time": -1e-9}, r"relaxation_time = -1e-09 s must be finite and >= 0"),
+        ({"trajectories": "many"}, r"trajectories = 'many' must be a whole number"),
+        ({"time_step": "1 ps"}, r"time_step = '1 ps' is not a number"),
         ({"current": "1 mA"}, r"must be numbers or arrays in SI units"),
         ({"pulse_width": 1.0}, r"more than 2e9\. Use fokker_planck"),
         ({"current": np.ones(2), "pulse_width": np.ones(3)}, r"broadcast"),

@@ -34,7 +34,7 @@ import keras
 import numpy as np
 from scipy import constants, special, stats
 
-from spinkeras.devices import GYROMAGNETIC_RATIO, MTJDevice, get_device
+from spinkeras.devices import GYROMAGNETIC_RATIO, MTJDevice, as_number, as_whole, get_device
 
 BLOCK = 2048  # trajectories advanced together: the state stays in the processor's cache
 COARSE_ROTATION = 0.08  # rad per step; beyond it P is biased by more than 0.003
@@ -144,12 +144,14 @@ def simulate_switching(
         spin_orbit_field=spin_orbit_field,
         in_plane_field=in_plane_field,
     )
-    trajectories = _whole("trajectories", trajectories, 1, 100_000_000)
-    seed = _whole("seed", seed, 0, 2**63 - 1)
-    kept = _whole("return_trajectories", return_trajectories, 0, trajectories)
+    trajectories = as_whole("trajectories", trajectories, 1, 100_000_000)
+    seed = as_whole("seed", seed, 0, 2**63 - 1)
+    kept = as_whole("return_trajectories", return_trajectories, 0, trajectories)
+    confidence = as_number("confidence", confidence, "a probability", "95 % is 0.95")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence = {confidence} is outside (0, 1); 95 % is 0.95.")
-    if not (math.isfinite(relaxation_time) and relaxation_time >= 0):
+        raise ValueError(f"confidence = {confidence:g} is outside (0, 1); 95 % is 0.95.")
+    relaxation_time = as_number("relaxation_time", relaxation_time, "s", "3 ns is 3e-9")
+    if relaxation_time < 0:
         raise ValueError(f"relaxation_time = {relaxation_time} s must be finite and >= 0 s.")
     time_step = _choose_step(device, settings, time_step)
 
@@ -451,12 +453,6 @@ def _check_settings(device: MTJDevice, **settings):
     return arrays
 
 
-def _whole(name, value, low, high):
-    if isinstance(value, bool) or not low <= value <= high or int(value) != value:
-        raise ValueError(f"{name} = {value!r} must be a whole number from {low} to {high}.")
-    return int(value)
-
-
 def _choose_step(device, settings, time_step):
     """Step in s; the default turns `m` by 0.04 rad in the largest field, a coarse one warns."""
     moment = device.saturation_magnetization * device.volume
@@ -470,7 +466,8 @@ def _choose_step(device, settings, time_step):
     rate = GYROMAGNETIC_RATIO * float(np.max(field, initial=1e-9))
     if time_step is None:
         return _ROTATION / rate
-    if not (math.isfinite(time_step) and time_step > 0):
+    time_step = as_number("time_step", time_step, "s", "1 ps is 1e-12")
+    if time_step <= 0:
         raise ValueError(f"time_step = {time_step} s must be finite and > 0; 1 ps is 1e-12.")
     if rate * time_step > COARSE_ROTATION:
         warnings.warn(
