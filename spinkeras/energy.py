@@ -89,7 +89,7 @@ class EnergyAssumptions:
 # --- joules: pure functions of NumPy values or tensors -------------------------------------------
 
 
-def antiparallel_resistance(current, device):
+def antiparallel_resistance(current, device, resistance=1.0, tmr=1.0):
     """Resistance in ohm of the antiparallel state under the bias that a current produces.
 
     `R_AP = R_P (1 + TMR / (1 + (V / V_h)^2))` with `V = I R_AP`, solved by Newton steps.
@@ -97,6 +97,7 @@ def antiparallel_resistance(current, device):
     Args:
         current: A, scalar, array or tensor.
         device: `MTJDevice` or preset name.
+        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
 
     Example:
 
@@ -105,21 +106,24 @@ def antiparallel_resistance(current, device):
     15915
     """
     device = get_device(device)
-    xp, current = _namespace(current)
+    xp, current = _namespace(current, resistance)
+    parallel, tmr = device.resistance_parallel * resistance, device.tmr * tmr
     # In v = V / V_h: v = a (1 + TMR / (1 + v^2)), whose right-hand side falls with v.
-    a = xp.abs(current) * (device.resistance_parallel / device.tmr_half_voltage)
+    a = xp.abs(current * parallel) / device.tmr_half_voltage
 
     def newton(v):
         fall = 1 / (1 + v * v)
-        return v - (v - a * (1 + device.tmr * fall)) / (1 + 2 * a * device.tmr * v * fall * fall)
+        return v - (v - a * (1 + tmr * fall)) / (1 + 2 * a * tmr * v * fall * fall)
 
-    v = a * (1 + device.tmr / (1 + a * a))
+    v = a * (1 + tmr / (1 + a * a))
     for _ in range(5):
         v = newton(stop_gradient(xp, v))
-    return device.resistance_parallel * (1 + device.tmr / (1 + v * v))
+    return parallel * (1 + tmr / (1 + v * v))
 
 
-def write_energy(current, pulse_width, probability, device, reversal_fraction=0.75):
+def write_energy(
+    current, pulse_width, probability, device, reversal_fraction=0.75, resistance=1.0, tmr=1.0
+):
     """Mean energy in J of one write pulse that starts in the parallel state.
 
     Args:
@@ -128,6 +132,7 @@ def write_energy(current, pulse_width, probability, device, reversal_fraction=0.
         probability: switching probability, broadcast against `current`.
         device: `MTJDevice` or preset name.
         reversal_fraction: fraction of the pulse before the reversal.
+        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
 
     Example:
 
@@ -138,8 +143,9 @@ def write_energy(current, pulse_width, probability, device, reversal_fraction=0.
     """
     device = get_device(device)
     _, current = _namespace(current)
-    parallel = device.resistance_parallel
-    after = (1 - reversal_fraction) * (antiparallel_resistance(current, device) - parallel)
+    parallel = device.resistance_parallel * resistance
+    antiparallel = antiparallel_resistance(current, device, resistance, tmr)
+    after = (1 - reversal_fraction) * (antiparallel - parallel)
     return current * current * pulse_width * (parallel + after * probability)
 
 
@@ -148,12 +154,16 @@ def gate_energy(gate_voltage, device):
     return get_device(device).gate_capacitance * gate_voltage * gate_voltage
 
 
-def read_energy(probability, device, assumptions=EnergyAssumptions()):
-    """Mean energy in J to read a neuron that has switched with a given probability."""
+def read_energy(probability, device, assumptions=EnergyAssumptions(), resistance=1.0, tmr=1.0):
+    """Mean energy in J to read a neuron that has switched with a given probability.
+
+    `resistance` and `tmr` are factors on the device's `R_P` and TMR.
+    """
     device = get_device(device)
     fall = 1 + (assumptions.read_voltage / device.tmr_half_voltage) ** 2
     parallel = assumptions.read_voltage**2 * assumptions.read_time / device.resistance_parallel
-    antiparallel = parallel / (1 + device.tmr / fall)
+    parallel = parallel / resistance
+    antiparallel = parallel / (1 + device.tmr * tmr / fall)
     return parallel + (antiparallel - parallel) * probability
 
 
@@ -180,9 +190,10 @@ def reset_current(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
     return math.exp(root) * device.critical_current
 
 
-@functools.lru_cache(maxsize=64)
-def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
+def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions(), resistance=1.0, tmr=1.0):
     """Energy in J to bring a switched (antiparallel) device back, with `reset_error` left.
+
+    `resistance` and `tmr` are factors on the device's `R_P` and TMR; the current stays nominal.
 
     Example:
 
@@ -192,13 +203,25 @@ def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
     236
     """
     current = reset_current(device, assumptions)
-    before = float(antiparallel_resistance(current, device))
+    before = antiparallel_resistance(current, device, resistance, tmr)
+    if isinstance(before, np.float64):  # a plain number leaves the dtype of tensors alone
+        before = float(before)
     x = assumptions.reversal_fraction
-    resistance = x * before + (1 - x) * device.resistance_parallel
-    return current**2 * assumptions.reset_pulse_width * resistance
+    mean = x * before + (1 - x) * device.resistance_parallel * resistance
+    return current**2 * assumptions.reset_pulse_width * mean
 
 
-def pulse_energies(current, pulse_width, anisotropy, probability, device, assumptions, pulses=1):
+def pulse_energies(
+    current,
+    pulse_width,
+    anisotropy,
+    probability,
+    device,
+    assumptions,
+    pulses=1,
+    resistance=1.0,
+    tmr=1.0,
+):
     """The four energies in J of one neuron's inference, as a dictionary over `COMPONENTS`.
 
     Write, read and reset are paid for every pulse, the gate is charged once.
@@ -211,19 +234,22 @@ def pulse_energies(current, pulse_width, anisotropy, probability, device, assump
         device: `MTJDevice`.
         assumptions: `EnergyAssumptions`.
         pulses: repeated pulses per inference.
+        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
     """
-    reset = reset_energy(device, assumptions) if assumptions.reset else 0.0
+    reset = reset_energy(device, assumptions, resistance, tmr) if assumptions.reset else 0.0
+    fraction = assumptions.reversal_fraction
     return {
         "write": pulses
-        * write_energy(current, pulse_width, probability, device, assumptions.reversal_fraction),
+        * write_energy(current, pulse_width, probability, device, fraction, resistance, tmr),
         "gate": gate_energy(device.gate_voltage_for(anisotropy), device) + 0 * probability,
-        "read": pulses * read_energy(probability, device, assumptions),
+        "read": pulses * read_energy(probability, device, assumptions, resistance, tmr),
         "reset": pulses * reset * probability,
     }
 
 
-def _namespace(value):
-    if ops.is_tensor(value) or isinstance(value, (keras.Variable, keras.KerasTensor)):
+def _namespace(value, factor=1.0):
+    kinds = (keras.Variable, keras.KerasTensor)
+    if any(ops.is_tensor(v) or isinstance(v, kinds) for v in (value, factor)):
         return ops, value
     return np, np.asarray(value, "float64")
 
@@ -260,7 +286,7 @@ class _Meter:
         """
 
 
-def traced_energies(layer, current, probability, mask, assumptions):
+def traced_energies(layer, current, probability, mask, assumptions, pulses=None, factors=()):
     """The four energies in J of every element, as tensors; masked elements cost nothing.
 
     Args:
@@ -269,6 +295,8 @@ def traced_energies(layer, current, probability, mask, assumptions):
         probability: switching probability, same shape.
         mask: mask of the leading axes, or `None`.
         assumptions: `EnergyAssumptions`.
+        pulses: pulses per inference. Default: those of the layer.
+        factors: of the devices on `R_P` and TMR, tensors, as `pulse_energies`. Default: 1.
     """
     log_duration, stability = layer.setting(probability.dtype)
     device = layer.device
@@ -279,7 +307,8 @@ def traced_energies(layer, current, probability, mask, assumptions):
         probability,
         device,
         assumptions,
-        layer.pulses,
+        pulses or layer.pulses,
+        *factors,
     )
     if mask is None:
         return energies

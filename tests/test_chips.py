@@ -10,10 +10,10 @@ from scipy import stats
 
 import spinkeras
 from spinkeras import SpinNeuron, chips
-from spinkeras.variability import ChipLayer, ChipSpread, chip_curve
+from spinkeras.variability import FACTORS, ChipLayer, ChipSpread, chip_curve
 from tests.test_hardware import ALARM, inside_binomial
 
-SPREAD = ChipSpread(stability=0.1, current=0.05, resistance=0.07)
+SPREAD = ChipSpread(stability=0.1, current=0.05, resistance=0.07, tmr=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_factors_follow_the_stated_law():
     for column, p in ((chip.stuck_low, 0.02), (chip.stuck_high, 0.01)):
         assert inside_binomial(column.sum(), 200_000, p, 2)
     assert not np.any(chip.stuck_low * chip.stuck_high)
-    np.testing.assert_array_equal(chip.warmth, 1)
+    np.testing.assert_array_equal(chip.diffusion_time, 1)
     tensors = spread.draw_tensors((200_000,), 300.0, keras.random.SeedGenerator(1), "float32")
     assert (
         stats.kstest(np.log(ops.convert_to_numpy(tensors.stability)) / 0.1, "norm").pvalue > ALARM
@@ -65,7 +65,7 @@ def test_temperature_is_common_to_the_chip(device):
     drawn = [spread.draw_temperature(np.random.default_rng(k)) for k in range(400)]
     assert stats.kstest((np.array(drawn) - 300) / 20, "norm").pvalue > ALARM
     chip = spread.draw((5,), np.random.default_rng(0), chip_temperature=330.0)
-    np.testing.assert_allclose(chip.warmth, 1.1)
+    np.testing.assert_allclose(chip.diffusion_time, 1 / 1.1)
     np.testing.assert_allclose(chip.stability, 1 / 1.1)
 
 
@@ -84,7 +84,7 @@ def test_bad_spread(bad):
 
 
 def unit_chip(**changes):
-    factors = {name: np.ones(1) for name in ("stability", "current", "resistance", "warmth")}
+    factors = {name: np.ones(1) for name in FACTORS}
     factors |= {"stuck_low": np.zeros(1), "stuck_high": np.zeros(1)}
     return ChipLayer(**(factors | changes))
 
@@ -107,7 +107,9 @@ def test_a_chip_is_another_device_driven_with_the_nominal_settings(device):
         ),
         (
             unit_chip(
-                stability=np.full(1, 1 / 1.1), current=np.full(1, 1.1), warmth=np.full(1, 1.1)
+                stability=np.full(1, 1 / 1.1),
+                current=np.full(1, 1.1),
+                diffusion_time=np.full(1, 1 / 1.1),
             ),
             device.replace(temperature=330.0),
         ),
@@ -171,7 +173,7 @@ def test_threshold_and_slope_are_told_apart(device):
     assert slope == pytest.approx(float(nominal.slope[0]) / 1.1, rel=1e-4)
     shifted = nominal.probability(drive - 1.1 * nominal.midpoint)
     np.testing.assert_allclose(p("threshold"), shifted)
-    assert p("both")[1] == pytest.approx(float(p("threshold")[1]), abs=0.05)
+    assert p("all")[1] == pytest.approx(float(p("threshold")[1]), abs=0.05)
 
 
 # --- training with spread ------------------------------------------------------------------------
@@ -223,13 +225,16 @@ def test_chips_equal_a_chip_by_chip_computation(trained):
             p = spinkeras.switching_probability(
                 current / factors.current, layer.pulse_width, layer.device, anisotropy
             )
-            f = factors.resistance
-            parts = spinkeras.energy.pulse_energies(
-                current * f, layer.pulse_width, layer.anisotropy, p, layer.device,
-                spinkeras.EnergyAssumptions(),
-            )  # fmt: skip
-            total = parts["gate"] + (parts["write"] + parts["read"]) / f + parts["reset"] * f
-            picojoule += 1e12 * total.sum() / len(x)
+            for k, (f_r, f_t) in enumerate(zip(factors.resistance, factors.tmr)):
+                actual = layer.device.replace(
+                    resistance_area_product=layer.device.resistance_area_product * f_r,
+                    tmr=layer.device.tmr * f_t,
+                )
+                parts = spinkeras.energy.pulse_energies(
+                    current[:, k], layer.pulse_width[k], layer.anisotropy[k], p[:, k], actual,
+                    spinkeras.EnergyAssumptions(),
+                )  # fmt: skip
+                picojoule += 1e12 * sum(parts.values()).sum() / len(x)
             a = p
         logits = a @ weights[-1][0] + weights[-1][1]
         right = np.mean(logits.argmax(-1) == y)
@@ -276,9 +281,7 @@ def test_yield_and_text(trained):
 def test_sensitivity_separates_layers_and_causes(trained):
     model, x, y = trained
     loss = chips.chip_sensitivity(model, x, y, ChipSpread(current=0.3), chips=6, progress=False)
-    assert set(loss) == {
-        (n, c) for n in ("first", "second") for c in ("both", "threshold", "slope")
-    }
+    assert set(loss) == {(n, c) for n in ("first", "second") for c in ("all", "threshold", "slope")}
     assert max(loss.values()) > 0.02
     for name in ("first", "second"):  # the threshold dominates
         assert loss[name, "threshold"] > loss[name, "slope"]
