@@ -273,15 +273,19 @@ class SpinNeuron(keras.layers.Layer):
     def draw(probability, pulses, seed):
         """Fraction of pulses that switch, with the gradient of the probability."""
         expected = ops.stop_gradient(probability)
+        fraction = SpinNeuron.switched_fraction(expected, pulses, seed)
+        return ops.stop_gradient(fraction) + (probability - expected)
+
+    @staticmethod
+    def switched_fraction(probability, pulses, seed):
+        """As `draw`, without a gradient."""
         shape, dtype = ops.shape(probability), probability.dtype
         if pulses == 1:
-            fraction = ops.cast(
-                keras.random.uniform(shape, dtype=dtype, seed=seed) < expected, dtype
+            return ops.cast(
+                keras.random.uniform(shape, dtype=dtype, seed=seed) < probability, dtype
             )
-        else:
-            count = keras.random.binomial(shape, float(pulses), expected, dtype=dtype, seed=seed)
-            fraction = count / pulses
-        return ops.stop_gradient(fraction) + (probability - expected)
+        count = keras.random.binomial(shape, float(pulses), probability, dtype=dtype, seed=seed)
+        return count / pulses
 
     def hold_chip(self, number):
         """Train on one chip until further notice, or on a new one every step (`None`).
