@@ -299,7 +299,6 @@ def chip_curve(
         nominal_tmr: TMR of the nominal device; needed if `spread.sense_noise > 0`.
     """
     low, high = STABILITY_DOMAIN
-    nominal = build(xp, log_duration, stability)
     actual_duration = log_duration - xp.log(chip.diffusion_time)
     actual_stability = xp.clip(stability * chip.stability, low, high)
 
@@ -308,11 +307,12 @@ def chip_curve(
             curve = build(xp, log_duration + stretch, stability)
             return curve.probability(drive - curve.midpoint)
         curve = build(xp, actual_duration + stretch, actual_stability)
+        if cause == "all":
+            return curve.probability(drive / chip.current - curve.midpoint)
+        nominal = build(xp, log_duration, stability)
         if cause == "threshold":  # the chip's threshold, the nominal shape
             return nominal.probability(drive - curve.midpoint * chip.current)
-        if cause == "slope":
-            return curve.probability((drive - nominal.midpoint) / chip.current)
-        return curve.probability(drive / chip.current - curve.midpoint)
+        return curve.probability((drive - nominal.midpoint) / chip.current)
 
     probability = answer(0.0)
     if cause in ("threshold", "slope"):
