@@ -1,6 +1,7 @@
 """Measure a trained network on many simulated chips: accuracy, yield, energy, sensitivity."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -113,27 +114,26 @@ class _Study:
         ]
 
     def _kernel(self, layer, shaped):
-        """`(inputs, factors...) -> (pJ at probability 0, its rise to 1, probability)`."""
-
-        def kernel(shaped, *factors):
-            chip = ChipLayer(*factors) if factors else None
-            bias, probability = layer.response(shaped, chip, self.spread, self.cause)
-            current = bias + shaped * layer.current_scale
-            electric = (chip.resistance, chip.tmr) if chip and self.electric else ()
-            ends = ops.reshape(
-                ops.convert_to_tensor([0.0, 1.0], shaped.dtype), (2,) + (1,) * len(shaped.shape)
-            )
-            parts = traced_energies(
-                layer, current, ends, None, EnergyAssumptions(), self.pulses, electric
-            )
-            total = sum(parts.values()) * 1e12  # linear in the probability
-            return total[0], total[1] - total[0], probability
-
         if math.prod(shaped.shape[1:]) * self.chips < _COMPILE:
-            return kernel
+            return functools.partial(self._answer, layer)
         if id(layer) not in self.kernels:
-            self.kernels[id(layer)] = _compiled(kernel)
+            self.kernels[id(layer)] = _compiled(functools.partial(self._answer, layer))
         return self.kernels[id(layer)]
+
+    def _answer(self, layer, inputs, *factors):
+        """pJ at probability 0, its rise to 1, and the probability, with a leading chip axis."""
+        chip = ChipLayer(*factors) if factors else None
+        bias, probability = layer.response(inputs, chip, self.spread, self.cause)
+        current = bias + inputs * layer.current_scale
+        electric = (chip.resistance, chip.tmr) if chip and self.electric else ()
+        ends = ops.reshape(
+            ops.convert_to_tensor([0.0, 1.0], inputs.dtype), (2,) + (1,) * len(inputs.shape)
+        )
+        parts = traced_energies(
+            layer, current, ends, None, EnergyAssumptions(), self.pulses, electric
+        )
+        total = sum(parts.values()) * 1e12  # linear in the probability
+        return total[0], total[1] - total[0], probability
 
 
 def _compiled(function):
@@ -157,7 +157,7 @@ def _cut(model):
 
     Possible where all that the later part sees of the input passes through that one point.
     """
-    first = next(layer for layer in model.layers if spin_neurons(layer))
+    first = next((layer for layer in model.layers if spin_neurons(layer)), None)
     try:
         (source,), (result,) = model.inputs, model.outputs
         before = keras.Model(source, first.input)

@@ -425,7 +425,8 @@ def test_one_chip_per_epoch(jit):
     seen.clear()
     x, y = np.zeros((6, 4), "float32"), np.zeros((6, 1), "float32")
     model.fit(x, y, batch_size=2, verbose=0, epochs=2, callbacks=[Look()])
-    assert len(traces) == once < 6
+    if jit or not JAX:
+        assert len(traces) == once < 6
     steps = np.array(seen)
     assert len(np.unique(steps[:, 0])) == 6
     if jit:
