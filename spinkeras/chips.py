@@ -100,7 +100,7 @@ class _Study:
         spent = ops.sum(fixed, axis=tuple(range(1, len(shape)))) + _dot(rising, probability)
         self.energy += ops.convert_to_numpy(spent).astype("float64")
         if self.pulses is not None:
-            probability = layer.switched_fraction(probability, self.pulses, self.generator)
+            probability = layer.draw(probability, self.pulses, self.generator)
         return ops.reshape(probability, inputs.shape)
 
     def _factors(self, layer, shaped):

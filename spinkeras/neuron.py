@@ -273,19 +273,15 @@ class SpinNeuron(keras.layers.Layer):
     def draw(probability, pulses, seed):
         """Fraction of pulses that switch, with the gradient of the probability."""
         expected = ops.stop_gradient(probability)
-        fraction = SpinNeuron.switched_fraction(expected, pulses, seed)
-        return ops.stop_gradient(fraction) + (probability - expected)
-
-    @staticmethod
-    def switched_fraction(probability, pulses, seed):
-        """As `draw`, without a gradient."""
         shape, dtype = ops.shape(probability), probability.dtype
         if pulses == 1:
-            return ops.cast(
-                keras.random.uniform(shape, dtype=dtype, seed=seed) < probability, dtype
+            fraction = ops.cast(
+                keras.random.uniform(shape, dtype=dtype, seed=seed) < expected, dtype
             )
-        count = keras.random.binomial(shape, float(pulses), probability, dtype=dtype, seed=seed)
-        return count / pulses
+        else:
+            count = keras.random.binomial(shape, float(pulses), expected, dtype=dtype, seed=seed)
+            fraction = count / pulses
+        return ops.stop_gradient(fraction) + (probability - expected)
 
     def hold_chip(self, number):
         """Train on one chip until further notice, or on a new one every step (`None`).
@@ -303,7 +299,7 @@ class SpinNeuron(keras.layers.Layer):
             raise ValueError(f"Layer {self.name!r} has no spread, so no chip to hold.")
         position = 0
         if number is not None:
-            if not 0 <= number <= 2**26:
+            if number != int(number) or not 0 <= number <= 2**26:
                 raise ValueError(f"number = {number!r} must be an integer from 0 to 2^26 or None.")
             position = 2**30 + 8 * int(number)  # far from where the draws of the steps count
         seed = ops.convert_to_numpy(self.seed_generator.state)[0]

@@ -514,6 +514,19 @@ def test_single_pulses_are_drawn_and_cost_accuracy(trained):
     np.testing.assert_array_equal(single.accuracy, again.accuracy)
 
 
+def test_a_diverged_network_does_not_pass_for_bits(trained):
+    model, x, y = trained
+    seen = []
+
+    def look(y_true, y_pred):
+        seen.append(np.isnan(y_pred).all())
+        return 0.0
+
+    options = {"chips": 2, "metric": look, "progress": False}
+    chips.evaluate_chips(model, np.full_like(x, np.nan), y, SPREAD, pulses=1, **options)
+    assert all(seen)
+
+
 def test_yield_and_text(trained):
     model, x, y = trained
     spread = ChipSpread(stability=0.3, stuck_low=0.1)
