@@ -1,19 +1,21 @@
 """Ordinary and variation-aware training side by side, measured on simulated chips.
 
-    python examples/variation_aware.py                              # scikit-learn digits
-    python examples/variation_aware.py --dataset mnist [--data FOLDER]
+    python examples/variation_aware.py                              # scikit-learn digits, 3 seeds
+    python examples/variation_aware.py --dataset mnist [--data FOLDER]                   # 1 seed
 
 Two networks (one hidden layer of spin neurons, softmax read-out) start from the same weights. The
 ordinary one trains with nominal devices and expected values. The other sees a new chip at every
 step (10 % spread of the thermal stability, 1 % stuck devices) and single random pulses. Both are
 then measured on the same 100 chips with 5 % and 10 % spread and 1 % stuck devices, by expected
-value and with one pulse per neuron.
+value and with one pulse per neuron; every seed has its own weights and chips. The results file
+grows with every trained network; a run that was stopped goes on from it (delete it to start over).
 """
 
 import argparse
 import json
 import os
 import pathlib
+import statistics
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -28,6 +30,13 @@ from spinkeras.variability import ChipSpread
 def chip_spread(sigma):
     """Spread of the thermal stability with 1 % stuck devices, half of them at each value."""
     return ChipSpread(stability=sigma, stuck_low=0.005, stuck_high=0.005)
+
+
+SIGMAS = (0.0, 0.05, 0.1)
+TRAININGS = {
+    "ordinary": {},
+    "variation-aware": {"spread": chip_spread(0.1), "output": "sampled"},
+}
 
 
 def load(dataset, folder):
@@ -62,8 +71,75 @@ def train(data, hidden, epochs, seed, **neuron):
     steps = epochs * -(-len(x) // 128)
     rate = keras.optimizers.schedules.CosineDecay(3e-3, steps)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-    model.fit(x, y, epochs=epochs, batch_size=128, verbose=2)
+    model.fit(x, y, epochs=epochs, batch_size=128, verbose=0)
     return model
+
+
+def measure(model, x, y, name, seed, chips):
+    """Rows of one trained network: every spread, by expected value and with one pulse."""
+    rows = []
+    for sigma in SIGMAS:
+        spread = chip_spread(sigma) if sigma else ChipSpread()
+        for pulses in (None, 1):
+            report = evaluate_chips(
+                model, x, y, spread, chips=chips, pulses=pulses, seed=seed, progress=False
+            )
+            print(f"seed {seed}  {name:16s} spread {sigma:4.0%}  {report}", flush=True)
+            rows.append(
+                {
+                    "seed": seed,
+                    "training": name,
+                    "spread": sigma,
+                    "pulses": pulses,
+                    "nominal": report.nominal,
+                    "mean": float(report.accuracy.mean()),
+                    "worst": float(report.accuracy.min()),
+                    "energy_pj": float(report.energy_pj.mean()),
+                }
+            )
+    return rows
+
+
+def mean_and_sd(values, digits=2):
+    sd = f" +- {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{sd}"
+
+
+def table(rows, seeds):
+    """Markdown: means and standard deviations over the seeds, and the paired differences."""
+
+    def column(name, sigma, pulses, key, factor=100):
+        found = {
+            row["seed"]: factor * row[key]
+            for row in rows
+            if (row["training"], row["spread"], row["pulses"]) == (name, sigma, pulses)
+        }
+        return [found[seed] for seed in seeds]
+
+    lines = [
+        "| training | spread | expected value: mean % | worst % | one pulse: mean % | worst % "
+        "| energy pJ |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in TRAININGS:
+        for sigma in SIGMAS:
+            cells = [
+                mean_and_sd(column(name, sigma, pulses, key))
+                for pulses in (None, 1)
+                for key in ("mean", "worst")
+            ]
+            energy = mean_and_sd(column(name, sigma, None, "energy_pj", 1), 1)
+            lines.append(f"| {name} | {sigma:.0%} | {' | '.join(cells)} | {energy} |")
+    lines.append("")
+    for name in TRAININGS:
+        nominal = column(name, 0.0, None, "nominal")
+        chip = column(name, max(SIGMAS), 1, "mean")
+        loss = mean_and_sd([a - b for a, b in zip(nominal, chip)])
+        lines.append(f"{name}: {loss} points lost to 10 % spread, stuck devices and single pulses")
+    ordinary, aware = (column(name, max(SIGMAS), 1, "mean") for name in TRAININGS)
+    gain = mean_and_sd([b - a for a, b in zip(ordinary, aware)])
+    lines.append(f"variation-aware minus ordinary, 10 % spread, one pulse: {gain} points (paired)")
+    return "\n".join(lines)
 
 
 def main():
@@ -73,39 +149,30 @@ def main():
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--epochs", type=int, help="default 10 (mnist) or 60 (digits)")
     parser.add_argument("--chips", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, help="how many; default 1 (mnist) or 3 (digits)")
     parser.add_argument("--output", default="results", help="folder for the numbers (JSON)")
     args = parser.parse_args()
     data, (x, y) = load(args.dataset, args.data)
     epochs = args.epochs or {"mnist": 10, "digits": 60}[args.dataset]
-    aware = {"spread": chip_spread(0.1), "output": "sampled"}
-    results = []
-    for name, neuron in (("ordinary", {}), ("variation-aware", aware)):
-        model = train(data, args.hidden, epochs, args.seed, **neuron)
-        for sigma in (0.0, 0.05, 0.1):
-            spread = chip_spread(sigma) if sigma else ChipSpread()
-            for pulses in (None, 1):
-                report = evaluate_chips(
-                    model, x, y, spread, chips=args.chips, pulses=pulses, progress=False
-                )
-                line = f"{name:16s} spread {sigma:4.0%}  {report}"
-                print(line, flush=True)
-                results.append(
-                    {
-                        "training": name,
-                        "spread": sigma,
-                        "pulses": pulses,
-                        "nominal": report.nominal,
-                        "mean": float(report.accuracy.mean()),
-                        "worst": float(report.accuracy.min()),
-                        "energy_pj": float(report.energy_pj.mean()),
-                    }
-                )
-    output = pathlib.Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / f"variation_aware_{args.dataset}.json"
-    path.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"wrote {path}")
+    seeds = range(args.seeds or {"mnist": 1, "digits": 3}[args.dataset])
+    setting = {"hidden": args.hidden, "epochs": epochs, "chips": args.chips}
+    path = pathlib.Path(args.output) / f"variation_aware_{args.dataset}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = {"setting": setting, "rows": []}
+    if path.exists():
+        results = json.loads(path.read_text())
+        if results.get("setting") != setting:
+            raise SystemExit(f"{path} holds another run ({results.get('setting')}); move it away.")
+    for seed in seeds:
+        for name, neuron in TRAININGS.items():
+            if any((row["seed"], row["training"]) == (seed, name) for row in results["rows"]):
+                continue
+            model = train(data, args.hidden, epochs, seed, **neuron)
+            results["rows"] += measure(model, x, y, name, seed, args.chips)
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(results, indent=1) + "\n")
+            part.replace(path)
+    print(f"\n{table(results['rows'], seeds)}\nwrote {path}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from spinkeras import calibration, chips, energy, macrospin, serving, settings
 from spinkeras._version import __version__
 from spinkeras.budget import EnergyBudget
 from spinkeras.calibration import fit_device, fit_empirical, sample_devices
-from spinkeras.chips import ChipReport, chip_sensitivity, evaluate_chips
+from spinkeras.chips import ChipReport, NewChipEachEpoch, chip_sensitivity, evaluate_chips
 from spinkeras.constraints import DeviceRange
 from spinkeras.devices import MTJDevice, presets
 from spinkeras.empirical import EmpiricalCurve
@@ -53,6 +53,7 @@ __all__ = [
     "EnergyReport",
     "EnergyTracker",
     "MTJDevice",
+    "NewChipEachEpoch",
     "SpinNeuron",
     "__version__",
     "apply_device_settings",

@@ -1,6 +1,7 @@
 """Measure a trained network on many simulated chips: accuracy, yield, energy, sensitivity."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -11,51 +12,162 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
-from spinkeras import energy
+from spinkeras.energy import EnergyAssumptions, traced_energies
+from spinkeras.fusion import compiled
 from spinkeras.neuron import spin_neurons
 from spinkeras.variability import CAUSES, ChipLayer, ChipSpread
 
+_COMPILE = 2**17  # elements per call from which a compiled kernel pays
+_KEEP = 2**29  # bytes of what the layers before the first spin layer answer to the data
 
-class _MountedChips:
-    """Several chips in a layer at once: the batch holds the samples of each in turn."""
 
-    def __init__(self, layers, spread, cause, pulses, generator):
-        self.layers = layers  # {id(layer): ChipLayer of NumPy arrays with a leading chip axis}
-        self.spread, self.cause = spread, cause
-        self.pulses, self.generator = pulses, generator
-        self.energy = 0.0
+class _Study:
+    """One network and its data, to be measured on groups of chips.
 
-    def respond(self, layer, inputs):
+    What comes before the first spin layer is the same on all chips and is computed once. From
+    there the batch holds the samples of each chip in turn.
+    """
+
+    def __init__(self, model, x, batch_size, spread, cause, pulses):
+        self.neurons = spin_neurons(model)
+        self.spread, self.cause, self.pulses = spread, cause, pulses
+        self.electric = bool(spread.resistance or spread.tmr or spread.devices)
+        self.before, self.after = _cut(model)
+        self.batches = [x[k : k + batch_size] for k in range(0, len(x), batch_size)]
+        self.kept, self.room = {}, _KEEP
+        self.kernels = {}
+        self.generator = keras.random.SeedGenerator(0)
+        self.shared = (None, None)
+
+    def measure(self, chips, layers, seed=0):
+        """Outputs of shape `(chips, samples, ...)` and pJ per chip over all samples.
+
+        Args:
+            chips: how many.
+            layers: `{id(layer): ChipLayer of NumPy arrays with a leading chip axis}`; a layer that
+                is missing has nominal devices. `None`: nominal devices and expected values
+                everywhere, energy not measured.
+            seed: integer, of the pulses.
+        """
+        self.chips, self.layers, self.energy = chips, layers, np.zeros(chips)
+        self.generator.state.assign(np.array([seed, 0]))
+        outputs = []
+        try:
+            for layer in self.neurons:
+                layer.chip = self
+            for number, batch in enumerate(self.batches):
+                signal = self._signal(number, batch)
+                tiled = ops.tile(signal, (chips,) + (1,) * (len(signal.shape) - 1))
+                self.shared = (tiled, signal)
+                out = ops.convert_to_numpy(self.after(tiled, training=False))
+                outputs.append(out.reshape(chips, len(batch), *out.shape[1:]))
+        finally:
+            self.shared = (None, None)
+            for layer in self.neurons:
+                layer.chip = None
+        return np.concatenate(outputs, axis=1), self.energy
+
+    def _signal(self, number, batch):
+        if number in self.kept:
+            return self.kept[number]
+        signal = ops.convert_to_tensor(batch)
+        if self.before is not None:
+            signal = self.before(signal, training=False)
+        size = math.prod(signal.shape) * 4
+        if size <= self.room:
+            self.room -= size
+            self.kept[number] = signal
+        return signal
+
+    def respond(self, layer, inputs, mask):
         """What the devices of every chip answer to its part of the batch."""
-        factors = self.layers[id(layer)]
-        chips = len(factors.current)
-        spare = len(inputs.shape) - (factors.current.ndim - 1)
-        factors = ChipLayer(
-            *(
-                ops.convert_to_tensor(f.reshape(chips, *(1,) * spare, *f.shape[1:]), inputs.dtype)
-                for f in factors
+        if self.layers is None:
+            return layer.response(inputs)[1]
+        tiled, signal = self.shared
+        one_for_all = inputs is tiled
+        split = (1, *signal.shape) if one_for_all else (self.chips, -1, *inputs.shape[1:])
+        shaped = ops.reshape(signal if one_for_all else inputs, split)
+        factors = self._factors(layer, shaped)
+        fixed, rising, probability = self._kernel(layer, shaped)(shaped, *factors)
+        shape = (self.chips, *shaped.shape[1:])
+        if mask is not None:
+            trailing = (1,) * (len(inputs.shape) - len(mask.shape))
+            fires = ops.reshape(
+                ops.cast(mask, inputs.dtype), (self.chips, -1, *mask.shape[1:], *trailing)
             )
-        )
-        shaped = ops.reshape(inputs, (chips, -1, *inputs.shape[1:]))
-        bias, probability = layer.response(shaped, factors, self.spread, self.cause)
-        self._add_energy(layer, bias + shaped * layer.current_scale, probability, factors)
+            fixed, rising = fixed * fires, rising * fires
+        probability = ops.broadcast_to(probability, shape)
+        spent = ops.sum(fixed, axis=tuple(range(1, len(shape)))) + _dot(rising, probability)
+        self.energy += ops.convert_to_numpy(spent).astype("float64")
         if self.pulses is not None:
             probability = layer.draw(probability, self.pulses, self.generator)
         return ops.reshape(probability, inputs.shape)
 
-    def _add_energy(self, layer, current, probability, factors):
-        """pJ of every chip; a resistance `f R` under `I` is that of `R` under `f I`, over f."""
-        log_duration, stability = layer.setting(probability.dtype)
-        device, f = layer.device, factors.resistance
-        width = ops.exp(log_duration) * device.diffusion_time
-        anisotropy = stability * (device.thermal_energy / device.volume)
-        parts = energy.pulse_energies(
-            current * f, width, anisotropy, probability, device, energy.EnergyAssumptions()
+    def _factors(self, layer, shaped):
+        if id(layer) not in self.layers:
+            return ()
+        chip = self.layers[id(layer)]
+        spare = (1,) * (len(shaped.shape) - chip.current.ndim)
+        return [
+            ops.convert_to_tensor(f.reshape(len(f), *spare, *f.shape[1:]), shaped.dtype)
+            for f in chip
+        ]
+
+    def _kernel(self, layer, shaped):
+        if math.prod(shaped.shape[1:]) * self.chips < _COMPILE:
+            return functools.partial(self._answer, layer)
+        if id(layer) not in self.kernels:
+            self.kernels[id(layer)] = _compiled(functools.partial(self._answer, layer))
+        return self.kernels[id(layer)]
+
+    def _answer(self, layer, inputs, *factors):
+        """pJ at probability 0, its rise to 1, and the probability, with a leading chip axis."""
+        chip = ChipLayer(*factors) if factors else None
+        bias, probability = layer.response(inputs, chip, self.spread, self.cause)
+        current = bias + inputs * layer.current_scale
+        electric = (chip.resistance, chip.tmr) if chip and self.electric else ()
+        ends = ops.reshape(
+            ops.convert_to_tensor([0.0, 1.0], inputs.dtype), (2,) + (1,) * len(inputs.shape)
         )
-        pulses = self.pulses or layer.pulses
-        total = parts["gate"] + pulses * ((parts["write"] + parts["read"]) / f + parts["reset"] * f)
-        sums = ops.sum(total * 1e12, axis=tuple(range(1, len(total.shape))))
-        self.energy = self.energy + ops.convert_to_numpy(sums).astype("float64")
+        parts = traced_energies(
+            layer, current, ends, None, EnergyAssumptions(), self.pulses, electric
+        )
+        total = sum(parts.values()) * 1e12  # linear in the probability
+        return total[0], total[1] - total[0], probability
+
+
+def _compiled(function):
+    if keras.backend.backend() != "jax":
+        return compiled(function)
+    import jax
+
+    return jax.jit(function)
+
+
+def _dot(rising, probability):
+    """Sum over everything but the chip axis of the product; `rising` may be one for all chips."""
+    chips = probability.shape[0]
+    if rising.shape[0] == 1:
+        return ops.matmul(ops.reshape(probability, (chips, -1)), ops.reshape(rising, (-1,)))
+    return ops.sum(ops.reshape(rising * probability, (chips, -1)), axis=1)
+
+
+def _cut(model):
+    """The model up to its first spin layer and from there on, or `(None, model)`.
+
+    Possible where all that the later part sees of the input passes through that one point.
+    """
+    first = next((layer for layer in model.layers if spin_neurons(layer)), None)
+    try:
+        (source,), (result,) = model.inputs, model.outputs
+        before = keras.Model(source, first.input)
+        after = keras.Model(first.input, result)
+    except (AttributeError, TypeError, ValueError):  # a subclassed model, a way around that point
+        return None, model
+    masked = getattr(first.input, "_keras_mask", None) is not None  # a mask would be lost
+    if masked or spin_neurons(before) or not isinstance(first.input, keras.KerasTensor):
+        return None, model
+    return before, after
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +224,7 @@ def evaluate_chips(
     chips=100,
     pulses=None,
     seed=0,
-    cause="both",
+    cause="all",
     layers=None,
     metric=accuracy,
     batch_size=1000,
@@ -132,7 +244,8 @@ def evaluate_chips(
         chips: number of chips, >= 1. Default 100.
         pulses: `None` (default) for expected values, or the pulses per neuron to draw.
         seed: integer.
-        cause: `"both"`, or only the `"threshold"` or the `"slope"` of the devices.
+        cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
+            `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
         layers: names of the spin layers that are spread; the others stay nominal. Default all.
         metric: function `(y_true, y_pred) -> float`. Default: classification accuracy.
         batch_size: samples per step and chip.
@@ -148,6 +261,7 @@ def evaluate_chips(
         ValueError: for a model without spin layers, unknown layer names or a foreign results
             file.
     """
+    x, y = np.asarray(x), np.asarray(y)
     neurons = spin_neurons(model)
     if not neurons:
         raise ValueError("evaluate_chips found no SpinNeuron in this model.")
@@ -163,45 +277,36 @@ def evaluate_chips(
     unknown = set(layers or ()) - set(names)
     if unknown:
         raise ValueError(f"No spin layer is called {sorted(unknown)}; they are {names}.")
-    chosen = {id(n) for n in neurons if layers is None or n.name in layers}
+    chosen = [layers is None or name in layers for name in names]
 
-    label = _fingerprint(
-        model, x, y, spread, pulses, seed, cause, layers, batch_size, chips_at_once
-    )
+    options = (pulses, seed, cause, chosen, batch_size, chips_at_once)
+    label = _fingerprint(model, x, y, spread, metric, options)
     done = _read_results(results_file, label)
-    groups = [range(k, min(k + chips_at_once, chips)) for k in range(0, chips, chips_at_once)]
+    study = _Study(model, x, batch_size, spread, cause, pulses)
     bar = keras.utils.Progbar(chips, unit_name="chip", verbose=1 if progress else 0)
-    for group in groups:
+    for start in range(0, chips, chips_at_once):
+        group = range(start, min(start + chips_at_once, chips))
         if any(chip not in done for chip in group):
-            values = _measure(
-                model,
-                x,
-                y,
-                neurons,
-                chosen,
-                spread,
-                cause,
-                pulses,
-                seed,
-                group,
-                metric,
-                batch_size,
-            )
+            drawn = _draw(neurons, chosen, spread, seed, group)
+            outputs, picojoule = study.measure(len(group), drawn, hash((seed, start)) % 2**31)
+            values = {
+                chip: [float(metric(y, outputs[k])), float(picojoule[k] / len(x))]
+                for k, chip in enumerate(group)
+            }
             done.update(values)
             if results_file is not None:
                 with open(results_file, "a") as file:
                     for chip, pair in values.items():
-                        file.write(
-                            json.dumps({"label": label, "chip": chip, "values": pair}) + "\n"
-                        )
+                        row = {"label": label, "chip": chip, "values": pair}
+                        file.write(json.dumps(row) + "\n")
         bar.add(len(group))
     pairs = np.array([done[chip] for chip in range(chips)])
-    nominal = metric(y, _predict(model, x, batch_size * chips_at_once))
+    nominal = float(metric(y, study.measure(1, None)[0][0]))
     return ChipReport(pairs[:, 0], pairs[:, 1], nominal, spread, pulses)
 
 
 def chip_sensitivity(model, x, y, spread, chips=20, **options):
-    """Mean accuracy lost when only one layer varies, and only its threshold or its slope.
+    """Mean accuracy lost when only one layer varies, and for one cause alone.
 
     Args:
         model, x, y, spread, chips, **options: as `evaluate_chips`.
@@ -220,57 +325,80 @@ def chip_sensitivity(model, x, y, spread, chips=20, **options):
     return loss
 
 
-def _measure(model, x, y, neurons, chosen, spread, cause, pulses, seed, chips, metric, batch_size):
-    """`{chip: (metric, pJ per inference)}` of a few chips, in one pass over the data."""
+class NewChipEachEpoch(keras.callbacks.Callback):
+    """Variation-aware training with one chip per epoch instead of one per step.
+
+    Every spin layer with a `spread` keeps its devices for an epoch. The chip of an epoch depends
+    on the layer's seed and the epoch's number alone, so that a run that goes on with
+    `fit(initial_epoch=...)` meets the chips it would have met. The training step is not compiled
+    again.
+
+    Limit: `fit` that ends by an exception leaves the last chip held; the next `fit` with this
+    callback, or `layer.hold_chip(None)`, releases it.
+
+    Raises:
+        ValueError: when training starts without a spin layer that has a `spread`.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> neuron = spinkeras.SpinNeuron(spread=spinkeras.ChipSpread(stability=0.1), seed=0)
+    >>> model = keras.Sequential([keras.Input((4,)), neuron, keras.layers.Dense(1)])
+    >>> model.compile("adam", "mse")
+    >>> x, y = np.ones((8, 4)), np.ones((8, 1))
+    >>> _ = model.fit(x, y, epochs=2, callbacks=[spinkeras.NewChipEachEpoch()], verbose=0)
+    """
+
+    def _layers(self):
+        return [layer for layer in spin_neurons(self.model) if layer.spread is not None]
+
+    def on_train_begin(self, logs=None):
+        if not self._layers():
+            raise ValueError("NewChipEachEpoch found no SpinNeuron with a spread in this model.")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for layer in self._layers():
+            layer.hold_chip(epoch)
+
+    def on_train_end(self, logs=None):
+        for layer in self._layers():
+            layer.hold_chip(None)
+
+
+def _draw(neurons, chosen, spread, seed, chips):
+    """Factors of the chosen layers, `{id(layer): ChipLayer}` with a leading chip axis."""
     drawn = []
     for chip in chips:
         rng = np.random.default_rng([seed, chip])
         warm = {layer.device.temperature: None for layer in neurons}
         for temperature in warm:
             warm[temperature] = spread.draw_temperature(rng, temperature)
-        drawn.append([])
-        for layer in neurons:
-            temperature = layer.device.temperature
-            factors = spread.draw(layer.pulse_width.shape, rng, temperature, warm[temperature])
-            if id(layer) not in chosen:
-                factors = ChipLayer(
-                    *(1 + 0 * f for f in factors[:4]), *(0 * f for f in factors[4:])
-                )
-            drawn[-1].append(factors)
-    stacked = {
-        id(layer): ChipLayer(*(np.stack(parts) for parts in zip(*(d[k] for d in drawn))))
-        for k, layer in enumerate(neurons)
+        temperatures = [layer.device.temperature for layer in neurons]
+        drawn.append(
+            [
+                spread.draw(layer.pulse_width.shape, rng, temperature, warm[temperature])
+                for layer, temperature in zip(neurons, temperatures)
+            ]
+        )
+    return {
+        id(layer): ChipLayer(*(np.stack(parts) for parts in zip(*layer_chips)))
+        for layer, take, layer_chips in zip(neurons, chosen, zip(*drawn))
+        if take
     }
-    generator = keras.random.SeedGenerator(hash((seed, chips[0])) % 2**31)
-    mounted = _MountedChips(stacked, spread, cause, pulses, generator)
-    outputs = []
-    try:
-        for layer in neurons:
-            layer.chip = mounted
-        for start in range(0, len(x), batch_size):
-            part = x[start : start + batch_size]
-            tiled = np.tile(part, (len(chips),) + (1,) * (part.ndim - 1))
-            out = ops.convert_to_numpy(model(tiled, training=False))
-            outputs.append(out.reshape(len(chips), len(part), *out.shape[1:]))
-    finally:
-        for layer in neurons:
-            layer.chip = None
-    outputs = np.concatenate(outputs, axis=1)
-    picojoule = mounted.energy / len(x)
-    return {chip: [metric(y, outputs[k]), float(picojoule[k])] for k, chip in enumerate(chips)}
 
 
-def _predict(model, x, batch_size):
-    parts = range(0, len(x), batch_size)
-    return np.concatenate(
-        [ops.convert_to_numpy(model(x[k : k + batch_size], training=False)) for k in parts]
-    )
-
-
-def _fingerprint(model, x, y, *arguments):
+def _fingerprint(model, x, y, spread, metric, options):
     """Short hash of everything that decides the results, so that a file is not mixed up."""
-    digest = hashlib.sha256(repr(arguments).encode())
-    for array in (*model.get_weights(), np.asarray(x), np.asarray(y)):
+    text = [options, spread.get_config(), getattr(metric, "__qualname__", repr(metric))]
+    tallies = []  # of the energy, which decide nothing here
+    for layer in spin_neurons(model):
+        config = layer.get_config()
+        text.append({key: config[key] for key in sorted(config) if key != "name"})
+        knobs = (layer.log_pulse_width, layer.log_anisotropy)
+        tallies += [id(v) for v in layer.weights if all(v is not knob for knob in knobs)]
+    digest = hashlib.sha256(json.dumps(text, default=repr).encode())
+    weights = [ops.convert_to_numpy(v) for v in model.weights if id(v) not in tallies]
+    for array in (*weights, x, y):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
 

@@ -98,7 +98,7 @@ class EnergyAssumptions:
 # --- joules: pure functions of NumPy values or tensors -------------------------------------------
 
 
-def antiparallel_resistance(current, device):
+def antiparallel_resistance(current, device, resistance=1.0, tmr=1.0):
     """Resistance in ohm of the antiparallel state under the bias that a current produces.
 
     `R_AP = R_P (1 + TMR / (1 + (V / V_h)^2))` with `V = I R_AP`, solved by Newton steps.
@@ -106,6 +106,7 @@ def antiparallel_resistance(current, device):
     Args:
         current: A, scalar, array or tensor.
         device: `MTJDevice` or preset name.
+        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
 
     Example:
 
@@ -114,21 +115,24 @@ def antiparallel_resistance(current, device):
     15915
     """
     device = get_device(device)
-    xp, current = _namespace(current)
+    xp, current = _namespace(current, resistance)
+    parallel, tmr = device.resistance_parallel * resistance, device.tmr * tmr
     # In v = V / V_h: v = a (1 + TMR / (1 + v^2)), whose right-hand side falls with v.
-    a = xp.abs(current) * (device.resistance_parallel / device.tmr_half_voltage)
+    a = xp.abs(current * parallel) / device.tmr_half_voltage
 
     def newton(v):
         fall = 1 / (1 + v * v)
-        return v - (v - a * (1 + device.tmr * fall)) / (1 + 2 * a * device.tmr * v * fall * fall)
+        return v - (v - a * (1 + tmr * fall)) / (1 + 2 * a * tmr * v * fall * fall)
 
-    v = a * (1 + device.tmr / (1 + a * a))
+    v = a * (1 + tmr / (1 + a * a))
     for _ in range(5):
         v = newton(stop_gradient(xp, v))
-    return device.resistance_parallel * (1 + device.tmr / (1 + v * v))
+    return parallel * (1 + tmr / (1 + v * v))
 
 
-def write_energy(current, pulse_width, probability, device, reversal_fraction=0.75):
+def write_energy(
+    current, pulse_width, probability, device, reversal_fraction=0.75, resistance=1.0, tmr=1.0
+):
     """Mean energy in J of one write pulse that starts in the parallel state.
 
     `I^2 R_w t_p` in a three-terminal device, whatever the probability.
@@ -139,6 +143,7 @@ def write_energy(current, pulse_width, probability, device, reversal_fraction=0.
         probability: switching probability, broadcast against `current`.
         device: `MTJDevice` or preset name.
         reversal_fraction: fraction of the pulse before the reversal.
+        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
 
     Example:
 
@@ -149,11 +154,13 @@ def write_energy(current, pulse_width, probability, device, reversal_fraction=0.
     """
     device = get_device(device)
     _, current = _namespace(current)
-    resistance = device.write_path_resistance
-    after = 0.0  # rise of the resistance, averaged over the pulse, if the device switches
-    if device.write_resistance is None:
-        after = (1 - reversal_fraction) * (antiparallel_resistance(current, device) - resistance)
-    return current * current * pulse_width * (resistance + after * probability)
+    if device.write_resistance is not None:
+        return current * current * pulse_width * (device.write_resistance + 0 * probability)
+    parallel = device.resistance_parallel * resistance
+    antiparallel = antiparallel_resistance(current, device, resistance, tmr)
+    # rise of the resistance, averaged over the pulse, if the device switches
+    after = (1 - reversal_fraction) * (antiparallel - parallel)
+    return current * current * pulse_width * (parallel + after * probability)
 
 
 def gate_energy(gate_voltage, device):
@@ -161,12 +168,16 @@ def gate_energy(gate_voltage, device):
     return get_device(device).gate_capacitance * gate_voltage * gate_voltage
 
 
-def read_energy(probability, device, assumptions=EnergyAssumptions()):
-    """Mean energy in J to read a neuron that has switched with a given probability."""
+def read_energy(probability, device, assumptions=EnergyAssumptions(), resistance=1.0, tmr=1.0):
+    """Mean energy in J to read a neuron that has switched with a given probability.
+
+    `resistance` and `tmr` are factors on the device's `R_P` and TMR.
+    """
     device = get_device(device)
     fall = 1 + (assumptions.read_voltage / device.tmr_half_voltage) ** 2
     parallel = assumptions.read_voltage**2 * assumptions.read_time / device.resistance_parallel
-    antiparallel = parallel / (1 + device.tmr / fall)
+    parallel = parallel / resistance
+    antiparallel = parallel / (1 + device.tmr * tmr / fall)
     return parallel + (antiparallel - parallel) * probability
 
 
@@ -245,9 +256,10 @@ def _cheapest_current(curve, width):
     return float(currents[np.argmin(currents**2 / curve.switching_probability(currents, width))])
 
 
-@functools.lru_cache(maxsize=64)
-def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
+def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions(), resistance=1.0, tmr=1.0):
     """Energy in J to bring a switched (antiparallel) device back, with `reset_error` left.
+
+    `resistance` and `tmr` are factors on the device's `R_P` and TMR; the current stays nominal.
 
     Example:
 
@@ -257,20 +269,32 @@ def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
     236
     """
     current = reset_current(device, assumptions)
-    resistance = device.write_path_resistance
-    if device.write_resistance is None:
-        before = float(antiparallel_resistance(current, device))
+    path = device.write_resistance
+    if path is None:
+        before = antiparallel_resistance(current, device, resistance, tmr)
+        if isinstance(before, np.float64):  # a plain number leaves the dtype of tensors alone
+            before = float(before)
         x = assumptions.reversal_fraction
-        resistance = x * before + (1 - x) * resistance
-    pulse = current**2 * assumptions.reset_pulse_width * resistance
+        path = x * before + (1 - x) * device.resistance_parallel * resistance
+    pulse = current**2 * assumptions.reset_pulse_width * path
     if device.switching_curve is None:
         return pulse
     # Every pulse is followed by a read, until one finds the device reset.
     switched = _curve_resets(device, assumptions, device.thermal_stability)
-    return float(pulse + read_energy(1 - switched, device, assumptions)) / switched
+    return (pulse + read_energy(1 - switched, device, assumptions)) / switched
 
 
-def pulse_energies(current, pulse_width, anisotropy, probability, device, assumptions, pulses=1):
+def pulse_energies(
+    current,
+    pulse_width,
+    anisotropy,
+    probability,
+    device,
+    assumptions,
+    pulses=1,
+    resistance=1.0,
+    tmr=1.0,
+):
     """The four energies in J of one neuron's inference, as a dictionary over `COMPONENTS`.
 
     Write, read and reset are paid for every pulse, the gate is charged once.
@@ -283,19 +307,22 @@ def pulse_energies(current, pulse_width, anisotropy, probability, device, assump
         device: `MTJDevice`.
         assumptions: `EnergyAssumptions`.
         pulses: repeated pulses per inference.
+        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
     """
-    reset = reset_energy(device, assumptions) if assumptions.reset else 0.0
+    reset = reset_energy(device, assumptions, resistance, tmr) if assumptions.reset else 0.0
+    fraction = assumptions.reversal_fraction
     return {
         "write": pulses
-        * write_energy(current, pulse_width, probability, device, assumptions.reversal_fraction),
+        * write_energy(current, pulse_width, probability, device, fraction, resistance, tmr),
         "gate": gate_energy(device.gate_voltage_for(anisotropy), device) + 0 * probability,
-        "read": pulses * read_energy(probability, device, assumptions),
+        "read": pulses * read_energy(probability, device, assumptions, resistance, tmr),
         "reset": pulses * reset * probability,
     }
 
 
-def _namespace(value):
-    if ops.is_tensor(value) or isinstance(value, (keras.Variable, keras.KerasTensor)):
+def _namespace(value, factor=1.0):
+    kinds = (keras.Variable, keras.KerasTensor)
+    if any(ops.is_tensor(v) or isinstance(v, kinds) for v in (value, factor)):
         return ops, value
     return np, np.asarray(value, "float64")
 
@@ -332,7 +359,7 @@ class _Meter:
         """
 
 
-def traced_energies(layer, current, probability, mask, assumptions):
+def traced_energies(layer, current, probability, mask, assumptions, pulses=None, factors=()):
     """The four energies in J of every element, as tensors; masked elements cost nothing.
 
     Args:
@@ -341,6 +368,8 @@ def traced_energies(layer, current, probability, mask, assumptions):
         probability: switching probability, same shape.
         mask: mask of the leading axes, or `None`.
         assumptions: `EnergyAssumptions`.
+        pulses: pulses per inference. Default: those of the layer.
+        factors: of the devices on `R_P` and TMR, tensors, as `pulse_energies`. Default: 1.
     """
     log_duration, stability = layer.setting(probability.dtype)
     device = layer.device
@@ -351,7 +380,8 @@ def traced_energies(layer, current, probability, mask, assumptions):
         probability,
         device,
         assumptions,
-        layer.pulses,
+        pulses or layer.pulses,
+        *factors,
     )
     if mask is None:
         return energies

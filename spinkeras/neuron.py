@@ -61,8 +61,9 @@ class SpinNeuron(keras.layers.Layer):
         gate_levels: number of equidistant levels, >= 2, of the converter that drives the gate
             over `gate_voltage_range`. Default `None`: continuous.
         spread: `ChipSpread`. Default `None`. In training every step draws a new chip, so that the
-            network learns to live with the devices' differences; inference uses nominal devices
-            (`evaluate_chips` measures chips).
+            network learns to live with the devices' differences, or every epoch with the
+            callback `NewChipEachEpoch`; inference uses nominal devices (`evaluate_chips` measures
+            chips).
         knob_scale: how far a knob moves per unit of its weight, > 0. Default 3: a step of 0.01
             in the weight changes the knob by 3 %. Larger trains the knobs faster.
         pulse_width_initializer, anisotropy_initializer: Keras initializers of the weights.
@@ -225,12 +226,10 @@ class SpinNeuron(keras.layers.Layer):
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         inputs = ops.cast(inputs, dtype)
         if self.chip is not None:  # simulated chips are measured, see spinkeras.chips
-            return ops.cast(self.chip.respond(self, inputs), self.compute_dtype)
+            return ops.cast(self.chip.respond(self, inputs, mask), self.compute_dtype)
         factors = None
         if training and self.spread is not None:
-            factors = self.spread.draw_tensors(
-                self.log_pulse_width.shape, self.device.temperature, self.seed_generator, dtype
-            )
+            factors = self._draw_chip(dtype)
         bias, probability = self.response(inputs, factors, kernel=self._choose(inputs, training))
         if self.meter is not None:
             current = bias + inputs * self.current_scale
@@ -245,7 +244,7 @@ class SpinNeuron(keras.layers.Layer):
             return self.kernel
         return cloglog.fused if self.train else cloglog.fused_fixed
 
-    def response(self, inputs, factors=None, spread=None, cause="both", kernel=None):
+    def response(self, inputs, factors=None, spread=None, cause="all", kernel=None):
         """Bias current (A) of every knob and switching probability of every element.
 
         Args:
@@ -263,8 +262,9 @@ class SpinNeuron(keras.layers.Layer):
             bias = ops.full_like(bias, self._nominal_midpoint())
         if factors is not None:
             drive = bias + inputs * gain
+            spread = spread or self.spread
             probability = chip_curve(
-                ops, self._curve, *setting, drive, factors, spread or self.spread, cause
+                ops, self._curve, *setting, drive, factors, spread, cause, self.device.tmr
             )
         elif self.recenter:
             probability = curve.probability(inputs, gain, kernel)
@@ -286,6 +286,39 @@ class SpinNeuron(keras.layers.Layer):
             count = keras.random.binomial(shape, float(pulses), expected, dtype=dtype, seed=seed)
             fraction = count / pulses
         return ops.stop_gradient(fraction) + (probability - expected)
+
+    def hold_chip(self, number):
+        """Train on one chip until further notice, or on a new one every step (`None`).
+
+        The chip depends on the layer's seed and this number alone. Takes effect in a training
+        step that is already compiled.
+
+        Args:
+            number: integer, 0 to 2^26, or `None`.
+
+        Raises:
+            ValueError: for a layer without `spread`, or a number out of range.
+        """
+        if self.spread is None:
+            raise ValueError(f"Layer {self.name!r} has no spread, so no chip to hold.")
+        position = 0
+        if number is not None:
+            if number != int(number) or not 0 <= number <= 2**26:
+                raise ValueError(f"number = {number!r} must be an integer from 0 to 2^26 or None.")
+            position = 2**30 + 8 * int(number)  # far from where the draws of the steps count
+        seed = ops.convert_to_numpy(self.seed_generator.state)[0]
+        self.held_chip.state.assign(np.array([seed, position]))
+
+    def _draw_chip(self, dtype):
+        """Factors of the devices in this step: of a new chip, or of the one that is held."""
+        held, seeds = self.held_chip.state.value, self.seed_generator.state
+        is_held, before = held[1] > 0, seeds.value * 1
+        seeds.assign(ops.where(is_held, held, before))
+        factors = self.spread.draw_tensors(
+            self.log_pulse_width.shape, self.device.temperature, self.seed_generator, dtype
+        )
+        seeds.assign(ops.where(is_held, before, seeds.value))
+        return factors
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -470,6 +503,8 @@ class SpinNeuron(keras.layers.Layer):
             raise ValueError(f"pulses = {self.pulses!r} must be an integer from 1 to 1e6.")
         self.pulses = int(self.pulses)
         self.seed_generator = None
+        # Its state is the seed of the chip that is held in training; zeros: none.
+        self.held_chip = None if self.spread is None else keras.random.SeedGenerator(0)
         if self.output_mode != "probability" or self.spread is not None:
             self.seed_generator = keras.random.SeedGenerator(self.seed)
             # TensorFlow has no XLA kernel for the binomial law; Keras's "auto" respects this.

@@ -1,9 +1,9 @@
 """How the devices of a chip differ from the nominal one, and what a neuron then answers.
 
-A *chip* is one factor per device and property, drawn once:
+A *chip* is one factor per device and property, drawn once, and one temperature:
 
     Delta' = Delta f_stability T0 / T      Ic0'/Delta' = (Ic0/Delta) f_current T / T0
-    R_P'   = R_P f_resistance              t_D' = t_D T0 / T
+    t_D'   = t_D f_diffusion_time T0 / T   R_P' = R_P f_resistance      TMR' = TMR f_tmr
 
 The chip is driven with the settings of the nominal device: pulse width, gate voltage and bias
 current do not know the factors, so a spread moves the threshold and the slope.
@@ -15,10 +15,14 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 from keras import ops
+from scipy import special
 
+from spinkeras.devices import get_device
 from spinkeras.switching import STABILITY_DOMAIN
 
-CAUSES = ("both", "threshold", "slope")
+CAUSES = ("all", "threshold", "slope", "faults")
+FACTORS = ("stability", "current", "diffusion_time", "resistance", "tmr")
+MOST_DEVICES = 2000
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
@@ -27,21 +31,35 @@ class ChipSpread:
     """Device-to-device spread, errors and faults of a chip.
 
     The factors are log-normal with median 1, `exp(sigma n)`, `n` standard normal, one per device
-    (a convolution uses the device of a channel at every position).
+    (a convolution uses the device of a channel at every position); or those of given devices, see
+    `from_devices` and `from_factors`; or the product of both.
+
+    A device is read by its current at a fixed voltage, against one reference for the whole chip,
+    halfway between the currents of the two nominal states. With Gaussian noise of standard
+    deviation `sense_noise (I_P - I_AP)` a parallel device then reads as switched with probability
+    `Phi((I_ref - I_P') / sigma)`, a switched one as not with `Phi((I_AP' - I_ref) / sigma)`: a
+    device of another resistance or a lower TMR is misread more often.
 
     Args:
         stability: relative sigma of the thermal stability, 0 to 0.5. The critical current
             follows it, as both are proportional to `K_eff V`.
         current: relative sigma of `Ic0 / Delta` (damping, spin-torque efficiency), 0 to 0.5.
-        resistance: relative sigma of the parallel resistance, 0 to 0.5; changes energy only, the
-            drive being a current.
+        resistance: relative sigma of the parallel resistance, 0 to 0.5. The drive is a current:
+            changes the energy, and the reading if `sense_noise > 0`.
+        tmr: relative sigma of the tunnel magnetoresistance, 0 to 0.5; as `resistance`.
         temperature: K, sigma of the chip's temperature around the device's, 0 to 100; one value
             for the whole chip.
         pulse_jitter: relative sigma of every pulse width, 0 to 0.2, independent from pulse to
             pulse. A bit of a jittery pulse is exactly a bit with the mean probability.
-        read_error: probability that a read returns the wrong bit, 0 to 0.5.
+        read_error: probability that a read returns the wrong bit, whatever the device, 0 to 0.5.
+        sense_noise: noise of the read current in units of the nominal `I_P - I_AP`, 0 to 1; the
+            nominal device is misread with probability `Phi(-1 / (2 sense_noise))`. 0 (default):
+            every device is read without error.
         ceiling: largest switching probability (back-hopping), 0.5 to 1.
-        stuck_low, stuck_high: fraction of devices that never or always read as switched.
+        stuck_low, stuck_high: fraction of devices that never or always read as switched, 0 to
+            0.5 each.
+        devices: rows of the five `FACTORS`, at most 2000; every device is one of them, drawn with
+            replacement. Set by `from_devices` and `from_factors`.
 
     Raises:
         ValueError: for a value outside its range.
@@ -56,23 +74,117 @@ class ChipSpread:
     stability: float = 0.0
     current: float = 0.0
     resistance: float = 0.0
+    tmr: float = 0.0
     temperature: float = 0.0
     pulse_jitter: float = 0.0
     read_error: float = 0.0
+    sense_noise: float = 0.0
     ceiling: float = 1.0
     stuck_low: float = 0.0
     stuck_high: float = 0.0
+    devices: tuple = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self):
-        limits = {name: (0.0, 0.5) for name in ("stability", "current", "resistance", "read_error")}
+        limits = {
+            name: (0.0, 0.5) for name in ("stability", "current", "resistance", "tmr", "read_error")
+        }
         limits |= {"temperature": (0.0, 100.0), "pulse_jitter": (0.0, 0.2), "ceiling": (0.5, 1.0)}
-        limits |= {"stuck_low": (0.0, 0.5), "stuck_high": (0.0, 0.5)}
+        limits |= {"stuck_low": (0.0, 0.5), "stuck_high": (0.0, 0.5), "sense_noise": (0.0, 1.0)}
         for name, (low, high) in limits.items():
             value = float(getattr(self, name))
             object.__setattr__(self, name, value)
             if not low <= value <= high:
                 unit = " K" if name == "temperature" else ""
                 raise ValueError(f"{name} = {value:g}{unit} is outside [{low:g}, {high:g}]{unit}.")
+        object.__setattr__(self, "devices", _device_table(self.devices))
+
+    @classmethod
+    def from_devices(cls, devices, nominal, **spread):
+        """Spread of given devices: measured ones, or what `sample_devices` returns.
+
+        Every device of a chip is one of them, drawn with replacement, so that the correlations
+        between its properties are kept. Only the five `FACTORS` count; the bias dependence of the
+        TMR and the gate stay those of the layer's device.
+
+        Args:
+            devices: sequence of `MTJDevice` (or preset names), 1 to 2000.
+            nominal: `MTJDevice` that the chip is designed for, usually the layer's device.
+            **spread: further arguments of `ChipSpread`; a sigma multiplies the devices' factors.
+
+        Raises:
+            ValueError: for a device that differs from the nominal one more than tenfold.
+
+        Example:
+
+        >>> import spinkeras
+        >>> nominal = spinkeras.MTJDevice.preset("stt_reference")
+        >>> measured = spinkeras.sample_devices(nominal, 200, spread={"diameter": 0.03})
+        >>> spread = spinkeras.ChipSpread.from_devices(measured, nominal, stuck_low=0.005)
+        >>> len(spread.devices)
+        200
+        >>> hot = spinkeras.ChipSpread.from_devices([nominal.replace(temperature=358.0)], nominal)
+        """
+        nominal = get_device(nominal)
+        if nominal.tmr == 0:
+            raise ValueError("The nominal device has tmr = 0, of which no device is a multiple.")
+        devices = [get_device(device) for device in devices]
+
+        def ratio(name):
+            return [getattr(device, name) / getattr(nominal, name) for device in devices]
+
+        factors = {
+            "stability": ratio("thermal_stability"),
+            "current": ratio("critical_current_per_stability"),
+            "diffusion_time": ratio("diffusion_time"),
+            "resistance": ratio("resistance_parallel"),
+            "tmr": ratio("tmr"),
+        }
+        return cls.from_factors(factors, **spread)
+
+    @classmethod
+    def from_factors(cls, factors, count=1000, seed=0, **spread):
+        """Spread from a joint table, or a joint distribution, of factors.
+
+        Args:
+            factors: `{name: array of shape (n,)}` with names among `FACTORS`, or a distribution
+                of TensorFlow Probability whose draws are such a dictionary, for example
+                `tfd.JointDistributionNamed({"stability": tfd.LogNormal(0.0, 0.1)})`. Factors that
+                are not named are 1.
+            count: rows to draw from a distribution, 1 to 2000. It is sampled once, here: the
+                spread is that table.
+            seed: integer, of the draws from a distribution.
+            **spread: further arguments of `ChipSpread`; a sigma multiplies these factors.
+
+        Raises:
+            ValueError: for unknown names, unequal lengths, or factors outside [0.1, 10].
+
+        Example:
+
+        >>> import numpy as np, spinkeras
+        >>> size = np.exp(0.05 * np.random.default_rng(0).normal(size=500))
+        >>> spread = spinkeras.ChipSpread.from_factors({"stability": size, "resistance": 1 / size})
+        >>> len(spread.devices)
+        500
+        """
+        if hasattr(factors, "sample"):
+            factors = factors.sample(count, seed=np.array([0, seed], "int32"))
+        if hasattr(factors, "_asdict"):
+            factors = factors._asdict()
+        if not isinstance(factors, dict) or not factors or set(factors) - set(FACTORS):
+            found = list(factors) if isinstance(factors, dict) else type(factors).__name__
+            raise ValueError(
+                f"factors must be a dictionary with keys among {FACTORS}, or a distribution whose "
+                f"draws are one (a JointDistributionNamed); got {found}."
+            )
+        columns = {name: np.asarray(values, "float64") for name, values in factors.items()}
+        shapes = {name: values.shape for name, values in columns.items()}
+        if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 1:
+            raise ValueError(f"The factors need one common shape (n,); got {shapes}.")
+        ones = np.ones(next(iter(shapes.values())))
+        table = np.stack([columns.get(name, ones) for name in FACTORS], axis=1)
+        if len(table) == 0:
+            raise ValueError("The table of devices is empty.")
+        return cls(devices=table, **spread)
 
     def get_config(self):
         return dataclasses.asdict(self)
@@ -92,8 +204,9 @@ class ChipSpread:
         """
         if chip_temperature is None:
             chip_temperature = self.draw_temperature(rng, temperature)
-        normal = rng.normal(size=(3, *shape))
-        return self._factors(np, normal, rng.random(shape), chip_temperature / temperature)
+        normal, uniform = rng.normal(size=(3, *shape)), rng.random(shape)
+        tmr, row = rng.normal(size=shape), rng.integers(max(len(self.devices), 1), size=shape)
+        return self._factors(np, normal, uniform, tmr, row, chip_temperature / temperature)
 
     def draw_temperature(self, rng, temperature=300.0):
         """Temperature in K of one chip, kept within a third of the nominal one."""
@@ -104,43 +217,74 @@ class ChipSpread:
         """As `draw`, as tensors from a Keras seed generator (a new chip at every call)."""
         normal = keras.random.normal((3, *shape), dtype=dtype, seed=seed)
         uniform = keras.random.uniform(shape, dtype=dtype, seed=seed)
-        warm = 1.0
+        tmr, row, warm = 0 * uniform, None, 1.0
         if self.temperature:
             offset = keras.random.normal((), dtype=dtype, seed=seed) * self.temperature
             warm = ops.clip(1 + offset / temperature, 2 / 3, 4 / 3)
-        return self._factors(ops, normal, uniform, warm)
+        if self.tmr:
+            tmr = keras.random.normal(shape, dtype=dtype, seed=seed)
+        if self.devices:
+            row = keras.random.randint(shape, 0, len(self.devices), seed=seed)
+        return self._factors(ops, normal, uniform, tmr, row, warm)
 
-    def _factors(self, xp, normal, uniform, warm):
-        low = xp.where(uniform < self.stuck_low, 1.0, 0.0)
-        high = xp.where(uniform >= 1 - self.stuck_high, 1.0, 0.0)
+    def _factors(self, xp, normal, uniform, tmr, row, warm):
+        factors = dict.fromkeys(FACTORS, 1.0)
+        if self.devices:
+            for name, column in zip(FACTORS, np.array(self.devices).T):
+                if xp is ops:
+                    column = ops.convert_to_tensor(column, normal.dtype)
+                factors[name] = xp.take(column, row)
         return ChipLayer(
-            stability=xp.exp(self.stability * normal[0]) / warm,
-            current=xp.exp(self.current * normal[1]) * warm,
-            resistance=xp.exp(self.resistance * normal[2]),
-            warmth=warm + 0 * normal[0],
-            stuck_low=low,
-            stuck_high=high,
+            stability=factors["stability"] * xp.exp(self.stability * normal[0]) / warm,
+            current=factors["current"] * xp.exp(self.current * normal[1]) * warm,
+            diffusion_time=factors["diffusion_time"] / (warm + 0 * normal[0]),
+            resistance=factors["resistance"] * xp.exp(self.resistance * normal[2]),
+            tmr=factors["tmr"] * xp.exp(self.tmr * tmr),
+            stuck_low=xp.where(uniform < self.stuck_low, 1.0, 0.0),
+            stuck_high=xp.where(uniform >= 1 - self.stuck_high, 1.0, 0.0),
         )
+
+
+def _device_table(rows):
+    """Checked rows of factors, as plain tuples."""
+    rows = tuple(tuple(float(value) for value in row) for row in rows)
+    if len(rows) > MOST_DEVICES:
+        raise ValueError(
+            f"{len(rows)} devices are too many for a table that is saved with the layer; use at "
+            f"most {MOST_DEVICES}, for example a random subset."
+        )
+    for number, row in enumerate(rows):
+        if len(row) != len(FACTORS) or not all(0.1 <= value <= 10 for value in row):
+            found = ", ".join(f"{value:.3g}" for value in row)
+            raise ValueError(
+                f"Device {number} has the factors ({found}); they must be the five of {FACTORS}, "
+                "relative to the nominal device, each in [0.1, 10]. Is `nominal` the device that "
+                "the others vary around?"
+            )
+    return rows
 
 
 class ChipLayer(NamedTuple):
     """Factors of one layer's devices: each of the shape of the layer's knobs.
 
     Attributes:
-        stability, current, resistance: factors on `Delta`, `Ic0 / Delta` and `R_P`.
-        warmth: `T / T0`.
+        stability, current, diffusion_time, resistance, tmr: factors on `Delta`, `Ic0 / Delta`,
+            `t_D`, `R_P` and TMR.
         stuck_low, stuck_high: 1 where the device is stuck, else 0.
     """
 
     stability: Any
     current: Any
+    diffusion_time: Any
     resistance: Any
-    warmth: Any
+    tmr: Any
     stuck_low: Any
     stuck_high: Any
 
 
-def chip_curve(xp, build, log_duration, stability, drive, chip, spread, cause="both"):
+def chip_curve(
+    xp, build, log_duration, stability, drive, chip, spread, cause="all", nominal_tmr=None
+):
     """Probability that the devices of a chip read as switched.
 
     Args:
@@ -149,28 +293,57 @@ def chip_curve(xp, build, log_duration, stability, drive, chip, spread, cause="b
         log_duration, stability: nominal `ln u` and `Delta` of the knobs.
         drive: `h` of every element for the nominal device.
         chip: `ChipLayer`.
-        spread: `ChipSpread`, for jitter, read error and ceiling.
-        cause: `"both"`, or only the `"threshold"` or only the `"slope"` of the devices.
+        spread: `ChipSpread`, for jitter, reading and ceiling.
+        cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
+            `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
+        nominal_tmr: TMR of the nominal device; needed if `spread.sense_noise > 0`.
     """
     low, high = STABILITY_DOMAIN
-    log_warm = xp.log(chip.warmth)
+    actual_duration = log_duration - xp.log(chip.diffusion_time)
     actual_stability = xp.clip(stability * chip.stability, low, high)
-    nominal = build(xp, log_duration, stability)
 
     def answer(stretch):
-        curve = build(xp, log_duration + log_warm + stretch, actual_stability)
+        if cause == "faults":
+            curve = build(xp, log_duration + stretch, stability)
+            return curve.probability(drive - curve.midpoint)
+        curve = build(xp, actual_duration + stretch, actual_stability)
+        if cause == "all":
+            return curve.probability(drive / chip.current - curve.midpoint)
+        nominal = build(xp, log_duration, stability)
         if cause == "threshold":  # the chip's threshold, the nominal shape
-            shape, middle = nominal, curve.midpoint * chip.current
-            return shape.probability(drive - middle)
-        if cause == "slope":
-            return curve.probability((drive - nominal.midpoint) / chip.current)
-        return curve.probability(drive / chip.current - curve.midpoint)
+            return nominal.probability(drive - curve.midpoint * chip.current)
+        return curve.probability((drive - nominal.midpoint) / chip.current)
 
     probability = answer(0.0)
+    if cause in ("threshold", "slope"):
+        return probability
     if spread.pulse_jitter:  # mean over the jitter, by three-point Gauss-Hermite quadrature
         reach = 3**0.5 * spread.pulse_jitter
         probability = 2 / 3 * probability + (answer(reach) + answer(-reach)) / 6
     probability = probability * spread.ceiling
+    if spread.sense_noise:
+        false_high, missed = misreadings(xp, chip, spread.sense_noise, nominal_tmr)
+        probability = false_high + probability * (1 - false_high - missed)
     probability = probability + spread.read_error * (1 - 2 * probability)
     free = 1 - chip.stuck_low - chip.stuck_high
     return probability * free + chip.stuck_high
+
+
+def misreadings(xp, chip, sense_noise, nominal_tmr):
+    """Probability that a parallel device reads as switched, and a switched one as not."""
+    if not nominal_tmr:
+        raise ValueError(
+            f"A device with tmr = {nominal_tmr} cannot be read; set sense_noise = 0 or give the "
+            "device its TMR (100 % is 1.0)."
+        )
+    # Currents in units of the nominal parallel one
+    antiparallel = 1 / (1 + nominal_tmr)
+    reference, noise = (1 + antiparallel) / 2, sense_noise * (1 - antiparallel)
+    erf = special.erf if xp is np else ops.erf
+
+    def exceeded(distance):
+        return (1 - erf(distance / (noise * 2**0.5))) / 2
+
+    actual_parallel = 1 / chip.resistance
+    actual_antiparallel = actual_parallel / (1 + nominal_tmr * chip.tmr)
+    return exceeded(actual_parallel - reference), exceeded(reference - actual_antiparallel)

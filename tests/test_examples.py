@@ -48,3 +48,15 @@ def test_trained_knobs_win_on_digits(tmp_path):
         fixed, width, both = (r for r in results if r["seed"] == seed)
         assert min(width["accuracy"], both["accuracy"]) > fixed["accuracy"] + 2
         assert max(width["energy_pj"], both["energy_pj"]) < fixed["energy_pj"]
+
+
+def test_variation_aware_compares_on_the_same_chips_and_goes_on(tmp_path):
+    pytest.importorskip("sklearn")
+    arguments = ("--hidden", "8", "--epochs", "1", "--chips", "2")
+    run_example("variation_aware.py", *arguments, "--seeds", "1", cwd=tmp_path)
+    out = run_example("variation_aware.py", *arguments, "--seeds", "2", cwd=tmp_path)
+    assert "seed 1  variation-aware" in out
+    assert "seed 0" not in out  # taken from the file
+    assert "variation-aware minus ordinary, 10 % spread, one pulse:" in out
+    rows = json.loads((tmp_path / "results/variation_aware_digits.json").read_text())["rows"]
+    assert len(rows) == 2 * 2 * 3 * 2

@@ -67,7 +67,7 @@ def test_keras_layer_contract(variant):
         input_shape=(2, 5),
         expected_output_shape=(2, 5),
         expected_num_trainable_weights=trained,
-        expected_num_non_trainable_weights=3 - trained,
+        expected_num_non_trainable_weights=5 - trained,
         expected_num_seed_generators=0,
         expected_num_losses=1 if variant == "regularised" else 0,
         supports_masking=True,
