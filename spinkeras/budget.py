@@ -93,7 +93,7 @@ class EnergyBudget(EnergyTracker):
     >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(), keras.layers.Dense(1)])
     >>> model.compile("sgd", "mse")
     >>> x, y = np.ones((8, 4)), np.ones((8, 1))
-    >>> budget = spinkeras.EnergyBudget(1e-12, monitor="loss")
+    >>> budget = spinkeras.EnergyBudget(2e-12, monitor="loss")
     >>> history = model.fit(x, y, verbose=0, callbacks=[budget])
     >>> budget.best_epoch
     0

@@ -1,0 +1,155 @@
+"""The study: networks trained side by side are networks trained alone; killed runs go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import spinkeras
+
+FOLDER = Path(__file__).parents[1] / "examples" / "paper_study"
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the study uses tf.data"
+)
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import study
+
+    return study
+
+
+def images(samples=96, seed=3):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 10, samples)
+    return (rng.random((10, 20))[y] + 0.2 * rng.random((samples, 20))).astype("float32"), y
+
+
+def clip(weight, limit):
+    return keras.ops.clip(weight, -limit, limit)
+
+
+def alone(study, run, x, y):
+    """The run without any of the study's machinery but the start: plain Keras."""
+    from population import single
+
+    keras.utils.set_random_seed(run.seed)
+    model = single((x.shape[1], *run.hidden, 10), run.batch_norm, run.seed, train=run.train)
+    for layer in model.layers:
+        if isinstance(layer, spinkeras.SpinNeuron):
+            layer.pulse_width = run.pulse_width
+        elif run.weight_bound and isinstance(layer, keras.layers.Dense):
+            layer.kernel.constraint = partial(clip, limit=run.weight_bound)
+            layer.kernel.assign(clip(layer.kernel, run.weight_bound))
+    model.compile(
+        keras.optimizers.SGD(run.learning_rate),
+        lambda a, b: 10 * keras.losses.binary_crossentropy(a, b),
+    )
+    model.fit(x, np.eye(10, dtype="float32")[y], batch_size=len(x), epochs=run.steps, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_population_trains_every_network_as_if_alone(study, batch_norm):
+    x, y = images()
+    both = ("pulse_width", "anisotropy")
+    options = {"batch_size": 0, "steps": 15, "hidden": (7,), "train": both}
+    runs = [
+        study.Run(**options, batch_norm=batch_norm, **own)
+        for own in (
+            {"learning_rate": 0.3, "seed": 0},
+            {"learning_rate": 1.0, "seed": 1, "weight_bound": 0.3},
+            {"learning_rate": 0.5, "seed": 2, "pulse_width": 6e-9},
+        )
+    ]
+    assert len({run.population for run in runs}) == 1
+    together = study.train(runs, (x, y), (x, y))
+    for run, result in zip(runs, together):
+        model = alone(study, run, x, y)
+        expected = study.measure(model, x, y)
+        for name, value in expected.items():
+            if name != "accuracy":  # one image at a tie is 1 %
+                np.testing.assert_allclose(result[name], value, rtol=2e-3, atol=2e-3, err_msg=name)
+        assert abs(result["accuracy"] - expected["accuracy"]) < 1.1
+
+
+def test_only_like_runs_share_a_population(study):
+    run = study.Run()
+    assert run.population == run.but(learning_rate=1.0, weight_bound=0.1).population
+    assert run.population != run.but(seed=1).population  # another order of the images
+    assert run.but(batch_size=0).population == run.but(batch_size=0, seed=1).population
+    for change in ({"train": ("pulse_width",)}, {"gain": 2.0}, {"hidden": (3,)}, {"divisor": 1.0}):
+        assert run.population != run.but(**change).population
+
+
+def test_bits_of_many_pulses_tend_to_the_expected_value(study):
+    x, y = images(400)
+    run = study.Run(batch_size=0, steps=150, hidden=(16,), learning_rate=3.0, pulses=(1, 4, 4096))
+    (result,) = study.train([run], (x, y), (x, y))
+    assert result["accuracy"] > 50
+    one, four, many = (result["bits"][n] for n in ("1", "4", "4096"))
+    assert one < four < many + 1e-9
+    assert abs(many - result["accuracy"]) < 1
+
+
+def test_the_learning_rate_is_sought_beyond_the_edge_of_the_grid(study, tmp_path):
+    class Scripted(study.Study):
+        def _train(self, runs):
+            for run in runs:  # best at 0.03, below the grid
+                distance = abs(np.log(run.learning_rate / 0.03))
+                self.results[run.key] = {"accuracy": 90 - distance}
+
+    lab = Scripted(tmp_path / "r.jsonl")
+    (tuned,) = lab.tune([study.Run()])
+    assert tuned.learning_rate == 0.03
+    assert (tuned.split, tuned.seed) == ("test", 0)
+    assert all(json.loads(key)["split"] == "validation" for key in lab.results)
+    best = lab.best([tuned, tuned.but(learning_rate=0.1)])
+    assert best is tuned
+
+
+def test_a_frozen_study_never_trains(study, tmp_path):
+    with pytest.raises(LookupError, match="1 runs are not in"):
+        study.Study(tmp_path / "none.jsonl", frozen=True)([study.Run()])
+
+
+SCRIPT = """
+import sys, study
+study.load = lambda run, folder: (DATA, DATA)
+import numpy as np
+rng = np.random.default_rng(0)
+y = rng.integers(0, 10, 60)
+DATA = (rng.random((60, 12)).astype("float32"), y)
+lab = study.Study(sys.argv[1])
+lab([study.Run(steps=5, batch_size=20, hidden=(3,), seed=s) for s in range(4)])
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_repeats_nothing(tmp_path):
+    path = tmp_path / "results.jsonl"
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(FOLDER), str(FOLDER.parents[1]), environment.get("PYTHONPATH", "")]
+    )
+    command = [sys.executable, "-c", SCRIPT, str(path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()  # said after the first result is on the disk
+        process.send_signal(signal.SIGKILL)
+    before = path.read_bytes().splitlines()
+    assert 1 <= len(before) < 4
+    with path.open("ab") as file:  # as if killed in the middle of a line
+        file.write(b'{"run": {"dataset": "mn')
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    after = path.read_bytes().splitlines()
+    assert after[: len(before)] == before
+    assert sorted(json.loads(line)["run"]["seed"] for line in after) == [0, 1, 2, 3]
