@@ -102,8 +102,14 @@ def budgets(results):
         energy = column(some, "energy_pj")
         limit = "none" if budget is None else f"{budget:g}"
         rows.append(
-            [arm, limit, spread(column(some, "accuracy")), f"{energy.mean():.2f}"]
-            + [f"{energy.max():.2f}", f"{column(some, 'latency_ns').mean():.0f}"]
+            [
+                arm,
+                limit,
+                spread(column(some, "accuracy")),
+                f"{energy.mean():.2f}",
+                f"{energy.max():.2f}",
+                f"{column(some, 'latency_ns').mean():.0f}",
+            ]
         )
     head = ("arm", "limit pJ", "test accuracy %", "energy pJ", "largest", "latency ns")
     return table(head, rows)
