@@ -12,7 +12,7 @@ The map, in the order in which the modules build on each other:
     neuron        SpinNeuron, spin_neurons              the Keras layer
     energy        EnergyTracker, energy_report          what an inference costs
     budget        EnergyBudget                          the best accuracy for a given energy
-    chips         evaluate_chips, chip_sensitivity      accuracy and yield of simulated chips
+    chips         evaluate_chips, NewChipEachEpoch      accuracy and yield of simulated chips
     settings      device_settings, reliability          the table for the driver chip
     serving       export_for_serving and friends        SavedModel, LiteRT, ONNX
     tables        read_table                            measured switching counts, checked

@@ -281,7 +281,8 @@ def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions(), resistance=
         return pulse
     # Every pulse is followed by a read, until one finds the device reset.
     switched = _curve_resets(device, assumptions, device.thermal_stability)
-    return (pulse + read_energy(1 - switched, device, assumptions)) / switched
+    read = read_energy(1 - switched, device, assumptions, resistance, tmr)
+    return (pulse + read) / switched
 
 
 def pulse_energies(

@@ -104,7 +104,7 @@ class ChipSpread:
 
         Every device of a chip is one of them, drawn with replacement, so that the correlations
         between its properties are kept. Only the five `FACTORS` count; the bias dependence of the
-        TMR and the gate stay those of the layer's device.
+        TMR, the gate and a `write_resistance` stay those of the layer's device.
 
         Args:
             devices: sequence of `MTJDevice` (or preset names), 1 to 2000.
@@ -112,7 +112,8 @@ class ChipSpread:
             **spread: further arguments of `ChipSpread`; a sigma multiplies the devices' factors.
 
         Raises:
-            ValueError: for a device that differs from the nominal one more than tenfold.
+            ValueError: for a device that differs from the nominal one more than tenfold, or has
+                another `switching_curve`.
 
         Example:
 
@@ -128,6 +129,11 @@ class ChipSpread:
         if nominal.tmr == 0:
             raise ValueError("The nominal device has tmr = 0, of which no device is a multiple.")
         devices = [get_device(device) for device in devices]
+        if any(device.switching_curve != nominal.switching_curve for device in devices):
+            raise ValueError(
+                "Devices with another switching_curve than the nominal one are not described by "
+                f"factors on {FACTORS}; give every device the curve of the nominal one."
+            )
 
         def ratio(name):
             return [getattr(device, name) / getattr(nominal, name) for device in devices]

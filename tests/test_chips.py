@@ -221,6 +221,10 @@ def test_bad_devices(device):
         ChipSpread.from_devices([], device)
     with pytest.raises(ValueError, match="tmr = 0"):
         ChipSpread.from_devices([device], device.replace(tmr=0.0))
+    measured = spinkeras.MTJDevice.preset("vgsot_zhang2020")
+    other = dataclasses.replace(measured.switching_curve, threshold=120e-6)
+    with pytest.raises(ValueError, match="another switching_curve"):
+        ChipSpread.from_devices([measured.replace(switching_curve=other)], measured)
     with pytest.raises(ValueError, match="has the factors"):
         ChipSpread(devices=[[1.0, 1.0]])
 
