@@ -118,12 +118,12 @@ def budgets(results):
 def pulses(results):
     counts = sorted(next(iter(results.values()))[0]["bits"], key=int)
     rows = []
-    for (hidden, output, arm), some in results.items():
+    for (output, arm), some in results.items():
         trained = {"probability": "expected values", "sampled": "single pulses"}[output]
         bits = [np.mean([result["bits"][n] for result in some]) for n in counts]
         cells = [f"{value:.2f}" for value in bits]
-        rows.append([hidden, trained, arm, *cells, spread(column(some, "accuracy"))])
-    head = ("hidden", "trained on", "arm", *(f"T = {n}" for n in counts), "expected value")
+        rows.append([trained, arm, *cells, spread(column(some, "accuracy"))])
+    head = ("trained on", "arm", *(f"T = {n}" for n in counts), "expected value")
     return table(head, rows)
 
 
