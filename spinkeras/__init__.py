@@ -12,6 +12,7 @@ The map, in the order in which the modules build on each other:
     neuron        SpinNeuron, spin_neurons              the Keras layer
     energy        EnergyTracker, energy_report          what an inference costs
     budget        EnergyBudget                          the best accuracy for a given energy
+    resume        ExactBackup                           a killed training goes on to the last bit
     chips         evaluate_chips, NewChipEachEpoch      accuracy and yield of simulated chips
     settings      device_settings, reliability          the table for the driver chip
     serving       export_for_serving and friends        SavedModel, LiteRT, ONNX
@@ -33,6 +34,7 @@ from spinkeras.devices import MTJDevice, presets
 from spinkeras.empirical import EmpiricalCurve
 from spinkeras.energy import EnergyAssumptions, EnergyReport, EnergyTracker, energy_report, latency
 from spinkeras.neuron import SpinNeuron, spin_neurons
+from spinkeras.resume import ExactBackup
 from spinkeras.serving import export_for_serving, export_litert, export_onnx
 from spinkeras.settings import apply_device_settings, device_settings, reliability
 from spinkeras.switching import (
@@ -52,6 +54,7 @@ __all__ = [
     "EnergyBudget",
     "EnergyReport",
     "EnergyTracker",
+    "ExactBackup",
     "MTJDevice",
     "NewChipEachEpoch",
     "SpinNeuron",

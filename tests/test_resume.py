@@ -47,7 +47,7 @@ class Kill(keras.callbacks.Callback):
 
 
 if exact:
-    from spinkeras.tuning import ExactBackup
+    from spinkeras import ExactBackup
     backup = ExactBackup(folder + "/backup")
 else:
     backup = keras.callbacks.BackupAndRestore(folder + "/backup")
@@ -261,7 +261,7 @@ class InterruptAt(keras.callbacks.Callback):
 
 
 def fit(folder, epochs=3, interrupt=None, units=4, **options):
-    from spinkeras.tuning import ExactBackup
+    from spinkeras import ExactBackup
 
     keras.utils.set_random_seed(3)
     x = np.random.default_rng(0).normal(size=(16, 5)).astype("float32")
