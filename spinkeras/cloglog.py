@@ -3,37 +3,24 @@
     P(z) = (1 - exp(-y))^C,   y = E exp(b z),   E = -ln(1 - 2^(-1/C))
 
 with `P(0) = 1/2`. `C = 1` is the thermally activated shape, large `C` the Gumbel shape of ballistic
-switching. This is where the time of a `SpinNeuron` goes, so the tensor path takes three
-exponentials per element, none in the backward pass, and stores what that pass needs.
+switching. This is where the time of a `SpinNeuron` goes, so there are two forms: `plain` in few
+operations, all of which ONNX and LiteRT carry, and `fast` for one compiled kernel, where arithmetic
+is cheap and an exponential is not.
 
-Limits: `b z` is clipped to [-80, 7]. At 7 the probability is 1 to rounding; at -80 it stays at
-`(E exp(-80))^C`, below 1e-34.
+Limits: NumPy clips `b z` to [-80, 7], which moves the probability by less than 1e-34. In single
+precision it is 1 where `y > 40`; below 1e-34 it stays there in `fast` and underflows in `plain`.
 """
 
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
-from spinkeras.fusion import compiled
+from spinkeras import fusion
 
 _LN2 = math.log(2.0)
 _LOWEST, _HIGHEST = -80.0, 7.0
-
-# ln((1 - exp(-y)) / y) + y / 2 = sum over k of B_2k / (2 k (2 k)!) y^2k, to 1e-7 at y = 1
-_SMALL = (1 / 24, -1 / 2880, 1 / 181440)
-
-
-def _log1p_coefficients(largest, degree):
-    """Polynomial for `-ln(1 - u) / u` on `[0, largest]`, near minimax in relative error."""
-    u = largest * (1 - np.cos(np.pi * (np.arange(200) + 0.5) / 200)) / 2
-    exact = -np.log1p(-u) / u
-    fit = np.polynomial.Chebyshev.fit(u, exact, degree, domain=[0, largest], w=1 / exact)
-    return fit.convert(kind=np.polynomial.Polynomial).coef.tolist()
-
-
-# For y >= 1: relative error 6.4e-8, that of the rounding in single precision.
-_LARGE = _log1p_coefficients(math.exp(-1.0), 6)
 
 
 def exponentiated_cloglog(xp, z, slope, log_skew, gain=1.0, kernel=None):
@@ -45,7 +32,7 @@ def exponentiated_cloglog(xp, z, slope, log_skew, gain=1.0, kernel=None):
         slope: `dP/dz` at the midpoint for gain 1, > 0, broadcast against `z`.
         log_skew: `ln C`, broadcast against `z`.
         gain: factor on `z`, applied per neuron instead of per element.
-        kernel: `plain` (default), `fused`, `fused_fixed` or `lean`; tensors only.
+        kernel: `plain` (default) or `fast`; tensors only.
 
     Returns:
         The probability, in the precision of `z`.
@@ -56,99 +43,38 @@ def exponentiated_cloglog(xp, z, slope, log_skew, gain=1.0, kernel=None):
     scale = -xp.log(rest)
     rate = (2 * gain) * slope * (1 - rest) / (skew * scale * rest)
     if xp is np:
-        return _evaluate(np, z, rate, scale, skew, "float64")[0]
+        return _evaluate(np, z, rate, scale, skew)[0]
     return (kernel or plain)(z, rate, scale, skew)
 
 
-def _evaluate(xp, z, rate, scale, skew, dtype):
-    """`P`, `ln(1 - exp(-y))` and `dP / d ln y`."""
-    # Clipping z, not rate * z, keeps every product finite at z = +-infinity.
-    exponent = rate * xp.clip(z, _LOWEST / rate, _HIGHEST / rate)
+def _evaluate(xp, z, rate, scale, skew):
+    """`P`, and `dP / d ln y` as a function."""
+    exponent = rate * z
+    if xp is np:  # whose logarithm warns of 0; tensors need not pay for this
+        exponent = np.clip(exponent, _LOWEST, _HIGHEST)
     y = scale * xp.exp(exponent)
-    if dtype == "float64":
-        odds = 1 / xp.expm1(xp.minimum(y, 700.0))  # u / (1 - u) with u = exp(-y)
-        log_base = -xp.log1p(odds)
-        probability = xp.exp(skew * log_base)
-        return probability, log_base, skew * probability * y * odds
-    u = xp.exp(-y)
-    small = xp.minimum(y, 1.0)  # here a series keeps the relative precision of the tail
-    square = small * small
-    log_small = exponent + xp.log(scale) - small / 2 + square * _horner(square, _SMALL)
-    u_large = xp.minimum(u, math.exp(-1.0))
-    log_large = -u_large * _horner(u_large, _LARGE)
-    log_base = xp.where(y < 1.0, log_small, log_large)
-    probability = xp.exp(skew * log_base)
-    # y u / (1 - u) tends to 1 as y vanishes, where 1 - u has lost its digits
-    fall = xp.where(y < 1e-3, 1 - small / 2, y * u / xp.maximum(1 - u, 1e-7))
-    return probability, log_base, skew * probability * fall
+    half = xp.tanh(y / 2)
+    base, u = 2 * half / (1 + half), xp.exp(-y)
+    # base = 1 - u is precise relative to itself where y is small, u where y is large
+    probability = xp.exp(skew * (xp.log(base) + ((1 - base) - u)))
+
+    def by_log_y():
+        return skew * probability * u * (xp.minimum(y, 1e4) / xp.maximum(base, 1e-37))
+
+    return probability, by_log_y
 
 
-def _horner(x, coefficients):
-    value = coefficients[-1] + 0 * x
-    for coefficient in coefficients[-2::-1]:
-        value = value * x + coefficient
-    return value
-
-
-def _forward(z, rate, scale, skew):
-    """`P`, and what the backward pass needs: `dP / d ln y` and `dP / dC` at fixed `y`."""
-    dtype = "float64" if "float64" in str(z.dtype) else "float32"
-    probability, log_base, by_log_y = _evaluate(ops, z, rate, scale, skew, dtype)
-    return probability, by_log_y, probability * log_base
-
-
-def _backward(upstream, z, rate, scale, skew, by_log_y, by_skew):
-    """Gradients of `(z, rate, scale, skew)`: no transcendental function."""
-    weighted = upstream * by_log_y
+def _gradients(upstream, by_z, z, probability, rate, scale, skew):
+    """Gradients of `(z, rate, scale, skew)` from that of `z`."""
     # An infinite z is saturated: its weight is 0, and 0 * inf must stay 0.
-    reach = ops.clip(z, _LOWEST / rate, _HIGHEST / rate)
+    reach = ops.clip(z, -1e9, 1e9)
+    by_skew = probability * ops.log(ops.maximum(probability, 1e-37))
     return (
-        weighted * rate,
-        _sum_to(weighted * reach, rate),
-        _sum_to(weighted, scale) / scale,
-        _sum_to(upstream * by_skew, skew),
+        by_z,
+        _sum_to(by_z * reach, rate) / rate,
+        _sum_to(by_z, rate) / (rate * scale),
+        _sum_to(upstream * by_skew, skew) / skew,
     )
-
-
-def _differentiable(forward, backward):
-    """The curve with its gradient written out, from functions that may be compiled."""
-
-    @ops.custom_gradient
-    def curve(z, rate, scale, skew):
-        probability, *kept = forward(z, rate, scale, skew)
-
-        def gradient(*args, upstream=None):
-            if upstream is None:
-                (upstream,) = args
-            return backward(upstream, z, rate, scale, skew, *kept)
-
-        return probability, gradient
-
-    return curve
-
-
-def _fixed(z, rate, scale, skew):
-    return _forward(z, rate, scale, skew)[:2]
-
-
-def _fixed_backward(upstream, z, rate, scale, skew, by_log_y):
-    zeros = (ops.zeros_like(v) for v in (rate, scale, skew))
-    return (upstream * by_log_y * rate, *zeros)
-
-
-plain = _differentiable(_forward, _backward)
-fused = _differentiable(compiled(_forward), compiled(_backward))
-fused_fixed = _differentiable(compiled(_fixed), compiled(_fixed_backward))  # knobs not trained
-
-
-def lean(z, rate, scale, skew):
-    """The same curve in the fewest operations, for served graphs: its gradient is not usable.
-
-    `ln(1 - exp(-y)) = -ln(1 + 1 / (exp(y) - 1))`, exact to rounding for every `y`; LiteRT and
-    ONNX do not carry `expm1` and `log1p`.
-    """
-    odds = 1 / ops.expm1(scale * ops.exp(rate * z))
-    return ops.exp(-skew * ops.log1p(odds))
 
 
 def _sum_to(value, like):
@@ -159,3 +85,118 @@ def _sum_to(value, like):
     ]
     value = ops.sum(value, axis=tuple(ones), keepdims=True) if ones else value
     return ops.sum(value, axis=tuple(range(lead))) if lead else value
+
+
+@ops.custom_gradient
+def plain(z, rate, scale, skew):
+    """The curve in few operations, in any precision."""
+    probability, by_log_y = _evaluate(ops, z, rate, scale, skew)
+
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        by_z = upstream * by_log_y() * rate
+        return _gradients(upstream, by_z, z, probability, rate, scale, skew)
+
+    return probability, gradient
+
+
+# --- the form for compiled kernels, float32 ------------------------------------------------------
+
+
+def _minimax(function, lowest, highest, degree):
+    """Coefficients of a polynomial, near minimax in relative error."""
+    x = (lowest + highest) / 2 + (highest - lowest) / 2 * np.cos(
+        np.pi * (np.arange(200) + 0.5) / 200
+    )
+    domain, weight = [lowest, highest], 1 / np.abs(function(x))
+    fit = np.polynomial.Chebyshev.fit(x, function(x), degree, domain=domain, w=weight)
+    return fit.convert(kind=np.polynomial.Polynomial).coef.tolist()
+
+
+# Errors below are the largest, relative to the function, as tests/test_switching.py holds them.
+# 2^r = 1 + r p(r) for |r| <= 1/2: 1e-7
+_POWER = _minimax(lambda r: np.expm1(_LN2 * r) / r, -0.5, 0.5, 4)
+# -log2(1 - u) = u p(u) for u <= exp(-1): 7e-8
+_LARGE = _minimax(lambda u: -np.log1p(-u) / (_LN2 * u), 0.0, math.exp(-1.0), 6)
+# log2((1 - exp(-y)) / y) = -x / 2 + x^2 p(x^2), x = y / ln 2, for y <= 1: 2e-7, absolute
+_SMALL = [b * _LN2 ** (2 * k + 1) for k, b in enumerate((1 / 24, -1 / 2880, 1 / 181440))]
+
+# (2^y - 1) / y, from the series
+_GROWTH = [_LN2, _LN2**2 / 2, _LN2**3 / 6]
+
+
+def _horner(x, coefficients):
+    value = coefficients[-1]
+    for coefficient in coefficients[-2::-1]:
+        value = value * x + coefficient
+    return value
+
+
+def _power_of_two(x):
+    """`2^x` for `|x| < 126`."""
+    whole = ops.round(x)
+    part = x - whole
+    return fusion.times_power_of_two(1 + part * _horner(part, _POWER), whole)
+
+
+def _exponent(z, rate, scale):
+    """`log2(y / E)` and `y / ln 2`, kept below 60: processors are slow at subnormal numbers."""
+    highest = math.log2(60 * _LN2) - ops.log(scale) / _LN2
+    exponent = ops.clip((rate / _LN2) * z, _LOWEST / _LN2, highest)
+    return exponent, (scale / _LN2) * _power_of_two(exponent)
+
+
+def _fast_probability(z, rate, scale, skew):
+    exponent, y = _exponent(z, rate, scale)
+    square, u = y * y, _power_of_two(-y)
+    small = exponent + ops.log(scale) / _LN2 - y / 2 + square * _horner(square, _SMALL)
+    log_base = ops.where(y < 1 / _LN2, small, -u * _horner(u, _LARGE))
+    # A quotient, because XLA would compute anything cheaper anew for everything that uses it.
+    return 1 / _power_of_two(ops.minimum(-skew * log_base, 115.0))
+
+
+def fast(z, rate, scale, skew, probability=None):
+    """The curve for a kernel that XLA fuses, TensorFlow and float32 (otherwise: `plain`).
+
+    Args:
+        z, rate, scale, skew: as `plain`.
+        probability: the result, where it is known and only the gradient is wanted.
+    """
+    if keras.backend.backend() != "tensorflow" or "float32" not in str(z.dtype):
+        return plain(z, rate, scale, skew)
+    shape, inner = ops.shape(z), z.shape[1:]
+    rows = (-1, math.prod(inner))  # long enough to be worked on as vectors, however few channels
+
+    if probability is not None:
+        probability = ops.reshape(probability, rows)
+
+    @ops.custom_gradient
+    def curve(z, rate, scale, skew):
+        result = _fast_probability(z, rate, scale, skew) if probability is None else probability
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            # dP / d ln y = C P y / (exp(y) - 1), as a quotient for the same reason
+            _, y = _exponent(z, rate, scale)
+            y = ops.maximum(y, 1e-6)  # the quotient is 1 below, and its parts would underflow
+            growth = ops.where(y < 0.01, y * _horner(y, _GROWTH), _power_of_two(y) - 1)
+            by_z = upstream * result * y / (growth * (1 / (_LN2 * skew * rate)))
+            return _gradients(upstream, by_z, z, result, rate, scale, skew)
+
+        return result, gradient
+
+    constants = [_along_row(constant, inner) for constant in (rate, scale, skew)]
+    return ops.reshape(curve(ops.reshape(z, rows), *constants), shape)
+
+
+def _along_row(constant, inner):
+    """One value for every element of a sample, flat."""
+    size, channels = math.prod(inner), inner[-1]
+    flat = ops.reshape(constant, (-1,))
+    if flat.shape[0] in (1, size):
+        return flat
+    if constant.shape[-1] != channels or flat.shape[0] != channels:
+        return ops.reshape(ops.broadcast_to(constant, inner), (size,))
+    # As a product, because XLA would copy a plain broadcast into the loop, as a scattered read.
+    halves = ops.full((size // channels, 2), 0.5, dtype=constant.dtype)
+    return ops.reshape(ops.matmul(halves, ops.stack([flat, flat])), (size,))

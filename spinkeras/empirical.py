@@ -202,11 +202,14 @@ def curve_at(xp, fields, s, log_ratio, unit=1.0) -> Curve:
     log_skew = xp.clip(fields["log_skew"] + fields["log_skew_rate"] * s, 0.0, MAX_LOG_SKEW)
     ceiling = xp.ones_like(s)
     logit = fields["logit_ceiling"]
-    if not (isinstance(logit, float) and logit == math.inf):
+    certain = isinstance(logit, float) and logit == math.inf
+    if not certain:
         rise = fields["ceiling_rate"] * s + fields["ceiling_anisotropy_rate"] * log_ratio
         ceiling = 1 / (1 + xp.exp(-(logit + rise)))
 
     def probability(z, gain=1.0, kernel=None):
+        # A kernel may have been told the result, but not what the ceiling leaves of it.
+        kernel = kernel if certain else None
         return ceiling * exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
 
     return Curve(midpoint, ceiling * slope, probability)

@@ -24,6 +24,7 @@ import numpy as np
 from keras import ops
 from scipy import optimize
 
+from spinkeras import fusion
 from spinkeras.devices import MTJDevice, get_device
 from spinkeras.macrospin import fokker_planck
 from spinkeras.neuron import SpinNeuron, spin_neurons
@@ -101,7 +102,7 @@ class EnergyAssumptions:
 def antiparallel_resistance(current, device, resistance=1.0, tmr=1.0):
     """Resistance in ohm of the antiparallel state under the bias that a current produces.
 
-    `R_AP = R_P (1 + TMR / (1 + (V / V_h)^2))` with `V = I R_AP`, solved by Newton steps.
+    `R_AP = R_P (1 + TMR / (1 + (V / V_h)^2))` with `V = I R_AP`, solved by Halley steps.
 
     Args:
         current: A, scalar, array or tensor.
@@ -117,16 +118,16 @@ def antiparallel_resistance(current, device, resistance=1.0, tmr=1.0):
     device = get_device(device)
     xp, current = _namespace(current, resistance)
     parallel, tmr = device.resistance_parallel * resistance, device.tmr * tmr
-    # In v = V / V_h: v = a (1 + TMR / (1 + v^2)), whose right-hand side falls with v.
+    # In v = V / V_h: v^3 - a v^2 + v - a (1 + TMR) = 0, one root. Three steps of third order reach
+    # 1e-11 for every TMR, with one division each; the last one carries the gradient.
     a = xp.abs(current * parallel) / device.tmr_half_voltage
-
-    def newton(v):
-        fall = 1 / (1 + v * v)
-        return v - (v - a * (1 + tmr * fall)) / (1 + 2 * a * tmr * v * fall * fall)
-
-    v = a * (1 + tmr / (1 + a * a))
-    for _ in range(5):
-        v = newton(stop_gradient(xp, v))
+    top = a * (1 + tmr)
+    v = a * (1 + tmr / (1 + a * top))
+    for _ in range(3):
+        v = stop_gradient(xp, v)
+        value = ((v - a) * v + 1) * v - top
+        slope = (3 * v - 2 * a) * v + 1
+        v = v - value * slope / (slope * slope - value * (3 * v - a))
     return parallel * (1 + tmr / (1 + v * v))
 
 
@@ -342,16 +343,43 @@ class _Meter:
     def __init__(self, assumptions):
         self.assumptions = assumptions
         self.phase = None  # "train", "test" or None
+        self.kernels = {}  # one for every layer
 
-    def __call__(self, layer, current, probability, training, mask):
+    def __call__(self, layer, inputs, probability, training, mask):
         if not (self.phase == "test" or (self.phase == "train" and training)):
             return
-        energies = traced_energies(layer, current, probability, mask, self.assumptions)
-        sums = [ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS]
-        first, batch = _first_use(layer), ops.cast(ops.shape(current)[0], "float32")
-        layer.meter_sums.assign_add(ops.stack([*sums, batch * first]))
+        weights = [ops.cast(weight, probability.dtype) for weight in layer.knob_weights()]
+        if training and mask is None and None not in inputs.shape[1:]:
+            sums = self._kernel(layer)(inputs, probability, *weights)
+        else:
+            sums = self._sums(layer, mask, inputs, probability, *weights)
+        first, batch = _first_use(layer), ops.cast(ops.shape(inputs)[0], "float32")
+        layer.meter_sums.assign_add(ops.append(sums, batch * first))
         if self.phase == "train":
-            self.charge(layer, sum(sums) / batch, first)
+            self.charge(layer, ops.sum(sums) / batch, first)
+
+    def _sums(self, layer, mask, inputs, probability, *weights):
+        """The four energies in pJ, summed over all elements."""
+        current = layer.current(inputs, weights)
+        options = {"assumptions": self.assumptions, "weights": weights}
+        energies = traced_energies(layer, current, probability, mask, **options)
+        if mask is None:  # all but "write" are linear in the probability: its mean will do
+            mean = ops.mean(probability, axis=0)
+            batch = ops.cast(ops.shape(inputs)[0], mean.dtype)
+            at_mean = traced_energies(layer, current[0], mean, None, **options)
+            energies = {name: at_mean[name] * batch for name in COMPONENTS} | {
+                "write": energies["write"]
+            }
+        return ops.stack(
+            [ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS]
+        )
+
+    def _kernel(self, layer):
+        if id(layer) not in self.kernels:
+            self.kernels[id(layer)] = fusion.fused(
+                lambda known, *values: self._sums(layer, None, *values), (True,) * 4
+            )
+        return self.kernels[id(layer)]
 
     def charge(self, layer, energy, first):
         """Told the energy (pJ per inference, differentiable) of every call in training.
@@ -360,7 +388,9 @@ class _Meter:
         """
 
 
-def traced_energies(layer, current, probability, mask, assumptions, pulses=None, factors=()):
+def traced_energies(
+    layer, current, probability, mask, assumptions, pulses=None, factors=(), weights=None
+):
     """The four energies in J of every element, as tensors; masked elements cost nothing.
 
     Args:
@@ -371,8 +401,9 @@ def traced_energies(layer, current, probability, mask, assumptions, pulses=None,
         assumptions: `EnergyAssumptions`.
         pulses: pulses per inference. Default: those of the layer.
         factors: of the devices on `R_P` and TMR, tensors, as `pulse_energies`. Default: 1.
+        weights: as in `SpinNeuron.response`.
     """
-    log_duration, stability = layer.setting(probability.dtype)
+    log_duration, stability = layer.setting(probability.dtype, weights)
     device = layer.device
     energies = pulse_energies(
         current,
@@ -399,9 +430,9 @@ class _Recorder:
         self.firings = {}
         self.voltage = {}
 
-    def __call__(self, layer, current, probability, training, mask):
+    def __call__(self, layer, inputs, probability, training, mask):
         current, probability = (
-            ops.convert_to_numpy(v).astype("float64") for v in (current, probability)
+            ops.convert_to_numpy(v).astype("float64") for v in (layer.current(inputs), probability)
         )
         energies = pulse_energies(
             current,

@@ -1,4 +1,6 @@
-"""Compile one function into one kernel where the backend does not do so by itself."""
+"""Compile a function and its gradient into one kernel each, where the backend does not do so."""
+
+import functools
 
 import keras
 
@@ -6,7 +8,7 @@ import keras
 def compiled(function):
     """`function` as one XLA kernel on TensorFlow; unchanged on backends that compile the step.
 
-    Used in training only: an exported graph must not need XLA where it is served, and a compiled
+    For training only: an exported graph must not need XLA where it is served, and a compiled
     function is built again for every new input shape.
     """
     if keras.backend.backend() != "tensorflow":
@@ -14,3 +16,48 @@ def compiled(function):
     import tensorflow as tf
 
     return tf.function(function, jit_compile=True, autograph=False)
+
+
+def fused(function, trained):
+    """`function(None, *inputs)`, compiled, and its gradient compiled, as one kernel each.
+
+    Nothing but the inputs and the result is kept for the gradient.
+
+    Args:
+        function: function `(output, *inputs)` to one tensor. `output` is its value where that is
+            known and only the gradient is wanted, else `None`.
+        trained: for every input whether its gradient is wanted.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return functools.partial(function, None)
+    import tensorflow as tf
+
+    forward = compiled(functools.partial(function, None))
+
+    @compiled
+    def backward(upstream, output, *inputs):
+        wanted = [value for value, train in zip(inputs, trained) if train]
+        with tf.GradientTape() as tape:
+            tape.watch(wanted)
+            again = function(output, *inputs)
+        return tape.gradient(again, wanted, upstream)
+
+    @tf.custom_gradient
+    def call(*inputs):
+        output = forward(*inputs)
+
+        def gradient(upstream):
+            found = iter(backward(upstream, output, *inputs))
+            return [next(found) if train else None for train in trained]
+
+        return output, gradient
+
+    return call
+
+
+def times_power_of_two(value, exponent):
+    """`value * 2^exponent` for a whole exponent and a normal float32 result (TensorFlow)."""
+    import tensorflow as tf
+
+    bits = tf.bitcast(value, tf.int32) + tf.cast(exponent, tf.int32) * 2**23
+    return tf.bitcast(bits, tf.float32)

@@ -1,5 +1,6 @@
 """SpinNeuron: the switching probability of a magnetic tunnel junction as a Keras activation."""
 
+import functools
 import math
 import warnings
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import cloglog, switching
+from spinkeras import cloglog, fusion, switching
 from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
 from spinkeras.devices import get_device
 from spinkeras.variability import ChipSpread, chip_curve
@@ -148,7 +149,6 @@ class SpinNeuron(keras.layers.Layer):
         self.gate_levels = gate_levels
         self.spread = _get_spread(spread)
         self.chip = None
-        self.kernel = None  # of spinkeras.cloglog, where one is to be used instead of the default
         self.knob_scale = float(knob_scale)
         self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
         self.anisotropy_initializer = keras.initializers.get(anisotropy_initializer)
@@ -230,30 +230,28 @@ class SpinNeuron(keras.layers.Layer):
         factors = None
         if training and self.spread is not None:
             factors = self._draw_chip(dtype)
-        bias, probability = self.response(inputs, factors, kernel=self._choose(inputs, training))
+        if training and factors is None and None not in inputs.shape[1:]:
+            kernel = _kernel(type(self), *(getattr(self, name) for name in _PHYSICS))
+            probability = kernel(inputs, *(ops.cast(w, dtype) for w in self.knob_weights()))
+        else:
+            _, probability = self.response(inputs, factors)
         if self.meter is not None:
-            current = bias + inputs * self.current_scale
-            self.meter(self, current, probability, training=training, mask=mask)
+            self.meter(self, inputs, probability, training=training, mask=mask)
         if self.output_mode == "always_sampled" or (self.output_mode == "sampled" and training):
             probability = self.draw(probability, self.pulses, self.seed_generator)
         return ops.cast(probability, self.compute_dtype)
 
-    def _choose(self, inputs, training):
-        """Kernel of the curve: compiled in training, unless every batch may have a new shape."""
-        if self.kernel is not None or not training or None in inputs.shape[1:]:
-            return self.kernel
-        return cloglog.fused if self.train else cloglog.fused_fixed
-
-    def response(self, inputs, factors=None, spread=None, cause="all", kernel=None):
+    def response(self, inputs, factors=None, spread=None, cause="all", weights=None, kernel=None):
         """Bias current (A) of every knob and switching probability of every element.
 
         Args:
             inputs: tensor, float32 or float64.
             factors: `ChipLayer` of the devices, or `None` for nominal ones.
             spread, cause: as `variability.chip_curve`; default the layer's own spread.
-            kernel: of `spinkeras.cloglog`.
+            weights: tensors instead of the layer's `knob_weights`.
+            kernel: of `spinkeras.cloglog`, for nominal devices.
         """
-        setting = self.setting(inputs.dtype)
+        setting = self.setting(inputs.dtype, weights)
         curve = self._curve(ops, *setting)
         unit = self.device.critical_current_per_stability
         gain = self.current_scale / unit
@@ -272,6 +270,18 @@ class SpinNeuron(keras.layers.Layer):
             z = inputs * gain + (bias - curve.midpoint)
             probability = curve.probability(z, kernel=kernel)
         return bias * unit, probability
+
+    def _respond(self, known, inputs, *weights):
+        """The response as a function of its inputs alone, for `fusion.fused`."""
+        kernel = functools.partial(cloglog.fast, probability=known)
+        return self.response(inputs, weights=weights, kernel=kernel)[1]
+
+    def current(self, inputs, weights=None):
+        """Current in A through every element, as a tensor; `weights` as in `response`."""
+        bias = self._nominal_midpoint()
+        if self.recenter:
+            bias = self._curve(ops, *self.setting(inputs.dtype, weights)).midpoint
+        return bias * self.device.critical_current_per_stability + inputs * self.current_scale
 
     @staticmethod
     def draw(probability, pulses, seed):
@@ -458,10 +468,15 @@ class SpinNeuron(keras.layers.Layer):
     def _nominal_midpoint(self):
         return float(self._numpy_curve(*self._nominal()).midpoint)
 
-    def setting(self, dtype):
-        """`ln(t_p / t_D)` and `Delta` of every knob, as tensors."""
-        log_width = self.knob_scale * ops.cast(self.log_pulse_width, dtype)
-        log_stiffness = self.knob_scale * ops.cast(self.log_anisotropy, dtype)
+    def knob_weights(self):
+        """The weights that hold the two knobs, in the order of `KNOBS`."""
+        return self.log_pulse_width, self.log_anisotropy
+
+    def setting(self, dtype, weights=None):
+        """`ln(t_p / t_D)` and `Delta` of every knob, as tensors; `weights` as in `response`."""
+        log_width, log_stiffness = (
+            self.knob_scale * ops.cast(w, dtype) for w in weights or self.knob_weights()
+        )
         if self.pulse_step is not None:
             log_width = _straight_through(log_width, self._pulse_on_grid)
         if self.gate_levels is not None:
@@ -611,6 +626,18 @@ class SpinNeuron(keras.layers.Layer):
         shape = self._value(knob).shape
         weight = self._ranges[knob].to_weight(np.broadcast_to(np.clip(value, low, high), shape))
         getattr(self, f"log_{knob}").assign(weight)
+
+
+_PHYSICS = ("device", "train", "recenter", "current_scale", "switching_model", "barrier_exponent")
+_PHYSICS += ("attempt_time", "pulse_step", "gate_levels", "knob_scale")
+
+
+@functools.lru_cache(maxsize=128)
+def _kernel(layer_type, *physics):
+    """The response in training as one kernel, shared by all layers of the same physics."""
+    with warnings.catch_warnings(action="ignore"):  # the layer has warned
+        twin = layer_type(**dict(zip(_PHYSICS, physics)), name="kernel")
+    return fusion.fused(twin._respond, (True, *(knob in twin.train for knob in KNOBS)))
 
 
 def _knob_names(train):

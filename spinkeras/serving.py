@@ -25,7 +25,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import cloglog
 from spinkeras import energy as energy_module
 from spinkeras._version import __version__
 from spinkeras.energy import EnergyAssumptions, energy_report
@@ -173,8 +172,7 @@ def export_for_serving(
         )
     hidden = base / f".export-{uuid.uuid4().hex}"  # servers skip names that are not numbers
     try:
-        with _lean(layers):
-            network.write(hidden, functions)
+        network.write(hidden, functions)
         report = _check_saved_model(tf, hidden, network, assumptions, energy)
         _write_provenance(hidden, network, layers, assumptions, functions)
         _sync(hidden)
@@ -752,15 +750,6 @@ def _replaced(layer, **attributes):
         state.update(before)
 
 
-@contextlib.contextmanager
-def _lean(layers):
-    """While the curve is traced in the form that costs a server least."""
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(_replaced(layer, kernel=cloglog.lean))
-        yield
-
-
 class _Bits:
     """Replaces the output of a spin layer by the fraction of its pulses that switched.
 
@@ -810,7 +799,7 @@ class _SampleMeter:
         self.energies = {}
         self.graph = tf.compat.v1.get_default_graph()
 
-    def __call__(self, layer, current, probability, training, mask):
+    def __call__(self, layer, inputs, probability, training, mask):
         # `while_loop` traces into a graph of its own, `vectorized_map` into a name scope.
         if probability.graph is not self.graph or "/loop_body/" in probability.name:
             raise ValueError(
@@ -818,7 +807,9 @@ class _SampleMeter:
                 "unknown number of steps, or a recurrent layer), where its energy cannot be "
                 "read. Give the number of steps in keras.Input, or export with energy=False."
             )
-        parts = energy_module.traced_energies(layer, current, probability, mask, self.assumptions)
+        parts = energy_module.traced_energies(
+            layer, layer.current(inputs), probability, mask, self.assumptions
+        )
         total = ops.cast(sum(parts.values()), "float32") * 1e12
         total = ops.sum(total, axis=tuple(range(1, len(total.shape))))
         key = id(layer)

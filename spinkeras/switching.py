@@ -323,22 +323,22 @@ def chebyshev_series(xp, x, y, tables):
     tables = list(tables.values())
     rows, columns = (max(table.shape[axis] for table in tables) for axis in (0, 1))
     padded = [np.pad(t, ((0, rows - t.shape[0]), (0, columns - t.shape[1]))) for t in tables]
-    matrix = np.concatenate(padded, axis=1)
+    matrix = np.concatenate(padded, axis=1).T
     if xp is not np:
         matrix = ops.convert_to_tensor(matrix, x.dtype)
-    in_y = xp.matmul(_chebyshev_polynomials(xp, x, rows), matrix)
-    polynomials = _chebyshev_polynomials(xp, y, columns)
-    return [
-        xp.sum(in_y[..., k * columns : (k + 1) * columns] * polynomials, axis=-1)
-        for k in range(len(tables))
-    ]
+    # Terms first, points last: long rows, and one product for all tables.
+    in_y = xp.matmul(matrix, xp.reshape(_chebyshev_polynomials(xp, x, rows), (rows, -1)))
+    polynomials = xp.reshape(_chebyshev_polynomials(xp, y, columns), (columns, -1))
+    values = xp.sum(xp.reshape(in_y, (len(tables), columns, -1)) * polynomials, axis=1)
+    shape = np.shape(x) if xp is np else ops.shape(x)
+    return [xp.reshape(values[k], shape) for k in range(len(tables))]
 
 
 def _chebyshev_polynomials(xp, x, count):
     values = [xp.ones_like(x), x]
     while len(values) < count:
         values.append(2 * x * values[-1] - values[-2])
-    return xp.stack(values, axis=-1)
+    return xp.stack(values)
 
 
 def stop_gradient(xp, value):

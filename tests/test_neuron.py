@@ -1,5 +1,6 @@
 """SpinNeuron as a Keras layer. Runs on the TensorFlow and on the JAX backend."""
 
+import functools
 import subprocess
 import sys
 
@@ -250,6 +251,47 @@ def test_gradients_match_central_differences(variant):
             up, down = (numpy_path(*(np.array(point) + s)) for s in (step, -step))
             central = float(up - down) / 2e-5
             assert float(analytic[k][0]) == pytest.approx(central, rel=1e-4, abs=2e-5 * size)
+
+
+@pytest.mark.parametrize(
+    ("variant", "dtype"),
+    [*((v, "float32") for v in VARIANTS), *([] if JAX else [("default", "float64")])],
+)
+def test_training_and_inference_agree(variant, dtype):
+    """One compiled kernel against plain operations: the result and its gradients."""
+    layer = SpinNeuron(dtype=dtype, **VARIANTS[variant])
+    assert_kernel_agrees(layer, (6, 5), dtype)
+
+
+@pytest.mark.parametrize("shared", [None, (1,), (1, 2), (2, 3), (1, 2, 3), ()])
+def test_training_and_inference_agree_for_images(shared):
+    assert_kernel_agrees(SpinNeuron(shared_axes=shared), (3, 4, 2, 3), "float32")
+
+
+def assert_kernel_agrees(layer, shape, dtype):
+    layer.build((None, *shape[1:]))
+    rng = np.random.default_rng(3)
+    weights = [
+        rng.uniform(*np.multiply(layer._ranges[knob].bounds, 0.9), w.shape).astype(dtype)
+        for knob, w in zip(("pulse_width", "anisotropy"), layer.knob_weights())
+    ]
+    x = (3 * rng.normal(size=shape)).astype(dtype)
+    upstream = rng.normal(size=shape)
+
+    def total(x, *weights, training):
+        with keras.StatelessScope(list(zip(layer.knob_weights(), weights))):
+            return ops.sum(layer(x, training=training) * ops.cast(upstream, dtype))
+
+    plain, kernel = (
+        gradients(functools.partial(total, training=training), x, *weights)
+        for training in (False, True)
+    )
+    y = [ops.convert_to_numpy(layer(x, training=training)) for training in (False, True)]
+    tolerance = 1e-12 if dtype == "float64" else 3e-6
+    np.testing.assert_allclose(y[1], y[0], atol=tolerance)
+    for knob, a, b in zip(("x", "pulse_width", "anisotropy"), plain, kernel):
+        if knob == "x" or knob in layer.train:
+            np.testing.assert_allclose(b, a, atol=20 * tolerance * np.abs(a).max())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
