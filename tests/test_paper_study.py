@@ -122,6 +122,15 @@ def test_a_frozen_study_never_trains(study, tmp_path):
         study.Study(tmp_path / "none.jsonl", frozen=True)([study.Run()])
 
 
+def test_results_from_before_a_setting_existed_still_count(study, tmp_path):
+    run = study.Run(train=("pulse_width",))
+    old = json.loads(run.key)
+    del old["budget_pj"]
+    path = tmp_path / "r.jsonl"
+    path.write_text(json.dumps({"run": old, "result": {"accuracy": 1.0}}) + "\n")
+    assert study.Study(path, frozen=True)([run]) == [{"accuracy": 1.0}]
+
+
 SCRIPT = """
 import sys, study
 study.load = lambda run, folder: (DATA, DATA)

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from experiments import BOUNDS, EXPERIMENTS
-from scipy import stats
+from scipy import optimize, stats
 from study import Study
 
 import spinkeras
@@ -82,6 +82,30 @@ def components(results):
     return table((*head, f"steps to {goal:.1f} %", "pJ there"), rows)
 
 
+def ties(results):
+    """What a pulse width does to slope and threshold, and what anisotropy would undo the latter."""
+    layer = spinkeras.SpinNeuron()
+    device, scale = layer.device, layer.current_scale
+    nominal = spinkeras.midpoint_current(device.nominal_pulse_width, device)
+    highest = device.anisotropy * 90 / device.thermal_stability  # end of the closed form
+
+    def excess(anisotropy, width):
+        return float(spinkeras.midpoint_current(width, device, anisotropy) - nominal) / scale
+
+    rows = []
+    for width in (2e-9, 2.3e-9, 3e-9, 4e-9, 8e-9, 20e-9):
+        slope = 4 * scale * float(spinkeras.slope_at_midpoint(width, device))
+        needed = f"> {highest / device.anisotropy:.2f}"
+        if excess(highest * 0.999, width) > 0:
+            found = optimize.brentq(excess, device.anisotropy * 0.9, highest * 0.999, args=(width,))
+            needed = f"{found / device.anisotropy:.2f}"
+        shift = excess(device.anisotropy, width)
+        rows.append([f"{width * 1e9:g}", f"{slope:.2f}", f"{shift:+.2f}", needed])
+    gate = device.anisotropy_at(device.gate_voltage_range[0]) / device.anisotropy
+    head = ("pulse width ns", "slope", "threshold", f"anisotropy to undo it (gate: {gate:.2f})")
+    return table(head, rows)
+
+
 PARTS = ("write", "gate", "read", "reset")
 
 
@@ -138,7 +162,7 @@ def widths(results):
 
 
 TABLES = {
-    "faithful": (("faithful", arms), ("components", components)),
+    "faithful": (("faithful", arms), ("components", components), ("ties", ties)),
     "faithful_tuned": (("faithful_tuned", arms),),
     "tuned": (("tuned", arms),),
     "bounded": (("bounded", bounded),),

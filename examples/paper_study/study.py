@@ -139,7 +139,8 @@ class Study:
             lines = self.path.read_bytes().split(b"\n")
             for line in lines[:-1]:
                 record = json.loads(line)
-                self.results[json.dumps(record["run"], sort_keys=True)] = record["result"]
+                run = {k: tuple(v) if isinstance(v, list) else v for k, v in record["run"].items()}
+                self.results[Run(**run).key] = record["result"]  # a newer setting: its default
             if lines[-1] and not frozen:  # killed while writing: cut the half line
                 self.path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]))
 
