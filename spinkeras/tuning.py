@@ -47,6 +47,7 @@ def spin_search_space(
     sharing=("channel", "layer"),
     gain=(0.3, 3.0),
     recenter=True,
+    pulses=None,
     rank=2,
     prefix="spin",
 ):
@@ -75,6 +76,9 @@ def spin_search_space(
         gain: slope of the untrained neuron in units of 1/4, > 0, `(lowest, highest)` for a
             logarithmic range, or one value. Default 0.3 to 3.
         recenter: `True`, `False` or both to choose from. Default `True`.
+        pulses: pulses per inference, an integer or several to choose from. The neuron then always
+            answers with drawn bits (`output="always_sampled"`), so that accuracy and energy both
+            feel the choice. Default `None`: expected values, the energy of one pulse.
         rank: axes of the neuron's input, the batch included, for `sharing="layer"`: 2 behind a
             dense layer, 4 behind a two-dimensional convolution. Default 2.
         prefix: start of the names. Default `"spin"`.
@@ -124,6 +128,12 @@ def spin_search_space(
         "shared_axes": None if shared == "channel" else tuple(range(1, rank)),
         "recenter": bool(recenter),
     }
+    if pulses is not None:
+        several = pulses if isinstance(pulses, (list, tuple)) else [pulses]
+        for count in several:
+            SpinNeuron(pulses=count)  # refuses what is no number of pulses
+        settings["pulses"] = _choice(hp, f"{prefix}_pulses", pulses, several)
+        settings["output"] = "always_sampled"
     settings["current_scale"] = scale * SpinNeuron(device=device, train=()).current_scale
     return settings
 

@@ -20,7 +20,7 @@ import pytest
 import scipy.stats
 
 import spinkeras
-from spinkeras import MTJDevice, SpinNeuron, serving
+from spinkeras import EmpiricalCurve, MTJDevice, SpinNeuron, serving
 
 tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":
@@ -663,6 +663,22 @@ def test_convolutions_nesting_and_several_inputs(tmp_path, file_format):
     want = model.predict(list(data.values()), verbose=0)
     for name, value in zip(report.outputs, want):
         np.testing.assert_allclose(got[name], value, atol=1e-4)
+
+
+def test_a_measured_curve_is_carried_with_its_ceiling(tmp_path, file_format):
+    suffix, export, run = file_format
+    measured = SpinNeuron(switching_model=EmpiricalCurve.preset("sot_80nm"), name="measured")
+    channel = SpinNeuron("vgsot_zhang2020", name="channel")
+    model = keras.Sequential([keras.Input((3,), name="x"), measured, channel])
+    measured.pulse_width = [2e-9, 3e-9, 5e-9]
+    channel.gate_voltage = [-0.2, 0.0, 0.2]
+    x = np.linspace(-12, 12, 90, dtype="float32").reshape(-1, 3)
+    want = model.predict(x, verbose=0)
+    for path, runner in (
+        (export(model, tmp_path / f"m.{suffix}").path, run),
+        (export_saved_model(model, tmp_path / "saved").path, run_saved_model),
+    ):
+        np.testing.assert_allclose(runner(path, x=x)["channel"], want, atol=1e-5)
 
 
 LAWS = {

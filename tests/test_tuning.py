@@ -130,6 +130,25 @@ class TestSearchSpace:
         neuron.build((None, 4, 4, 3))
         assert neuron.pulse_width.shape == (1, 1, 1)
 
+    def test_pulses_are_drawn_and_paid_for(self):
+        hp = kt.HyperParameters()
+        arguments = spin_search_space(hp, device="stt_reference", pulses=(1, 4, 16))
+        assert hp.values["spin_pulses"] == 1
+        hp.values["spin_pulses"] = 16
+        arguments = spin_search_space(hp, device="stt_reference", pulses=(1, 4, 16))
+        neuron = spinkeras.SpinNeuron(**arguments, seed=1)
+        bits = 16 * np.array(neuron(np.zeros((50, 2), "float32")))
+        np.testing.assert_array_equal(bits, np.round(bits))
+        energies = []
+        for count in (1, 16):
+            neuron = spinkeras.SpinNeuron(**{**arguments, "pulses": count})
+            model = keras.Sequential([keras.Input((2,)), neuron])
+            report = spinkeras.energy_report(model, np.zeros((1, 2), "float32"), print_fn=None)
+            energies.append(report.total_pj)
+        assert energies[1] == pytest.approx(16 * energies[0], rel=1e-6)
+        with pytest.raises(ValueError, match="pulses = 0"):
+            spin_search_space(hp, device="stt_reference", pulses=(0, 4))
+
     def test_prefixes_keep_groups_apart(self):
         hp = kt.HyperParameters()
         spin_search_space(hp, prefix="first")
