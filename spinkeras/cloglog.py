@@ -69,10 +69,11 @@ def _gradients(upstream, by_z, z, probability, rate, scale, skew):
     # An infinite z is saturated: its weight is 0, and 0 * inf must stay 0.
     reach = ops.clip(z, -1e9, 1e9)
     by_skew = probability * ops.log(ops.maximum(probability, 1e-37))
+    both = rate * scale
     return (
-        by_z,
+        _sum_to(by_z, z),
         _sum_to(by_z * reach, rate) / rate,
-        _sum_to(by_z, rate) / (rate * scale),
+        _sum_to(_sum_to(by_z, both) / both, scale),
         _sum_to(upstream * by_skew, skew) / skew,
     )
 

@@ -241,7 +241,7 @@ class TestGraphs:
         old = keras.Model([a, b], layers.Dense(1)(layers.add([shared(a), shared(b)])))
         spin = to_spin(old)
         assert len(spinkeras.spin_neurons(spin)) == 1
-        assert len(spin.weights) == len(old.weights) + 3  # two knobs and the meter
+        assert len(spin.weights) == len(old.weights) + 5
         x = [data(8, 4), data(8, 4) + 1]
         assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < 2 * 3 * CURVE * 2
 

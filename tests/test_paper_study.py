@@ -62,7 +62,7 @@ def alone(study, run, x, y):
 def test_a_population_trains_every_network_as_if_alone(study, batch_norm):
     x, y = images()
     both = ("pulse_width", "anisotropy")
-    options = {"batch_size": 0, "steps": 15, "hidden": (7,), "train": both}
+    options = {"batch_size": 0, "steps": 6, "hidden": (7,), "train": both}
     runs = [
         study.Run(**options, batch_norm=batch_norm, **own)
         for own in (

@@ -371,3 +371,37 @@ def test_gradients_with_respect_to_si_inputs(device, model, width):
         step[k] = 1e-5 * values[k]
         central = (p(values + step) - p(values - step)) / (2 * step[k])
         assert float(gradient) == pytest.approx(central, rel=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses GradientTape")
+@pytest.mark.parametrize("position", range(4))
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 1), (1, 3)])
+def test_gradients_of_arguments_that_broadcast(position, shape):
+    """Every argument may be the smaller or the larger one; central differences in float64."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(4)
+    shapes = [(3,)] * 4
+    shapes[position] = shape
+    shapes[(position + 1) % 4] = (2, 3)
+    values = [0.3 + rng.random(s) for s in shapes]
+    weights = rng.random((2, 3))
+
+    def total(arguments):
+        return tf.reduce_sum(weights * cloglog.plain(*arguments))
+
+    tensors = [tf.constant(value) for value in values]
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        out = total(tensors)
+    found = tape.gradient(out, tensors)
+    for k, value in enumerate(values):
+        expected = np.zeros_like(value)
+        for index in np.ndindex(value.shape):
+            ends = []
+            for step in (-1e-6, 1e-6):
+                moved = [v.copy() for v in values]
+                moved[k][index] += step
+                ends.append(float(total([tf.constant(v) for v in moved])))
+            expected[index] = (ends[1] - ends[0]) / 2e-6
+        np.testing.assert_allclose(found[k], expected, rtol=1e-6, atol=1e-9)
