@@ -31,8 +31,8 @@ def faithful(study):
     arms = {arm: PUBLISHED.but(train=train) for arm, train in TRAINED.items()}
     tied = PUBLISHED.but(train=WIDTH, recenter=False)
     arms["threshold tied"] = tied
-    arms["threshold tied, knob_scale 0.3"] = tied.but(knob_scale=0.3)
-    return _seeds(study, arms, 10)
+    results = _seeds(study, arms, 10)
+    return results | _seeds(study, {"threshold tied, knob_scale 0.3": tied.but(knob_scale=0.3)}, 5)
 
 
 def faithful_tuned(study):

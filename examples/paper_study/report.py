@@ -46,11 +46,12 @@ def table(head, rows):
 
 def common(results, base):
     """Cells that every table has: accuracy, paired difference, energy, its ratio, latency."""
+    base = base[: len(results)]
     energy, reference = column(results, "energy_pj"), column(base, "energy_pj")
     difference = column(results, "accuracy") - column(base, "accuracy")
     return [
         spread(column(results, "accuracy")),
-        "" if results is base else spread(difference),
+        spread(difference) if np.any(difference) else "",
         f"{energy.mean():.2f}",
         f"{np.mean(energy / reference):.3f}",
         f"{column(results, 'latency_ns').mean():.0f}",
