@@ -69,11 +69,11 @@ def distort(images):
     )
 
 
-def build(network, output="probability", pulses=1):
-    """The network; `output` and `pulses` as in `SpinNeuron`."""
+def build(network, hidden="probability", last="probability"):
+    """The network; `output` of its hidden and of its last spin neurons."""
 
-    def spin():
-        return spinkeras.SpinNeuron(output=output, pulses=pulses)
+    def spin(output=hidden):
+        return spinkeras.SpinNeuron(output=output)
 
     layers = keras.layers
     model = keras.Sequential([keras.Input((28, 28, 1))])
@@ -91,13 +91,14 @@ def build(network, output="probability", pulses=1):
         model.add(layers.Flatten())
         model.add(layers.Dropout(0.2))
     model.add(layers.Dense(10))
-    model.add(spin())
+    model.add(spin(last))
     return model
 
 
 def train(args, seed, data, folder):
     (x, y), _ = data
     keras.utils.set_random_seed(seed)
+    # Cross-entropy has no gradient for a wrong bit, so the last layer trains on probabilities.
     model = build(args.network, "sampled" if args.pulses else "probability")
     steps = len(x) // BATCH
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, args.epochs * steps, alpha=1e-3)
@@ -127,7 +128,7 @@ def measure(args, model, data):
     def accuracy(network):
         return 100 * float(np.mean(network.predict(x, verbose=0, batch_size=500).argmax(-1) == y))
 
-    drawn = build(args.network, "always_sampled")
+    drawn = build(args.network, "always_sampled", "always_sampled")
     drawn.set_weights(model.get_weights())
     bits = [accuracy(drawn) for _ in range(10)]
     report = spinkeras.energy_report(model, x, batch_size=500)

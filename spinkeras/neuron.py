@@ -53,7 +53,9 @@ class SpinNeuron(keras.layers.Layer):
         output: what the layer returns. `"probability"` (default): the expected value.
             `"sampled"`: in training the fraction of `pulses` that switched, drawn from the exact
             binomial law, in inference the probability. `"always_sampled"`: the draw in both.
-            The gradient of a draw is that of the probability (straight-through).
+            The gradient of a draw is that of the probability (straight-through). Not for the
+            layer that a cross-entropy reads in training: its loss of a wrong bit is clipped and
+            has no gradient.
         pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. The cost
             of a draw does not grow with it; energy and latency do.
         seed: integer that makes the draws reproducible. Default `None`: a random seed.

@@ -99,6 +99,8 @@ def test_bits_of_many_pulses_tend_to_the_expected_value(study):
     one, four, many = (result["bits"][n] for n in ("1", "4", "4096"))
     assert one < four < many + 1e-9
     assert abs(many - result["accuracy"]) < 1
+    (drawn,) = study.train([run.but(output="sampled")], (x, y), (x, y))
+    assert drawn["accuracy"] > 30  # trains on bits; chance is 10
 
 
 def test_the_learning_rate_is_sought_beyond_the_edge_of_the_grid(study, tmp_path):

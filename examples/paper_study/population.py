@@ -57,7 +57,7 @@ class Population:
                 flow = keras.layers.Reshape((count * width,))(flow)
             if batch_norm:
                 flow = keras.layers.BatchNormalization()(flow)
-            flow = spinkeras.SpinNeuron(**neuron)(flow)
+            flow = spinkeras.SpinNeuron(**_of_layer(k, sizes, neuron))(flow)
         self.model = keras.Model(inputs, flow)
 
     def compile(self, jit_compile="auto"):
@@ -126,5 +126,12 @@ def single(sizes, batch_norm=False, seed=0, **neuron):
         model.add(keras.layers.Dense(width, kernel_initializer=kernel, bias_initializer=bias))
         if batch_norm:
             model.add(keras.layers.BatchNormalization())
-        model.add(spinkeras.SpinNeuron(**neuron))
+        model.add(spinkeras.SpinNeuron(**_of_layer(k, sizes, neuron)))
     return model
+
+
+def _of_layer(k, sizes, neuron):
+    """Arguments of layer `k`: the last one trains on probabilities, bits leave it no gradient."""
+    if k == len(sizes) - 2 and neuron.get("output") == "sampled":
+        return {**neuron, "output": "probability"}
+    return neuron

@@ -55,8 +55,14 @@ def common(results, base):
         f"{energy.mean():.2f}",
         f"{np.mean(energy / reference):.3f}",
         f"{column(results, 'latency_ns').mean():.0f}",
-        f"{column(results, 'at_limit').mean():.0%}",
+        f"{column(results, 'at_limit').mean():.0%}" if _moved(results) else "-",
     ]
+
+
+def _moved(results):
+    """Whether the pulse widths differ from neuron to neuron."""
+    widths = column(results, "pulse_width_ns")
+    return np.any(widths[:, 0] != widths[:, -1])
 
 
 COMMON = ("test accuracy %", "difference", "energy pJ", "/ fixed", "latency ns", "at a limit")
@@ -217,7 +223,7 @@ def draw_bounded(results, ax):
     lowest = min(column(some, "accuracy").min() for some in results.values())
     ax.set(xlabel="largest absolute weight", title="Bounded synapses: test accuracy (%)")
     ax.set_ylim(np.floor(lowest - 1), 100)
-    ax.legend(fontsize=7, loc="lower right")
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
 
 
 def draw_budgets(results, ax):

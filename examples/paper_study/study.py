@@ -48,7 +48,7 @@ class Run:
         gain: factor on the neuron's default `current_scale`.
         weight_bound: largest absolute weight of a synapse; `None`: no bound.
         batch_norm: a BatchNormalization before every spin neuron.
-        output: of `SpinNeuron` in training.
+        output: of the hidden `SpinNeuron`s in training; the last ones train on probabilities.
         pulses: pulses per neuron at which bits, not probabilities, are measured at the end.
         budget_pj: limit of an `EnergyBudget`, pJ per inference; `None`: no budget.
         learning_rate: of gradient descent.
