@@ -6,8 +6,9 @@
 
 Every activation, the ten outputs included, is the switching probability of a junction; pulse width
 and anisotropy of every neuron are trained within the device. Images are turned, scaled, sheared and
-shifted at random while training. `--pulses` trains on drawn bits, so that one pulse per neuron
-suffices at inference. The test images are looked at once, after the last epoch.
+shifted at random while training. `--pulses` trains the hidden layers on drawn bits and reads every
+class from 16 neurons, so that one pulse per neuron suffices at inference. The test images are looked
+at once, after the last epoch.
 
 Prints, per seed, test accuracy with expected values and with one pulse per neuron, energy and
 latency, and adds them to a JSON file. A killed run goes on at its last epoch; a finished seed is
@@ -69,8 +70,8 @@ def distort(images):
     )
 
 
-def build(network, hidden="probability", last="probability"):
-    """The network; `output` of its hidden and of its last spin neurons."""
+def build(network, copies=1, hidden="probability", last="probability"):
+    """The network; neurons per class, and `output` of the hidden and of the last spin neurons."""
 
     def spin(output=hidden):
         return spinkeras.SpinNeuron(output=output)
@@ -90,8 +91,11 @@ def build(network, hidden="probability", last="probability"):
             model.add(spin())
         model.add(layers.Flatten())
         model.add(layers.Dropout(0.2))
-    model.add(layers.Dense(10))
+    model.add(layers.Dense(10 * copies))
     model.add(spin(last))
+    if copies > 1:
+        model.add(layers.Reshape((copies, 10)))
+        model.add(layers.GlobalAveragePooling1D())
     return model
 
 
@@ -99,7 +103,7 @@ def train(args, seed, data, folder):
     (x, y), _ = data
     keras.utils.set_random_seed(seed)
     # Cross-entropy has no gradient for a wrong bit, so the last layer trains on probabilities.
-    model = build(args.network, "sampled" if args.pulses else "probability")
+    model = build(args.network, args.copies, "sampled" if args.pulses else "probability")
     steps = len(x) // BATCH
     schedule = keras.optimizers.schedules.CosineDecay(2e-3, args.epochs * steps, alpha=1e-3)
     model.compile(
@@ -128,7 +132,7 @@ def measure(args, model, data):
     def accuracy(network):
         return 100 * float(np.mean(network.predict(x, verbose=0, batch_size=500).argmax(-1) == y))
 
-    drawn = build(args.network, "always_sampled", "always_sampled")
+    drawn = build(args.network, args.copies, "always_sampled", "always_sampled")
     drawn.set_weights(model.get_weights())
     bits = [accuracy(drawn) for _ in range(10)]
     report = spinkeras.energy_report(model, x, batch_size=500)
@@ -145,7 +149,7 @@ def measure(args, model, data):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=("mlp", "cnn"), default="mlp")
-    parser.add_argument("--pulses", action="store_true", help="train on drawn bits")
+    parser.add_argument("--pulses", action="store_true", help="for one pulse at inference")
     parser.add_argument("--epochs", type=int, default=40, help="default 40")
     parser.add_argument("--seeds", type=int, default=3, help="repetitions, default 3")
     parser.add_argument("--data", help="folder with mnist.npz (default: download by Keras)")
@@ -153,6 +157,7 @@ def main():
     args = parser.parse_args()
     if args.seeds < 1 or args.epochs < 1:
         parser.error("--seeds and --epochs must be at least 1")
+    args.copies = 16 if args.pulses else 1
     folder = pathlib.Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{args.network}{'_pulses' if args.pulses else ''}_{args.epochs}"
