@@ -4,11 +4,11 @@
     python examples/beyond_the_paper.py --network cnn --seeds 1
     python examples/beyond_the_paper.py --network mlp --data FOLDER     # with FOLDER/mnist.npz
 
-Every activation, the ten outputs included, is the switching probability of a junction; pulse width
-and anisotropy of every neuron are trained within the device. Images are turned, scaled, sheared and
-shifted at random while training. `--pulses` trains the hidden layers on drawn bits and reads every
-class from 16 neurons, so that one pulse per neuron suffices at inference. The test images are looked
-at once, after the last epoch.
+Every activation, that of the outputs included, is the switching probability of a junction; pulse
+width and anisotropy of every neuron are trained within the device. Images are turned, scaled,
+sheared and shifted at random while training. `--pulses` trains the hidden layers on drawn bits and
+reads every class from 16 neurons, so that one pulse per neuron suffices at inference. The test
+images are looked at once, after the last epoch.
 
 Prints, per seed, test accuracy with expected values and with one pulse per neuron, energy and
 latency, and adds them to a JSON file. A killed run goes on at its last epoch; a finished seed is
