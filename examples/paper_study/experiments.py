@@ -11,7 +11,6 @@ TRAINED = {"fixed": FIXED, "pulse width": WIDTH, "pulse width + anisotropy": BOT
 BOUNDS = (0.1, 0.3, 1.0)
 PULSE_WIDTHS = (2e-9, 3e-9, 5e-9, 8e-9, 12e-9, 20e-9)  # s, the sweep of fixed ones
 GAINS = (2.0, 4.0, 8.0)
-RATES = (1.0, 3.0, 10.0)
 BUDGETS = (4.0, 3.0, 2.0, 1.5, 1.0, 0.7)  # pJ per inference
 
 
@@ -34,17 +33,6 @@ def faithful(study):
     arms["threshold tied"] = tied
     results = _seeds(study, arms, 10)
     return results | _seeds(study, {"threshold tied, knob_scale 0.3": tied.but(knob_scale=0.3)}, 5)
-
-
-def rates(study):
-    """B: the published protocol at other learning rates, every rate shown, one seed."""
-    results = {}
-    for arm, train in TRAINED.items():
-        if train != WIDTH:
-            run = PUBLISHED.but(train=train, checkpoints=1)
-            runs = [run.but(learning_rate=rate) for rate in RATES]
-            results |= {(arm, rate): [result] for rate, result in zip(RATES, study(runs))}
-    return results
 
 
 def tuned(study):
@@ -124,6 +112,5 @@ EXPERIMENTS = {
     "tuned": tuned,
     "budgets": budgets,
     "pulses": pulses,
-    "rates": rates,
     "widths": widths,
 }

@@ -116,16 +116,6 @@ def ties(results):
 PARTS = ("write", "gate", "read", "reset")
 
 
-def rates(results):
-    rows = []
-    for (arm, rate), some in results.items():
-        base = results["fixed", rate]
-        accuracy, *_, energy, ratio, latency, _ = common(some, base)
-        rows.append([f"{rate:g}", arm, accuracy, energy, ratio, latency])
-    head = ("rate", "arm", "test accuracy %", "energy pJ", "/ fixed", "latency ns")
-    return table(head, sorted(rows, key=lambda row: float(row[0])))
-
-
 def bounded(results):
     rows = []
     for (bound, arm), some in results.items():
@@ -180,7 +170,6 @@ def widths(results):
 
 TABLES = {
     "faithful": (("faithful", arms), ("components", components), ("ties", ties)),
-    "rates": (("rates", rates),),
     "tuned": (("tuned", arms),),
     "bounded": (("bounded", bounded),),
     "budgets": (("budgets", budgets),),
