@@ -205,7 +205,7 @@ def draw_ties(ax):
         middle = spinkeras.midpoint_current(widths, device, anisotropy)
         slope = 4 * scale * spinkeras.slope_at_midpoint(widths, device, anisotropy)
         ax.plot(slope, (middle - nominal) / scale, "C3" + style, label=f"gate {volt:+g} V")
-    ax.axhspan(-0.5, 0.5, color="0.85", label="inputs of the untrained network")
+    ax.axhspan(-0.35, 0.35, color="0.85", label="99 % of the hidden layer's inputs, untrained")
     ax.set(xlabel="slope (1: untrained)", ylabel="threshold (units of input)")
     ax.set_title("Threshold tied to the slope, 2 to 20 ns")
     ax.legend(fontsize=7)
