@@ -722,6 +722,7 @@ def test_posterior_agrees_with_integration_on_a_grid():
     assert len(calibration.sample_devices(fit, 2000)) == 2000  # more than there are draws
 
 
+@pytest.mark.slow
 def test_posterior_of_a_gate_coefficient():
     free = {
         "spin_torque_efficiency": (0.4, 0.9),

@@ -50,6 +50,7 @@ def test_trained_knobs_win_on_digits(tmp_path):
         assert max(width["energy_pj"], both["energy_pj"]) < fixed["energy_pj"]
 
 
+@pytest.mark.slow
 def test_variation_aware_compares_on_the_same_chips_and_goes_on(tmp_path):
     pytest.importorskip("sklearn")
     arguments = ("--hidden", "8", "--epochs", "1", "--chips", "2")

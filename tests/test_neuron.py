@@ -57,7 +57,13 @@ def gradients(function, *values):
 # --- the Keras contract --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("ballistic", "neel_brown") else ())
+        for name in VARIANTS
+    ],
+)
 def test_keras_layer_contract(variant):
     kwargs = VARIANTS[variant]
     train = kwargs.get("train", ("pulse_width", "anisotropy"))
