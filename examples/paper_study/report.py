@@ -235,6 +235,9 @@ def draw_budgets(results, ax):
         ax.errorbar(energy, mean, error, fmt="o-", ms=4, color=f"C{k}", label=arm, capsize=2)
     ax.set(xlabel="energy per inference (pJ)", title="Energy budgets: test accuracy (%)")
     ax.set_xscale("log")
+    ticks = (0.7, 1, 1.5, 2, 3, 4, 5)
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
     ax.legend(fontsize=8)
 
 
