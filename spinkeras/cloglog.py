@@ -56,7 +56,11 @@ def _evaluate(xp, z, rate, scale, skew):
     half = xp.tanh(y / 2)
     base, u = 2 * half / (1 + half), xp.exp(-y)
     # base = 1 - u is precise relative to itself where y is small, u where y is large
-    probability = xp.exp(skew * (xp.log(base) + ((1 - base) - u)))
+    log_base = xp.log(base) + ((1 - base) - u)
+    if xp is not np and "float64" not in str(z.dtype):
+        # LiteRT's logarithm is off by 1e-7 near 1; a Pade form of ln(1 - u), to 2.5e-7
+        log_base = xp.where(y < 2.5, log_base, u * (u - 2) / (u * (u / 3 - 2) + 2))
+    probability = xp.exp(skew * log_base)
 
     def by_log_y():
         return skew * probability * u * (xp.minimum(y, 1e4) / xp.maximum(base, 1e-37))
