@@ -82,7 +82,7 @@ class _Study:
     def respond(self, layer, inputs, mask):
         """What the devices of every chip answer to its part of the batch."""
         if self.layers is None:
-            return layer.response(inputs)[1]
+            return layer.response(inputs)
         tiled, signal = self.shared
         one_for_all = inputs is tiled
         split = (1, *signal.shape) if one_for_all else (self.chips, -1, *inputs.shape[1:])
@@ -117,31 +117,21 @@ class _Study:
         if math.prod(shaped.shape[1:]) * self.chips < _COMPILE:
             return functools.partial(self._answer, layer)
         if id(layer) not in self.kernels:
-            self.kernels[id(layer)] = _compiled(functools.partial(self._answer, layer))
+            self.kernels[id(layer)] = compiled(functools.partial(self._answer, layer))
         return self.kernels[id(layer)]
 
     def _answer(self, layer, inputs, *factors):
         """pJ at probability 0, its rise to 1, and the probability, with a leading chip axis."""
         chip = ChipLayer(*factors) if factors else None
-        bias, probability = layer.response(inputs, chip, self.spread, self.cause)
-        current = bias + inputs * layer.current_scale
+        probability = layer.response(inputs, chip, self.spread, self.cause)
         electric = (chip.resistance, chip.tmr) if chip and self.electric else ()
         ends = ops.reshape(
             ops.convert_to_tensor([0.0, 1.0], inputs.dtype), (2,) + (1,) * len(inputs.shape)
         )
-        parts = traced_energies(
-            layer, current, ends, None, EnergyAssumptions(), self.pulses, electric
-        )
+        current, assumptions = layer.current(inputs), EnergyAssumptions()
+        parts = traced_energies(layer, current, ends, None, assumptions, self.pulses, electric)
         total = sum(parts.values()) * 1e12  # linear in the probability
         return total[0], total[1] - total[0], probability
-
-
-def _compiled(function):
-    if keras.backend.backend() != "jax":
-        return compiled(function)
-    import jax
-
-    return jax.jit(function)
 
 
 def _dot(rising, probability):

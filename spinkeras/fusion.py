@@ -6,11 +6,15 @@ import keras
 
 
 def compiled(function):
-    """`function` as one XLA kernel on TensorFlow; unchanged on backends that compile the step.
+    """`function` as one XLA kernel on TensorFlow and JAX; unchanged elsewhere.
 
-    For training only: an exported graph must not need XLA where it is served, and a compiled
+    Not for what is exported: a graph must not need XLA where it is served, and a compiled
     function is built again for every new input shape.
     """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
     if keras.backend.backend() != "tensorflow":
         return function
     import tensorflow as tf

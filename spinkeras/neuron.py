@@ -236,7 +236,7 @@ class SpinNeuron(keras.layers.Layer):
             kernel = _kernel(type(self), *(getattr(self, name) for name in _PHYSICS))
             probability = kernel(inputs, *(ops.cast(w, dtype) for w in self.knob_weights()))
         else:
-            _, probability = self.response(inputs, factors)
+            probability = self.response(inputs, factors)
         if self.meter is not None:
             self.meter(self, inputs, probability, training=training, mask=mask)
         if self.output_mode == "always_sampled" or (self.output_mode == "sampled" and training):
@@ -244,7 +244,7 @@ class SpinNeuron(keras.layers.Layer):
         return ops.cast(probability, self.compute_dtype)
 
     def response(self, inputs, factors=None, spread=None, cause="all", weights=None, kernel=None):
-        """Bias current (A) of every knob and switching probability of every element.
+        """Switching probability of every element.
 
         Args:
             inputs: tensor, float32 or float64.
@@ -255,28 +255,21 @@ class SpinNeuron(keras.layers.Layer):
         """
         setting = self.setting(inputs.dtype, weights)
         curve = self._curve(ops, *setting)
-        unit = self.device.critical_current_per_stability
-        gain = self.current_scale / unit
-        bias = curve.midpoint
-        if not self.recenter:
-            bias = ops.full_like(bias, self._nominal_midpoint())
+        gain = self.current_scale / self.device.critical_current_per_stability
+        bias = curve.midpoint if self.recenter else self._nominal_midpoint()
         if factors is not None:
-            drive = bias + inputs * gain
-            spread = spread or self.spread
-            probability = chip_curve(
+            drive, spread = bias + inputs * gain, spread or self.spread
+            return chip_curve(
                 ops, self._curve, *setting, drive, factors, spread, cause, self.device.tmr
             )
-        elif self.recenter:
-            probability = curve.probability(inputs, gain, kernel)
-        else:
-            z = inputs * gain + (bias - curve.midpoint)
-            probability = curve.probability(z, kernel=kernel)
-        return bias * unit, probability
+        if self.recenter:
+            return curve.probability(inputs, gain, kernel)
+        return curve.probability(inputs * gain + (bias - curve.midpoint), kernel=kernel)
 
     def _respond(self, known, inputs, *weights):
         """The response as a function of its inputs alone, for `fusion.fused`."""
         kernel = functools.partial(cloglog.fast, probability=known)
-        return self.response(inputs, weights=weights, kernel=kernel)[1]
+        return self.response(inputs, weights=weights, kernel=kernel)
 
     def current(self, inputs, weights=None):
         """Current in A through every element, as a tensor; `weights` as in `response`."""

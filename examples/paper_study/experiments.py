@@ -44,7 +44,6 @@ def tuned(study):
 
 def bounded(study):
     """D: bounded synapses, beside the best common fixed pulse width and the best fixed gain."""
-    results = {}
     fixed = {(b, w): Run(weight_bound=b, pulse_width=w) for b in BOUNDS for w in PULSE_WIDTHS}
     gains = {(b, g): Run(weight_bound=b, gain=g) for b in BOUNDS for g in GAINS}
     trained = {
