@@ -26,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from mnist import load_mnist
 
 import spinkeras
 
@@ -34,13 +35,7 @@ BATCH = 128
 
 def load(folder):
     """`(x, y), (x_test, y_test)`: images (n, 28, 28, 1) in 0 to 1, integer labels."""
-    if folder:
-        with np.load(pathlib.Path(folder) / "mnist.npz") as data:
-            x, y, x_test, y_test = (
-                data[name] for name in ("x_train", "y_train", "x_test", "y_test")
-            )
-    else:
-        (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
+    (x, y), (x_test, y_test) = load_mnist(folder)
     x, x_test = ((a[..., None] / 255).astype("float32") for a in (x, x_test))
     return (x, y), (x_test, y_test)
 

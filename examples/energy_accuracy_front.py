@@ -15,13 +15,13 @@ A run that was stopped or killed goes on where it stood when it is started again
 import argparse
 import pathlib
 
-import keras
 import keras_tuner as kt
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from mnist import load_mnist
 
 import spinkeras
 from spinkeras.tuning import (
@@ -42,12 +42,7 @@ def load(dataset, folder, samples):
         order = np.random.default_rng(0).permutation(len(digits.target))
         x, y = digits.data[order].astype("float32") / 16, digits.target[order]
         return (x[:1000], y[:1000]), (x[1000:1400], y[1000:1400]), (x[1400:], y[1400:])
-    if folder is None:
-        (x, y), test = keras.datasets.mnist.load_data()
-    else:
-        with np.load(pathlib.Path(folder) / "mnist.npz") as file:
-            x, y = file["x_train"], file["y_train"]
-            test = file["x_test"], file["y_test"]
+    (x, y), test = load_mnist(folder)
     if samples > 50_000:
         raise SystemExit("--samples: at most 50000; the last 10000 validate.")
 

@@ -23,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from mnist import load_mnist
 
 import spinkeras
 
@@ -37,13 +38,7 @@ STEPS_PER_EPOCH = 20
 def load(dataset, folder, seed):
     """`(x_train, y_train), (x_test, y_test)`: flat float32 pixels and integer labels."""
     if dataset == "mnist":
-        folder = folder or os.environ.get("SPINKERAS_DATA")
-        if folder:
-            with np.load(pathlib.Path(folder) / "mnist.npz") as data:
-                names = ("x_train", "y_train", "x_test", "y_test")
-                x, y, x_test, y_test = (data[name] for name in names)
-        else:
-            (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
+        (x, y), (x_test, y_test) = load_mnist(folder)
         x, x_test = (a.reshape(len(a), -1) / 1000.0 for a in (x, x_test))
     else:
         from sklearn.datasets import load_digits

@@ -20,7 +20,7 @@ import statistics
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import numpy as np
+from mnist import load_mnist
 
 import spinkeras
 from spinkeras.chips import evaluate_chips
@@ -47,12 +47,8 @@ def load(dataset, folder):
 
         x, y = load_digits(return_X_y=True)
         x, x_test, y, y_test = train_test_split(x / 16, y, test_size=0.3, random_state=0)
-    elif folder or os.environ.get("SPINKERAS_DATA"):
-        with np.load(pathlib.Path(folder or os.environ["SPINKERAS_DATA"]) / "mnist.npz") as data:
-            x, y, x_test, y_test = (data[k] for k in ("x_train", "y_train", "x_test", "y_test"))
-        x, x_test = (a.reshape(len(a), -1) / 255 for a in (x, x_test))
     else:
-        (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
+        (x, y), (x_test, y_test) = load_mnist(folder)
         x, x_test = (a.reshape(len(a), -1) / 255 for a in (x, x_test))
     return (x.astype("float32"), y), (x_test.astype("float32"), y_test)
 

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import pathlib
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -22,6 +23,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from population import Population, single
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from mnist import load_mnist
 
 import spinkeras
 
@@ -94,13 +98,7 @@ class Run:
 def load(run, folder=None):
     """`(x, y), (x_test, y_test)` of a run: flat float32 pixels and integer labels."""
     if run.dataset == "mnist":
-        if folder:
-            with np.load(pathlib.Path(folder) / "mnist.npz") as data:
-                x, y, x_test, y_test = (
-                    data[name] for name in ("x_train", "y_train", "x_test", "y_test")
-                )
-        else:
-            (x, y), (x_test, y_test) = keras.datasets.mnist.load_data()
+        (x, y), (x_test, y_test) = load_mnist(folder)
     else:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
