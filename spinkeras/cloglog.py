@@ -32,7 +32,7 @@ def exponentiated_cloglog(xp, z, slope, log_skew, gain=1.0, kernel=None):
         slope: `dP/dz` at the midpoint for gain 1, > 0, broadcast against `z`.
         log_skew: `ln C`, broadcast against `z`.
         gain: factor on `z`, applied per neuron instead of per element.
-        kernel: `plain` (default) or `fast`; tensors only.
+        kernel: `plain` (default), `fast` or `without_log_near_1`; tensors only.
 
     Returns:
         The probability, in the precision of `z`.
@@ -47,7 +47,12 @@ def exponentiated_cloglog(xp, z, slope, log_skew, gain=1.0, kernel=None):
     return (kernel or plain)(z, rate, scale, skew)
 
 
-def _evaluate(xp, z, rate, scale, skew):
+def _log_base(xp, y, base, u):
+    """`ln(1 - u)`; `base` = 1 - u is precise relative to itself where y is small, u where large."""
+    return xp.log(base) + ((1 - base) - u)
+
+
+def _evaluate(xp, z, rate, scale, skew, log_base=_log_base):
     """`P`, and `dP / d ln y` as a function."""
     exponent = rate * z
     if xp is np:  # whose logarithm warns of 0; tensors need not pay for this
@@ -55,12 +60,7 @@ def _evaluate(xp, z, rate, scale, skew):
     y = scale * xp.exp(exponent)
     half = xp.tanh(y / 2)
     base, u = 2 * half / (1 + half), xp.exp(-y)
-    # base = 1 - u is precise relative to itself where y is small, u where y is large
-    log_base = xp.log(base) + ((1 - base) - u)
-    if xp is not np and "float64" not in str(z.dtype):
-        # LiteRT's logarithm is off by 1e-7 near 1; a Pade form of ln(1 - u), to 2.5e-7
-        log_base = xp.where(y < 2.5, log_base, u * (u - 2) / (u * (u / 3 - 2) + 2))
-    probability = xp.exp(skew * log_base)
+    probability = xp.exp(skew * log_base(xp, y, base, u))
 
     def by_log_y():
         return skew * probability * u * (xp.minimum(y, 1e4) / xp.maximum(base, 1e-37))
@@ -103,6 +103,20 @@ def plain(z, rate, scale, skew):
         return _gradients(upstream, by_z, z, probability, rate, scale, skew)
 
     return probability, gradient
+
+
+def without_log_near_1(z, rate, scale, skew):
+    """`plain` for LiteRT, whose logarithm is off by 1e-7 near 1; `skew` multiplies that error.
+
+    There `ln(1 - u)` is a Pade form, to 2.5e-7 of itself. Float32, about a third slower in
+    TensorFlow.
+    """
+
+    def log_base(xp, y, base, u):
+        pade = u * (u - 2) / (u * (u / 3 - 2) + 2)
+        return xp.where(y < 2.5, _log_base(xp, y, base, u), pade)
+
+    return _evaluate(ops, z, rate, scale, skew, log_base)[0]
 
 
 # --- the form for compiled kernels, float32 ------------------------------------------------------

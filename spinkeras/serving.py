@@ -11,6 +11,7 @@ written under another backend can be loaded and exported with `KERAS_BACKEND=ten
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -25,6 +26,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from spinkeras import cloglog
 from spinkeras import energy as energy_module
 from spinkeras._version import __version__
 from spinkeras.energy import EnergyAssumptions, energy_report
@@ -402,7 +404,8 @@ def _convert_litert(network):
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-        network.write(folder, {"serve": network.function(False)}, deterministic=True)
+        with _kernel(network.layers, cloglog.without_log_near_1):
+            network.write(folder, {"serve": network.function(False)}, deterministic=True)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=["serving_default"]
         )
@@ -733,6 +736,16 @@ def _expected(layers):
     with contextlib.ExitStack() as stack:
         for layer in layers:
             stack.enter_context(_replaced(layer, output_mode="probability", chip=None))
+        yield
+
+
+@contextlib.contextmanager
+def _kernel(layers, kernel):
+    """While the curves are traced by a given kernel of `spinkeras.cloglog`."""
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            response = functools.partial(layer.response, kernel=kernel)
+            stack.enter_context(_replaced(layer, response=response))
         yield
 
 
