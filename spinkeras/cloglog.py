@@ -47,7 +47,7 @@ def exponentiated_cloglog(xp, z, slope, log_skew, gain=1.0, kernel=None):
     return (kernel or plain)(z, rate, scale, skew)
 
 
-def _log_base(xp, y, base, u):
+def _log_base(xp, half_y, base, u):
     """`ln(1 - u)`; `base` = 1 - u is precise relative to itself where y is small, u where large."""
     return xp.log(base) + ((1 - base) - u)
 
@@ -57,13 +57,13 @@ def _evaluate(xp, z, rate, scale, skew, log_base=_log_base):
     exponent = rate * z
     if xp is np:  # whose logarithm warns of 0; tensors need not pay for this
         exponent = np.clip(exponent, _LOWEST, _HIGHEST)
-    y = scale * xp.exp(exponent)
-    half = xp.tanh(y / 2)
-    base, u = 2 * half / (1 + half), xp.exp(-y)
-    probability = xp.exp(skew * log_base(xp, y, base, u))
+    half_y = (scale / 2) * xp.exp(exponent)  # every operation here is a pass through memory
+    half = xp.tanh(half_y)
+    base, u = half / (0.5 + 0.5 * half), xp.exp(-2 * half_y)
+    probability = xp.exp(skew * log_base(xp, half_y, base, u))
 
     def by_log_y():
-        return skew * probability * u * (xp.minimum(y, 1e4) / xp.maximum(base, 1e-37))
+        return skew * probability * u * (xp.minimum(2 * half_y, 1e4) / xp.maximum(base, 1e-37))
 
     return probability, by_log_y
 
@@ -112,9 +112,9 @@ def without_log_near_1(z, rate, scale, skew):
     TensorFlow.
     """
 
-    def log_base(xp, y, base, u):
+    def log_base(xp, half_y, base, u):
         pade = u * (u - 2) / (u * (u / 3 - 2) + 2)
-        return xp.where(y < 2.5, _log_base(xp, y, base, u), pade)
+        return xp.where(half_y < 1.25, _log_base(xp, half_y, base, u), pade)
 
     return _evaluate(ops, z, rate, scale, skew, log_base)[0]
 

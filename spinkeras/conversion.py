@@ -65,6 +65,7 @@ _ELEMENTWISE = frozenset(
         "threshold",
     }
 )
+_MOVES_AXES = ("permute", "transpose", "swapaxes", "moveaxis", "rollaxis", "reshape")
 _SAME_FUNCTION = "sigmoid"
 
 
@@ -119,7 +120,8 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
             layer that returns true or false, or a list of layer names or paths; a layer named in
             a list is converted although it is an output or has an unknown function.
         **neuron: further arguments of `SpinNeuron`, except `name` and `dtype`, such as `train`.
-            With `data_format="channels_first"`, `shared_axes` is set to the positions.
+            Where the channels come first (`data_format` of the layer, or of the one before it in
+            the graph if the shape is kept), `shared_axes` is set to the positions.
 
     Returns:
         A new model, compiled like the old one with a fresh optimizer if that was compiled. Its
@@ -262,9 +264,9 @@ class _Conversion:
 
     def spin(self, layer, name):
         neuron = dict(self.neuron)
-        rank = len(getattr(layer, "kernel_size", ())) + 2
-        if getattr(layer, "data_format", None) == "channels_first" and rank > 2:
-            neuron.setdefault("shared_axes", tuple(range(2, rank)))
+        positions = _positions(layer)
+        if positions:
+            neuron.setdefault("shared_axes", positions)
         # An operation of keras.ops has no dtype policy; the neuron then takes the global one.
         return SpinNeuron(name=name, dtype=getattr(layer, "dtype_policy", None), **neuron)
 
@@ -397,6 +399,25 @@ def _activation(layer):
     if name in ("linear", "SpinNeuron"):
         return name, None
     return name, "last" if type(layer) in _ACTIVATED_LAST else "other"
+
+
+def _positions(operation):
+    """Axes behind the channels; `()` where the channels come last or the layout is unknown.
+
+    An operation without a `data_format` has that of the one before it, if it keeps the shape.
+    """
+    rank = len(getattr(operation, "kernel_size", ())) + 2
+    while getattr(operation, "data_format", None) is None:
+        try:
+            before = keras.tree.flatten(operation.input)[0]
+            after = keras.tree.flatten(operation.output)[0]
+        except (AttributeError, ValueError, IndexError):  # of no graph, of several, or its input
+            return ()
+        if before.shape != after.shape or _snake(type(operation).__name__) in _MOVES_AXES:
+            return ()
+        rank = len(after.shape)
+        operation = before._keras_history.operation
+    return tuple(range(2, rank)) if operation.data_format == "channels_first" else ()
 
 
 def _name(function):

@@ -141,16 +141,24 @@ class TestWhatIsConverted:
         assert history["energy_pj_conv_spin"][0] > 0
 
     def test_channels_first_has_one_knob_per_channel(self):
-        old = keras.Sequential(
-            [
-                keras.Input((4, 6, 7)),
-                layers.Conv2D(
-                    5, 1, activation="sigmoid", data_format="channels_first", name="conv"
-                ),
-            ]
-        )
-        spin = to_spin(old)
-        assert spin.get_layer("conv_spin").pulse_width.shape == (5, 1, 1)
+        first = {"data_format": "channels_first"}
+        flow = inputs = keras.Input((4, 6, 7))
+        flow = layers.Conv2D(5, 1, activation="sigmoid", name="conv", **first)(flow)
+        flow = layers.Conv2D(3, 1, **first)(flow)
+        flow = layers.BatchNormalization(axis=1)(flow)
+        flow = layers.Activation("sigmoid", name="bare")(flow)
+        flow = layers.MaxPooling2D(1, **first)(flow)
+        flow = layers.ReLU(name="pooled")(flow)
+        flow = layers.Permute((3, 2, 1))(flow)
+        flow = layers.Activation("sigmoid", name="permuted")(flow)
+        flow = layers.Dense(2)(layers.Flatten(**first)(flow))
+        flow = layers.Activation("sigmoid", name="flat")(flow)
+        neurons = to_spin(keras.Model(inputs, flow)).get_layer
+        assert neurons("conv_spin").pulse_width.shape == (5, 1, 1)
+        assert neurons("bare").pulse_width.shape == (3, 1, 1)
+        assert neurons("pooled").pulse_width.shape == (3, 1, 1)
+        assert neurons("permuted").pulse_width.shape == (3,)
+        assert neurons("flat").pulse_width.shape == (2,)
 
     def test_arguments_reach_the_neurons(self):
         spin = to_spin(small(), device="stt_arm", train="pulse_width", current_scale=2e-5)

@@ -31,8 +31,14 @@ def faithful(study):
     arms = {arm: PUBLISHED.but(train=train) for arm, train in TRAINED.items()}
     tied = PUBLISHED.but(train=WIDTH, recenter=False)
     arms["threshold tied"] = tied
-    results = _seeds(study, arms, 10)
-    return results | _seeds(study, {"threshold tied, knob_scale 0.3": tied.but(knob_scale=0.3)}, 5)
+    arms["threshold tied, knob_scale 0.3"] = tied.but(knob_scale=0.3)
+    return _seeds(study, arms, 10)
+
+
+def faithful_tuned(study):
+    """B: the published protocol with the learning rate tuned per arm, all else as published."""
+    runs = {arm: PUBLISHED.but(train=train, checkpoints=10) for arm, train in TRAINED.items()}
+    return _tuned(study, runs, seeds=3, rates=(0.3, 1.0, 3.0, 10.0))
 
 
 def tuned(study):
@@ -71,17 +77,19 @@ def bounded(study):
     return results
 
 
-def widths(study):
-    """E: width and length of training."""
+def widths(study, sizes=(25, 128, 512), epochs=10):
+    """E: wider networks."""
     results = {}
-    for hidden in (25, 128):
-        runs = {
-            (hidden, arm): Run(hidden=(hidden,), train=train, checkpoints=10)
-            for arm, train in TRAINED.items()
-            if train != WIDTH
-        }
+    for hidden in sizes:
+        run = Run(hidden=(hidden,), steps=468 * epochs, checkpoints=10)
+        runs = {(hidden, arm): run.but(train=TRAINED[arm]) for arm in TRAINED if arm != "pulse width"}
         results |= _tuned(study, runs, seeds=3)
     return results
+
+
+def lengths(study):
+    """E: four times the training, the learning rate tuned for it."""
+    return widths(study, sizes=(25, 128), epochs=40)
 
 
 def pulses(study):
@@ -107,9 +115,11 @@ def budgets(study):
 
 EXPERIMENTS = {
     "faithful": faithful,
+    "faithful_tuned": faithful_tuned,
     "bounded": bounded,
     "tuned": tuned,
     "budgets": budgets,
     "pulses": pulses,
     "widths": widths,
+    "lengths": lengths,
 }
