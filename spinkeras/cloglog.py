@@ -151,11 +151,17 @@ def _horner(x, coefficients):
     return value
 
 
+@ops.custom_gradient
 def _power_of_two(x):
     """`2^x` for `|x| < 126`."""
     whole = ops.round(x)
     part = x - whole
-    return fusion.times_power_of_two(1 + part * _horner(part, _POWER), whole)
+
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        return upstream * _LN2 * _power_of_two(x)
+
+    return fusion.times_power_of_two(1 + part * _horner(part, _POWER), whole), gradient
 
 
 def _exponent(z, rate, scale):

@@ -47,14 +47,17 @@ def fused(function, trained):
         return tape.gradient(again, wanted, upstream)
 
     @tf.custom_gradient
-    def call(*inputs):
-        output = forward(*inputs)
-
+    def link(output, *inputs):
         def gradient(upstream):
-            found = iter(backward(upstream, output, *inputs))
-            return [next(found) if train else None for train in trained]
+            # Linked again, so that the gradient has the right gradient.
+            found = iter(backward(upstream, link(output, *inputs), *inputs))
+            return [None, *(next(found) if train else None for train in trained)]
 
-        return output, gradient
+        return tf.identity(output), gradient
+
+    def call(*inputs):
+        # Without the stop, a tape outside a graph would build a second gradient, never used.
+        return link(forward(*map(tf.stop_gradient, inputs)), *inputs)
 
     return call
 

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 import spinkeras
-from spinkeras import MTJDevice, SpinNeuron
+from spinkeras import MTJDevice, SpinNeuron, neuron
 from tests.harness import run_layer_test
 
 JAX = keras.backend.backend() == "jax"
@@ -41,17 +41,21 @@ VARIANTS = {
 
 def gradients(function, *values):
     """Gradient of a scalar function of arrays, on either backend."""
+    tensors = [ops.convert_to_tensor(v) for v in values]
+    return [np.asarray(g) for g in tensor_gradients(function, *tensors)]
+
+
+def tensor_gradients(function, *tensors):
     if JAX:
         import jax
 
-        return [np.asarray(g) for g in jax.grad(function, range(len(values)))(*values)]
+        return jax.grad(function, range(len(tensors)))(*tensors)
     import tensorflow as tf
 
-    tensors = [tf.constant(v) for v in values]
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         out = function(*tensors)
-    return [np.asarray(g) for g in tape.gradient(out, tensors)]
+    return tape.gradient(out, tensors)
 
 
 # --- the Keras contract --------------------------------------------------------------------------
@@ -257,6 +261,44 @@ def test_gradients_match_central_differences(variant):
             up, down = (numpy_path(*(np.array(point) + s)) for s in (step, -step))
             central = float(up - down) / 2e-5
             assert float(analytic[k][0]) == pytest.approx(central, rel=1e-4, abs=2e-5 * size)
+
+
+@pytest.mark.parametrize("recenter", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_second_derivatives_match_central_differences(recenter, training):
+    """Of the input twice, and of the input and a knob, as a gradient penalty needs them."""
+    layer = SpinNeuron(recenter=recenter)
+    layer.build((None, 1))
+    device, unit = layer.device, layer.device.critical_current_per_stability
+    kernel = neuron._kernel(SpinNeuron, *(getattr(layer, name) for name in neuron._PHYSICS))
+
+    def slope(x, *weights):
+        def probability(x):
+            p = kernel(x, *weights) if training else layer.response(x, weights=weights)
+            return ops.sum(p)
+
+        return ops.sum(tensor_gradients(probability, x)[0])
+
+    def numpy_slope(x, w, k):
+        curve = layer._numpy_curve(
+            device.nominal_pulse_width * np.exp(layer.knob_scale * w),
+            device.anisotropy * np.exp(layer.knob_scale * k),
+        )
+        z = np.array([x + 1e-4, x - 1e-4]) * (layer.current_scale / unit)
+        if not recenter:
+            z = z + layer._nominal_midpoint() - curve.midpoint
+        up, down = curve.probability(z)
+        return (up - down) / 2e-4
+
+    for x in (-4.0, -1.3, 0.2, 1.1, 3.0):
+        point = [x, 0.03, 0.01]
+        shapes = ((1, 1), (1,), (1,))
+        found = gradients(slope, *(np.full(s, v, "float32") for s, v in zip(shapes, point)))
+        for k in range(3):
+            step = np.zeros(3)
+            step[k] = 1e-4
+            up, down = (numpy_slope(*(np.array(point) + s)) for s in (step, -step))
+            assert found[k].item() == pytest.approx((up - down) / 2e-4, rel=1e-3, abs=2e-5)
 
 
 @pytest.mark.parametrize(

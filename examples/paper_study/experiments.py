@@ -82,7 +82,9 @@ def widths(study, sizes=(25, 128, 512), epochs=10):
     results = {}
     for hidden in sizes:
         run = Run(hidden=(hidden,), steps=468 * epochs, checkpoints=10)
-        runs = {(hidden, arm): run.but(train=TRAINED[arm]) for arm in TRAINED if arm != "pulse width"}
+        runs = {
+            (hidden, arm): run.but(train=TRAINED[arm]) for arm in TRAINED if arm != "pulse width"
+        }
         results |= _tuned(study, runs, seeds=3)
     return results
 
