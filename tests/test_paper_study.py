@@ -21,11 +21,11 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def study(monkeypatch):
+def runs(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    import study
+    import runs
 
-    return study
+    return runs
 
 
 def images(samples=96, seed=3):
@@ -38,7 +38,7 @@ def clip(weight, limit):
     return keras.ops.clip(weight, -limit, limit)
 
 
-def alone(study, run, x, y):
+def alone(runs, run, x, y):
     """The run without any of the study's machinery but the start: plain Keras."""
     from population import single
 
@@ -58,32 +58,32 @@ def alone(study, run, x, y):
     return model
 
 
-@pytest.mark.parametrize("batch_norm", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_population_trains_every_network_as_if_alone(study, batch_norm):
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_population_trains_every_network_as_if_alone(runs, batch_norm):
     x, y = images()
     both = ("pulse_width", "anisotropy")
     options = {"batch_size": 0, "steps": 6, "hidden": (7,), "train": both}
-    runs = [
-        study.Run(**options, batch_norm=batch_norm, **own)
+    some = [
+        runs.Run(**options, batch_norm=batch_norm, **own)
         for own in (
             {"learning_rate": 0.3, "seed": 0},
             {"learning_rate": 1.0, "seed": 1, "weight_bound": 0.3},
             {"learning_rate": 0.5, "seed": 2, "pulse_width": 6e-9},
         )
     ]
-    assert len({run.population for run in runs}) == 1
-    together = study.train(runs, (x, y), (x, y))
-    for run, result in zip(runs, together):
-        model = alone(study, run, x, y)
-        expected = study.measure(model, x, y)
+    assert len({run.population for run in some}) == 1
+    together = runs.train(some, (x, y), (x, y))
+    for run, result in zip(some, together):
+        model = alone(runs, run, x, y)
+        expected = runs.measure(model, x, y)
         for name, value in expected.items():
             if name != "accuracy":  # one image at a tie is 1 %
                 np.testing.assert_allclose(result[name], value, rtol=2e-3, atol=2e-3, err_msg=name)
         assert abs(result["accuracy"] - expected["accuracy"]) < 1.1
 
 
-def test_only_like_runs_share_a_population(study):
-    run = study.Run()
+def test_only_like_runs_share_a_population(runs):
+    run = runs.Run()
     assert run.population == run.but(learning_rate=1.0, weight_bound=0.1).population
     assert run.population != run.but(seed=1).population  # another order of the images
     assert run.but(batch_size=0).population == run.but(batch_size=0, seed=1).population
@@ -91,27 +91,27 @@ def test_only_like_runs_share_a_population(study):
         assert run.population != run.but(**change).population
 
 
-def test_bits_of_many_pulses_tend_to_the_expected_value(study):
+def test_bits_of_many_pulses_tend_to_the_expected_value(runs):
     x, y = images(400)
-    run = study.Run(batch_size=0, steps=150, hidden=(16,), learning_rate=3.0, pulses=(1, 4, 4096))
-    (result,) = study.train([run], (x, y), (x, y))
+    run = runs.Run(batch_size=0, steps=150, hidden=(16,), learning_rate=3.0, pulses=(1, 4, 4096))
+    (result,) = runs.train([run], (x, y), (x, y))
     assert result["accuracy"] > 50
     one, four, many = (result["bits"][n] for n in ("1", "4", "4096"))
     assert one < four < many + 1e-9
     assert abs(many - result["accuracy"]) < 1
-    (drawn,) = study.train([run.but(output="sampled")], (x, y), (x, y))
+    (drawn,) = runs.train([run.but(output="sampled")], (x, y), (x, y))
     assert drawn["accuracy"] > 30  # trains on bits; chance is 10
 
 
-def test_the_learning_rate_is_sought_beyond_the_edge_of_the_grid(study, tmp_path):
-    class Scripted(study.Study):
+def test_the_learning_rate_is_sought_beyond_the_edge_of_the_grid(runs, tmp_path):
+    class Scripted(runs.Study):
         def _train(self, runs):
             for run in runs:  # best at 0.03, below the grid
                 distance = abs(np.log(run.learning_rate / 0.03))
                 self.results[run.key] = {"accuracy": 90 - distance}
 
     lab = Scripted(tmp_path / "r.jsonl")
-    (tuned,) = lab.tune([study.Run()])
+    (tuned,) = lab.tune([runs.Run()])
     assert tuned.learning_rate == 0.03
     assert (tuned.split, tuned.seed) == ("test", 0)
     assert all(json.loads(key)["split"] == "validation" for key in lab.results)
@@ -119,29 +119,29 @@ def test_the_learning_rate_is_sought_beyond_the_edge_of_the_grid(study, tmp_path
     assert best is tuned
 
 
-def test_a_frozen_study_never_trains(study, tmp_path):
+def test_a_frozen_study_never_trains(runs, tmp_path):
     with pytest.raises(LookupError, match="1 runs are not in"):
-        study.Study(tmp_path / "none.jsonl", frozen=True)([study.Run()])
+        runs.Study(tmp_path / "none.jsonl", frozen=True)([runs.Run()])
 
 
-def test_results_from_before_a_setting_existed_still_count(study, tmp_path):
-    run = study.Run(train=("pulse_width",))
+def test_results_from_before_a_setting_existed_still_count(runs, tmp_path):
+    run = runs.Run(train=("pulse_width",))
     old = json.loads(run.key)
     del old["budget_pj"]
     path = tmp_path / "r.jsonl"
     path.write_text(json.dumps({"run": old, "result": {"accuracy": 1.0}}) + "\n")
-    assert study.Study(path, frozen=True)([run]) == [{"accuracy": 1.0}]
+    assert runs.Study(path, frozen=True)([run]) == [{"accuracy": 1.0}]
 
 
 SCRIPT = """
-import sys, study
-study.load = lambda run, folder: (DATA, DATA)
+import sys, runs
+runs.load = lambda run, folder: (DATA, DATA)
 import numpy as np
 rng = np.random.default_rng(0)
 y = rng.integers(0, 10, 60)
 DATA = (rng.random((60, 12)).astype("float32"), y)
-lab = study.Study(sys.argv[1])
-lab([study.Run(steps=5, batch_size=20, hidden=(3,), seed=s) for s in range(4)])
+lab = runs.Study(sys.argv[1])
+lab([runs.Run(steps=5, batch_size=20, hidden=(3,), seed=s) for s in range(4)])
 """
 
 

@@ -4,7 +4,7 @@ An experiment is a function of a `Study`; it returns `{arm: results}`, one resul
 with a study that may train, it trains what is missing; with a frozen one it only reads.
 """
 
-from study import BOTH, FIXED, WIDTH, Run
+from runs import BOTH, FIXED, WIDTH, Run
 
 PUBLISHED = Run(divisor=1000.0, batch_size=0, steps=1000, checkpoints=20)
 TRAINED = {"fixed": FIXED, "pulse width": WIDTH, "pulse width + anisotropy": BOTH}

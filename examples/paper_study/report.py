@@ -17,8 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from experiments import BOUNDS, EXPERIMENTS
+from runs import Study
 from scipy import optimize, stats
-from study import Study
 
 import spinkeras
 

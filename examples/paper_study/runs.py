@@ -1,0 +1,298 @@
+"""One network of the study, and a study as a file of networks that is never trained twice.
+
+Every network is described by a `Run`. Its result is appended to a file as soon as it is known, and
+a run that stands in the file is never trained again: an interrupted study goes on where it stopped.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+from population import Population, single
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from mnist import load_mnist
+
+import spinkeras
+
+BOTH = ("pulse_width", "anisotropy")
+WIDTH = ("pulse_width",)
+FIXED = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """One network: everything that decides its result.
+
+    Attributes:
+        dataset: `"mnist"` or `"digits"`.
+        split: `"test"` trains on all training images and measures on the test images;
+            `"validation"` leaves out training images and measures on those.
+        divisor: pixels (0 to 255) are divided by it.
+        batch_size: images per step; 0: all of them.
+        steps, checkpoints: gradient steps, and how often (equally spaced, at the end too) the
+            network is measured.
+        hidden: neurons of the hidden layers.
+        train, recenter, knob_scale: as in `SpinNeuron`.
+        pulse_width: s, start of the pulse width, or its fixed value.
+        gain: factor on the neuron's default `current_scale`.
+        weight_bound: largest absolute weight of a synapse; `None`: no bound.
+        batch_norm: a BatchNormalization before every spin neuron.
+        output: of the hidden `SpinNeuron`s in training; the last ones train on probabilities.
+        pulses: pulses per neuron at which bits, not probabilities, are measured at the end.
+        budget_pj: limit of an `EnergyBudget`, pJ per inference; `None`: no budget.
+        learning_rate: of gradient descent.
+        seed: of weights, and of the order of the images.
+    """
+
+    dataset: str = "mnist"
+    split: str = "test"
+    divisor: float = 255.0
+    batch_size: int = 128
+    steps: int = 4680
+    checkpoints: int = 1
+    hidden: tuple = (25,)
+    train: tuple = FIXED
+    recenter: bool = True
+    knob_scale: float = 3.0
+    pulse_width: float = 2e-9
+    gain: float = 1.0
+    weight_bound: float | None = None
+    batch_norm: bool = False
+    output: str = "probability"
+    pulses: tuple = ()
+    budget_pj: float | None = None
+    learning_rate: float = 0.3
+    seed: int = 0
+
+    @property
+    def key(self):
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @property
+    def population(self):
+        """Runs with the same value train side by side."""
+        own = {"learning_rate", "weight_bound", "pulse_width"}
+        if not self.batch_size:
+            own.add("seed")  # no order of images
+        return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own)
+
+    def but(self, **changes):
+        return dataclasses.replace(self, **changes)
+
+
+def load(run, folder=None):
+    """`(x, y), (x_test, y_test)` of a run: flat float32 pixels and integer labels."""
+    if run.dataset == "mnist":
+        (x, y), (x_test, y_test) = load_mnist(folder)
+    else:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        x, y = load_digits(return_X_y=True)
+        x = x * (255 / 16)
+        x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, random_state=0, stratify=y)
+    if run.split == "validation":
+        kept = len(x) * 11 // 12
+        (x, x_test), (y, y_test) = ((a[:kept], a[kept:]) for a in (x, y))
+    x, x_test = ((a.reshape(len(a), -1) / run.divisor).astype("float32") for a in (x, x_test))
+    return (x, y.astype("int64")), (x_test, y_test.astype("int64"))
+
+
+class Study:
+    """Results of runs, in a file of one JSON object per line; trains what is missing.
+
+    Args:
+        path: the file.
+        folder: folder with `mnist.npz`; `None` downloads it.
+        dataset: replaces the dataset of every run.
+        frozen: refuse to train; for reports.
+        say: function that receives lines of progress.
+    """
+
+    LARGEST = 4000  # hidden neurons trained at once
+
+    def __init__(self, path, folder=None, dataset="mnist", frozen=False, say=print):
+        self.path = pathlib.Path(path)
+        self.folder = folder
+        self.dataset = dataset
+        self.frozen = frozen
+        self.say = say
+        self.results = {}
+        if self.path.exists():
+            lines = self.path.read_bytes().split(b"\n")
+            for line in lines[:-1]:
+                record = json.loads(line)
+                run = {k: tuple(v) if isinstance(v, list) else v for k, v in record["run"].items()}
+                self.results[Run(**run).key] = record["result"]  # a newer setting: its default
+            if lines[-1] and not frozen:  # killed while writing: cut the half line
+                self.path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]))
+
+    def __call__(self, runs):
+        """Results of runs, in their order; missing ones are trained first, alike ones together."""
+        runs = [run.but(dataset=self.dataset) for run in runs]
+        if self.dataset == "digits":  # 45 times fewer images
+            runs = [r.but(batch_size=32, steps=r.steps // 4) if r.batch_size else r for r in runs]
+        groups = {}
+        for run in dict.fromkeys(runs):
+            if run.key not in self.results:
+                groups.setdefault(run.population, []).append(run)
+        if groups and self.frozen:
+            missing = sum(map(len, groups.values()))
+            raise LookupError(f"{missing} runs are not in {self.path}; run study.py first.")
+        for group in groups.values():
+            size = max(1, self.LARGEST // sum(group[0].hidden))
+            size = size if group[0].budget_pj is None else 1  # a budget is one model's
+            for start in range(0, len(group), size):
+                self._train(group[start : start + size])
+        return [self.results[run.key] for run in runs]
+
+    def tune(self, runs, rates=(0.1, 0.3, 1.0, 3.0)):
+        """Runs with the learning rate that is best on the validation split (seed 100).
+
+        Where the best rate is the lowest or the highest one tried, the next one is tried too.
+        """
+        tuned = [None] * len(runs)
+        tried = {run: list(rates) for run in runs}
+        while None in tuned:
+            trials = {
+                run: [run.but(split="validation", seed=100, learning_rate=r) for r in tried[run]]
+                for run in runs
+            }
+            self([trial for some in trials.values() for trial in some])
+            for k, run in enumerate(runs):
+                accuracy = [result["accuracy"] for result in self(trials[run])]
+                best = tried[run][int(np.argmax(accuracy))]
+                lowest, highest = min(tried[run]), max(tried[run])
+                if best == lowest and lowest > 1e-3:
+                    tried[run].insert(0, float(f"{lowest / 10**0.5:.1g}"))
+                elif best == highest and highest < 100:
+                    tried[run].append(float(f"{highest * 10**0.5:.1g}"))
+                else:
+                    tuned[k] = run.but(learning_rate=best)
+        return tuned
+
+    def best(self, runs):
+        """Of several tuned runs, the one with the highest validation accuracy."""
+        results = self([run.but(split="validation", seed=100) for run in runs])
+        return runs[int(np.argmax([result["accuracy"] for result in results]))]
+
+    def _train(self, runs):
+        results = train(runs, *load(runs[0], self.folder))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as file:
+            for run, result in zip(runs, results):
+                self.results[run.key] = result
+                record = {"run": dataclasses.asdict(run), "result": result}
+                file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        accuracy = ", ".join(f"{result['accuracy']:.2f}" for result in results[:8])
+        self.say(f"{len(self.results)} results; {len(runs)} new: {accuracy} ...", flush=True)
+
+
+def train(runs, training, testing):
+    """Train runs of one population side by side; one dictionary of results per run."""
+    first = runs[0]
+    (x, y), (x_test, y_test) = training, testing
+    sizes = (x.shape[1], *first.hidden, 10)
+    neuron = {
+        "train": first.train,
+        "recenter": first.recenter,
+        "knob_scale": first.knob_scale,
+        "current_scale": first.gain * spinkeras.SpinNeuron().current_scale,
+        "output": first.output,
+    }
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(first.seed)
+    population = Population(
+        sizes,
+        len(runs),
+        [run.learning_rate for run in runs],
+        [math.inf if run.weight_bound is None else run.weight_bound for run in runs],
+        first.batch_norm,
+        **neuron,
+    )
+    for k, run in enumerate(runs):
+        network = single(sizes, first.batch_norm, run.seed, **neuron)
+        for layer in spinkeras.spin_neurons(network):
+            layer.pulse_width = run.pulse_width
+        population.load(k, network)
+    # XLA's random numbers are slow on CPUs.
+    population.compile(jit_compile="auto" if first.output == "probability" else False)
+
+    one_hot = np.eye(10, dtype="float32")[y]
+    if first.batch_size:
+        data = tf.data.Dataset.from_tensor_slices((x, one_hot))
+        data = data.shuffle(len(x), seed=first.seed).batch(first.batch_size, drop_remainder=True)
+    else:
+        data = tf.data.Dataset.from_tensors((x, one_hot))
+    curves = [[] for _ in runs]
+
+    class Curve(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            step = (epoch + 1) * (first.steps // first.checkpoints)
+            for k, curve in enumerate(curves):
+                values = measure(population.network(k), x_test, y_test)
+                curve.append([step, values["accuracy"], values["energy_pj"]])
+
+    callbacks = [Curve()] if first.checkpoints > 1 else []
+    if first.budget_pj is not None:
+        callbacks.append(
+            spinkeras.EnergyBudget(first.budget_pj * 1e-12, monitor="categorical_accuracy")
+        )
+    population.model.fit(
+        data.repeat(),
+        epochs=first.checkpoints,
+        steps_per_epoch=first.steps // first.checkpoints,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=0,
+    )
+    results = []
+    for k, curve in enumerate(curves):
+        network = population.network(k)
+        drawn = bits(network, first, neuron, x_test, y_test)
+        results.append({**measure(network, x_test, y_test), "curve": curve, "bits": drawn})
+    return results
+
+
+def measure(network, x, y):
+    """Accuracy, energy and settings of one network."""
+    predicted = keras.ops.convert_to_numpy(network(x, training=False)).argmax(-1)
+    report = spinkeras.energy_report(network, x, batch_size=len(x), print_fn=None)
+    neurons = spinkeras.spin_neurons(network)
+    values = {"accuracy": round(100 * float(np.mean(predicted == y)), 3)}
+    values["energy_pj"] = round(report.total_pj, 4)
+    for part in ("write_pj", "gate_pj", "read_pj", "reset_pj"):
+        values[part] = round(sum(row[part] for row in report.layers), 4)
+    values["latency_ns"] = round(report.latency_ns, 3)
+    values["peak_voltage"] = round(max(row["peak_voltage"] for row in report.layers), 3)
+    width = np.concatenate([n.pulse_width for n in neurons])
+    low, high = neurons[0].device.pulse_width_range
+    values["at_limit"] = round(float(np.mean((width > high * 0.999) | (width < low * 1.001))), 3)
+    values["pulse_width_ns"] = np.round(np.quantile(width, [0, 0.5, 1]) * 1e9, 3).tolist()
+    voltage = np.concatenate([n.gate_voltage for n in neurons])
+    values["gate_voltage"] = np.round(np.quantile(voltage, [0, 0.5, 1]), 3).tolist()
+    return values
+
+
+def bits(network, run, neuron, x, y):
+    """Accuracy with `n` drawn pulses per neuron, mean over 10 passes of the data, by `n`."""
+    result = {}
+    for pulses in run.pulses:
+        drawn = {**neuron, "output": "always_sampled", "pulses": pulses, "seed": 1}
+        copy = single((x.shape[1], *run.hidden, 10), run.batch_norm, **drawn)
+        copy.set_weights(network.get_weights())
+        right = [
+            np.mean(keras.ops.convert_to_numpy(copy(x, training=False)).argmax(-1) == y)
+            for _ in range(10)
+        ]
+        result[str(pulses)] = round(100 * float(np.mean(right)), 3)
+    return result
