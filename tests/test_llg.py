@@ -8,9 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from scipy import integrate, special, stats
+from scipy import constants, integrate, special, stats
 
 import spinkeras
+from spinkeras.devices import GYROMAGNETIC_RATIO
 from spinkeras.macrospin import fokker_planck, llg
 
 REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
@@ -264,6 +265,38 @@ def test_spin_orbit_pulse_without_a_field_leaves_a_coin_toss():
     assert result.low < 0.5 < result.high
 
 
+@pytest.mark.parametrize("ratio", [0.0, 0.83, -2.0])
+def test_without_noise_every_torque_follows_the_equation(ratio):
+    # Both torques, the field-like one and the in-plane field, against SciPy on the vector form.
+    device = REFERENCE.replace(damping=0.1, temperature=1.0)
+    hk = device.anisotropy_field
+    orbit, in_plane, current, width = 0.35 * hk, -0.2 * hk, 150e-6, 0.4e-9
+    moment = device.saturation_magnetization * device.volume
+    transfer = constants.hbar * device.spin_torque_efficiency * current / (2 * constants.e * moment)
+    torque = np.array([0.0, orbit, -transfer])
+
+    def motion(_, m):
+        field = np.array([in_plane, ratio * orbit, hk * m[2]])
+        effective = np.cross(m, field - device.damping * torque)
+        damped = np.cross(m, np.cross(m, device.damping * field + torque))
+        return -GYROMAGNETIC_RATIO / (1 + device.damping**2) * (effective + damped)
+
+    result = llg.simulate_switching(
+        device,
+        current,
+        width,
+        spin_orbit_field=orbit,
+        field_like_ratio=ratio,
+        in_plane_field=in_plane,
+        trajectories=100,
+        return_trajectories=100,
+    )
+    start = np.array([-0.2, 0.0, np.sqrt(1 - 0.2**2)])  # the well in the in-plane field
+    exact = integrate.solve_ivp(motion, (0, width), start, rtol=1e-9, t_eval=result.time)
+    assert np.ptp(exact.y[2]) > 0.1
+    np.testing.assert_allclose(result.magnetization.mean(0), exact.y.T, atol=0.01)
+
+
 def test_relaxation_after_the_pulse_hardly_changes_the_outcome():
     pair = [
         llg.simulate_switching(
@@ -342,6 +375,7 @@ def test_progress_bar(capsys):
         ({"current": np.array([0, np.nan])}, r"current = nan A must be finite"),
         ({"anisotropy": 0.0}, r"anisotropy = 0\.0 J/m\^3 must be finite and > 0"),
         ({"in_plane_field": 0.3}, r"in_plane_field = 0\.3 T is not below mu0Hk = 0\.22 T"),
+        ({"field_like_ratio": np.nan}, r"field_like_ratio = nan"),
         ({"trajectories": 0}, r"trajectories = 0 must be a whole number from 1"),
         ({"return_trajectories": 301}, r"return_trajectories = 301 .* to 300"),
         ({"seed": -1}, r"seed = -1 must be a whole number"),

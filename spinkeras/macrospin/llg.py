@@ -3,7 +3,8 @@
 The unit vector ``m`` of the free layer obeys, with fields in tesla,
 
     dm/dt = -gamma' { m x (B - alpha s) + m x (m x (alpha B + s)) },  gamma' = gamma / (1 + alpha^2)
-    B     = mu0Hk m_z z + B_x x + B_th       anisotropy, in-plane and thermal field      [T]
+    B     = mu0Hk m_z z + B_x x + r B_so y + B_th   anisotropy, static in-plane field,
+                                                    field-like torque, thermal field     [T]
     s     = B_so y - b_s z,  b_s = hbar eta I / (2 e Ms V)        damping-like torques   [T]
 
 ``b_s = alpha mu0Hk`` is the critical current. Every component of ``B_th`` is Gaussian with
@@ -17,8 +18,8 @@ and it goes where it cannot (spin-orbit torque, in-plane field, trajectories).
 Trajectories are simulated in float32, in blocks of 2048; one that has ended leaves only a count
 behind. One compiled XLA loop advances a block; it draws the noise from one combined Tausworthe
 generator per trajectory (period 2^88), on a CPU three times faster as a whole than with the
-counter-based generators of TensorFlow. While it runs a trajectory takes 40 bytes: 12 of `m`, 12 of
-generator and 16 of parameters.
+counter-based generators of TensorFlow. While it runs a trajectory takes 44 bytes: 12 of `m`, 12 of
+generator and 20 of parameters.
 
 References: W. F. Brown, Phys. Rev. 130, 1677 (1963); J. L. Garcia-Palacios and F. J. Lazaro, Phys.
 Rev. B 58, 14937 (1998) for the Stratonovich-Heun scheme; P. L'Ecuyer, Math. Comp. 65, 203 (1996)
@@ -80,6 +81,7 @@ def simulate_switching(
     *,
     initial_anisotropy=None,
     spin_orbit_field=0.0,
+    field_like_ratio=0.0,
     in_plane_field=0.0,
     relaxation_time=0.0,
     time_step=None,
@@ -105,6 +107,8 @@ def simulate_switching(
             assume); `device.anisotropy` for a gate that is pulsed with the current.
         spin_orbit_field: T, damping-like spin-orbit field along y during the pulse, see
             `spin_orbit_field`. Default 0.
+        field_like_ratio: field-like over damping-like torque, dimensionless, any sign: during the
+            pulse a field of `field_like_ratio * spin_orbit_field` acts along y. Default 0.
         in_plane_field: T, static field along x, |B_x| < mu0Hk. Default 0. With
             `spin_orbit_field > 0` a negative one favours reversal to `m_z < 0`.
         relaxation_time: s, >= 0, time without current before the state is read. Default 0; a
@@ -142,6 +146,7 @@ def simulate_switching(
         anisotropy=anisotropy,
         initial_anisotropy=initial_anisotropy,
         spin_orbit_field=spin_orbit_field,
+        field_like_ratio=field_like_ratio,
         in_plane_field=in_plane_field,
     )
     trajectories = as_whole("trajectories", trajectories, 1, 100_000_000)
@@ -274,10 +279,10 @@ def _advance():
 
     @tf.function(
         jit_compile=True,
-        input_signature=[(lanes,) * 3, (words,) * 3, (lanes,) * 4, number, number, count],
+        input_signature=[(lanes,) * 3, (words,) * 3, (lanes,) * 5, number, number, count],
     )
     def advance(m, generators, rotations, kick, damping, steps):
-        anisotropy, transfer, orbit, in_plane = rotations
+        anisotropy, transfer, orbit, field_like, in_plane = rotations
         spin = (orbit, -transfer)
 
         def step(k, m, state):
@@ -285,7 +290,7 @@ def _advance():
             state, noise_x = normal(state)
             state, noise_y = normal(state)
             state, noise_z = normal(state)
-            bx, by, bz = kick * noise_x + in_plane, kick * noise_y, kick * noise_z
+            bx, by, bz = kick * noise_x + in_plane, kick * noise_y + field_like, kick * noise_z
             dx, dy, dz = _torque(x, y, z, (bx, by, bz + anisotropy * z), spin, damping)
             px, py, pz = x + dx, y + dy, z + dz
             ex, ey, ez = _torque(px, py, pz, (bx, by, bz + anisotropy * pz), spin, damping)
@@ -352,9 +357,10 @@ def _run_block(device, plan, first, rng, bar):
         turn * 2 * values["anisotropy"] / device.saturation_magnetization,
         turn * transfer * values["current"],
         turn * values["spin_orbit_field"],
+        turn * values["spin_orbit_field"] * values["field_like_ratio"],
         turn * values["in_plane_field"],
     )
-    off = (on[0], 0 * on[1], 0 * on[2], on[3])
+    off = (on[0], 0 * on[1], 0 * on[2], 0 * on[3], on[4])
     variance = (
         2 * device.damping * device.thermal_energy / (GYROMAGNETIC_RATIO * moment * plan.time_step)
     )
@@ -424,6 +430,7 @@ def _check_settings(device: MTJDevice, **settings):
         "anisotropy": ("J/m^3", "110 kJ/m^3 is 110e3"),
         "initial_anisotropy": ("J/m^3", "110 kJ/m^3 is 110e3"),
         "spin_orbit_field": ("T", "20 mT is 0.02"),
+        "field_like_ratio": ("(a ratio)", "80 % is 0.8"),
         "in_plane_field": ("T", "20 mT is 0.02"),
     }
     try:
@@ -460,7 +467,7 @@ def _choose_step(device, settings, time_step):
     field = (
         2 * settings["anisotropy"] / device.saturation_magnetization
         + np.abs(transfer * settings["current"])
-        + np.abs(settings["spin_orbit_field"])
+        + np.abs(settings["spin_orbit_field"]) * (1 + np.abs(settings["field_like_ratio"]))
         + np.abs(settings["in_plane_field"])
     )
     rate = GYROMAGNETIC_RATIO * float(np.max(field, initial=1e-9))
