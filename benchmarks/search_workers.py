@@ -30,7 +30,8 @@ def work(folder, workers, trials, epochs, wait):
     import keras_tuner as kt
     import numpy as np
 
-    from spinkeras.tuning import SpinHyperModel, dense_classifier, durable
+    from spinkeras.durable import durable
+    from spinkeras.tuning import SpinHyperModel, dense_classifier
 
     class Timed(durable(kt.RandomSearch)):
         def note(self):

@@ -24,11 +24,11 @@ import numpy as np
 from mnist import load_mnist
 
 import spinkeras
+from spinkeras.durable import durable
 from spinkeras.tuning import (
     EnergyObjective,
     SpinHyperModel,
     dense_classifier,
-    durable,
     energy_front,
 )
 

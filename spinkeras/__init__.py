@@ -7,21 +7,28 @@ The map, in the order in which the modules build on each other:
     switching     switching_probability and friends     the physics, for NumPy and tensors
     empirical     EmpiricalCurve                        a measured switching curve instead
     constraints   DeviceRange                           what a device allows
+    grids         PulseGrid, GateGrid                   what a driver can make
     variability   ChipSpread                            how devices differ
     fusion        compiled                              one kernel instead of many
     neuron        SpinNeuron, spin_neurons              the Keras layer
-    energy        EnergyTracker, energy_report          what an inference costs
+    energy        write_energy, EnergyAssumptions       what a pulse costs
+    metering      EnergyTracker, energy_report          what an inference costs
     budget        EnergyBudget                          the best accuracy for a given energy
     resume        ExactBackup                           a killed training goes on to the last bit
     chips         evaluate_chips, NewChipEachEpoch      accuracy and yield of simulated chips
     settings      device_settings, reliability          the table for the driver chip
-    serving       export_for_serving and friends        SavedModel, LiteRT, ONNX
+    tracing       Network                               a network as a graph, and its check
+    serving       export_for_serving                    SavedModel, for servers
+    portable      export_litert, export_onnx            files for other runtimes
     tables        read_table                            measured switching counts, checked
     posterior     sample_devices                        draws of what is not known or differs
+    laws          DeviceLaw, CurveLaw                   what is fitted
+    likelihood    maximum_likelihood, FitResult         how it is fitted
     calibration   fit_device, fit_empirical             from lab data to a device
     macrospin     fokker_planck, llg                    the ground truth behind the closed form
 
-Not imported here: `spinkeras.conversion` (to_spin) and `spinkeras.tuning` (keras-tuner).
+Not imported here: `spinkeras.conversion` (to_spin), and with keras-tuner `spinkeras.tuning` (search
+spaces) and `spinkeras.durable` (searches that survive killed processes).
 """
 
 from spinkeras import calibration, chips, energy, macrospin, serving, settings
@@ -32,10 +39,12 @@ from spinkeras.chips import ChipReport, NewChipEachEpoch, chip_sensitivity, eval
 from spinkeras.constraints import DeviceRange
 from spinkeras.devices import MTJDevice, presets
 from spinkeras.empirical import EmpiricalCurve
-from spinkeras.energy import EnergyAssumptions, EnergyReport, EnergyTracker, energy_report, latency
+from spinkeras.energy import EnergyAssumptions
+from spinkeras.metering import EnergyReport, EnergyTracker, energy_report, latency
 from spinkeras.neuron import SpinNeuron, spin_neurons
+from spinkeras.portable import export_litert, export_onnx
 from spinkeras.resume import ExactBackup
-from spinkeras.serving import export_for_serving, export_litert, export_onnx
+from spinkeras.serving import export_for_serving
 from spinkeras.settings import apply_device_settings, device_settings, reliability
 from spinkeras.switching import (
     midpoint_current,

@@ -5,13 +5,13 @@ import warnings
 import numpy as np
 from keras import ops
 
-from spinkeras.energy import EnergyTracker, _Meter
+from spinkeras.metering import EnergyTracker, Meter
 from spinkeras.neuron import spin_neurons
 
 _LOWEST = 1e-4  # of the weight, in units of the loss
 
 
-class _Pricer(_Meter):
+class _Pricer(Meter):
     """A meter that adds the gradient of `w ln E` to the loss and moves `w` until `E` is right.
 
     One weight `w` serves the model: `energy_weight` of the first spin layer. It is set inside the

@@ -12,8 +12,9 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
-from spinkeras.energy import EnergyAssumptions, traced_energies
+from spinkeras.energy import EnergyAssumptions
 from spinkeras.fusion import compiled
+from spinkeras.metering import traced_energies
 from spinkeras.neuron import spin_neurons
 from spinkeras.variability import CAUSES, ChipLayer, ChipSpread
 

@@ -135,8 +135,8 @@ def _minimax(function, lowest, highest, degree):
 # Errors below are the largest, relative to the function, as tests/test_switching.py holds them.
 # 2^r = 1 + r p(r) for |r| <= 1/2: 1e-7
 _POWER = _minimax(lambda r: np.expm1(_LN2 * r) / r, -0.5, 0.5, 4)
-# -log2(1 - u) = u p(u) for u <= exp(-1): 7e-8
-_LARGE = _minimax(lambda u: -np.log1p(-u) / (_LN2 * u), 0.0, math.exp(-1.0), 6)
+# log2(1 - u) = u p(u) for u <= exp(-1): 7e-8
+_LARGE = _minimax(lambda u: np.log1p(-u) / (_LN2 * u), 0.0, math.exp(-1.0), 6)
 # log2((1 - exp(-y)) / y) = -x / 2 + x^2 p(x^2), x = y / ln 2, for y <= 1: 2e-7, absolute
 _SMALL = [b * _LN2 ** (2 * k + 1) for k, b in enumerate((1 / 24, -1 / 2880, 1 / 181440))]
 
@@ -154,14 +154,13 @@ def _horner(x, coefficients):
 @ops.custom_gradient
 def _power_of_two(x):
     """`2^x` for `|x| < 126`."""
-    whole = ops.round(x)
-    part = x - whole
+    part = x - ops.round(x)
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
         return upstream * _LN2 * _power_of_two(x)
 
-    return fusion.times_power_of_two(1 + part * _horner(part, _POWER), whole), gradient
+    return fusion.times_power_of_two(1 + part * _horner(part, _POWER), x), gradient
 
 
 def _exponent(z, rate, scale):
@@ -173,11 +172,11 @@ def _exponent(z, rate, scale):
 
 def _fast_probability(z, rate, scale, skew):
     exponent, y = _exponent(z, rate, scale)
-    square, u = y * y, _power_of_two(-y)
-    small = exponent + ops.log(scale) / _LN2 - y / 2 + square * _horner(square, _SMALL)
-    log_base = ops.where(y < 1 / _LN2, small, -u * _horner(u, _LARGE))
-    # A quotient, because XLA would compute anything cheaper anew for everything that uses it.
-    return 1 / _power_of_two(ops.minimum(-skew * log_base, 115.0))
+    u = _power_of_two(-y)
+    small = exponent + ops.log(scale) / _LN2 + y * (y * _horner(y * y, _SMALL) - 0.5)
+    log_base = ops.where(y < 1 / _LN2, small, u * _horner(u, _LARGE))
+    # The last term keeps NaN.
+    return _power_of_two(ops.maximum(skew * log_base, -115.0)) + 0 * exponent
 
 
 def fast(z, rate, scale, skew, probability=None):
@@ -201,7 +200,8 @@ def fast(z, rate, scale, skew, probability=None):
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            # dP / d ln y = C P y / (exp(y) - 1), as a quotient for the same reason
+            # dP / d ln y = C P y / (exp(y) - 1), as a quotient, because XLA would
+            # compute anything cheaper anew for everything that uses it
             _, y = _exponent(z, rate, scale)
             y = ops.maximum(y, 1e-6)  # the quotient is 1 below, and its parts would underflow
             growth = ops.where(y < 0.01, y * _horner(y, _GROWTH), _power_of_two(y) - 1)

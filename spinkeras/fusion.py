@@ -59,12 +59,15 @@ def fused(function, trained):
         # Without the stop, a tape outside a graph would build a second gradient, never used.
         return link(forward(*map(tf.stop_gradient, inputs)), *inputs)
 
+    call.forward, call.backward = forward, backward  # for whoever looks at the compiled code
     return call
 
 
-def times_power_of_two(value, exponent):
-    """`value * 2^exponent` for a whole exponent and a normal float32 result (TensorFlow)."""
+def times_power_of_two(value, x):
+    """`value * 2^round(x)` in float32, for a normal result and `|x| < 2^21` (TensorFlow)."""
     import tensorflow as tf
 
-    bits = tf.bitcast(value, tf.int32) + tf.cast(exponent, tf.int32) * 2**23
+    # This sum has round(x) in its last bits. A conversion would cost three comparisons.
+    whole = tf.bitcast(x + 1.5 * 2**23, tf.int32)
+    bits = tf.bitcast(value, tf.int32) + tf.bitwise.left_shift(whole, 23)
     return tf.bitcast(bits, tf.float32)

@@ -11,6 +11,7 @@ from keras import ops
 from spinkeras import cloglog, fusion, switching
 from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
 from spinkeras.devices import get_device
+from spinkeras.grids import GateGrid, PulseGrid, straight_through
 from spinkeras.variability import ChipSpread, chip_curve
 
 OUTPUTS = ("probability", "sampled", "always_sampled")
@@ -174,7 +175,10 @@ class SpinNeuron(keras.layers.Layer):
             self.switching_model, self.barrier_exponent, attempt_time, self.device
         )
         self._check_draws()
-        self._check_grids()
+        self._grids = {
+            "pulse_width": None if pulse_step is None else PulseGrid(self.device, pulse_step),
+            "anisotropy": None if gate_levels is None else GateGrid(self.device, gate_levels),
+        }
         self._check_box()
         if current_scale is None:
             current_scale = 0.25 / float(self._slope(*self._nominal()))
@@ -199,7 +203,7 @@ class SpinNeuron(keras.layers.Layer):
                 autocast=False,
             )
             setattr(self, f"log_{knob}", weight)
-        # Sums that an attached meter (spinkeras.energy) keeps over calls; untouched otherwise.
+        # Sums that an attached meter (spinkeras.metering) keeps over calls; untouched otherwise.
         self.meter_sums = self.add_weight(
             name="meter_sums",
             shape=(5,),
@@ -333,12 +337,7 @@ class SpinNeuron(keras.layers.Layer):
     @property
     def pulse_width(self):
         """Pulse width that drives every knob in s (NumPy). Assigning checks the device's range."""
-        width = self._value("pulse_width")
-        if self.pulse_step is None:
-            return width
-        return self._pulse_on_grid(np, width / self.device.nominal_pulse_width) * (
-            self.device.nominal_pulse_width
-        )
+        return self._driven("pulse_width")
 
     @pulse_width.setter
     def pulse_width(self, value):
@@ -347,12 +346,7 @@ class SpinNeuron(keras.layers.Layer):
     @property
     def anisotropy(self):
         """Anisotropy `K_eff` of every knob in J/m^3 (NumPy). Assigning checks the range."""
-        anisotropy = self._value("anisotropy")
-        if self.gate_levels is None:
-            return anisotropy
-        return self._anisotropy_on_grid(np, anisotropy / self.device.anisotropy) * (
-            self.device.anisotropy
-        )
+        return self._driven("anisotropy")
 
     @anisotropy.setter
     def anisotropy(self, value):
@@ -469,38 +463,12 @@ class SpinNeuron(keras.layers.Layer):
 
     def setting(self, dtype, weights=None):
         """`ln(t_p / t_D)` and `Delta` of every knob, as tensors; `weights` as in `response`."""
-        log_width, log_stiffness = (
-            self.knob_scale * ops.cast(w, dtype) for w in weights or self.knob_weights()
-        )
-        if self.pulse_step is not None:
-            log_width = _straight_through(log_width, self._pulse_on_grid)
-        if self.gate_levels is not None:
-            log_stiffness = _straight_through(log_stiffness, self._anisotropy_on_grid)
+        logs = [self.knob_scale * ops.cast(w, dtype) for w in weights or self.knob_weights()]
+        for k, knob in enumerate(KNOBS):
+            if self._grids[knob] is not None:
+                logs[k] = straight_through(logs[k], self._grids[knob])
         log_nominal = math.log(self.device.nominal_pulse_width / self.device.diffusion_time)
-        return log_nominal + log_width, self.device.thermal_stability * ops.exp(log_stiffness)
-
-    def _pulse_on_grid(self, xp, ratio):
-        """Nearest pulse width of the generator, both in units of the nominal one."""
-        step = self.pulse_step / self.device.nominal_pulse_width
-        return xp.clip(xp.round(ratio / step), *self._pulse_counts()) * step
-
-    def _pulse_counts(self):
-        """Smallest and largest number of steps inside the device's range."""
-        shortest, longest = self.device.pulse_width_range
-        return (
-            math.ceil(shortest / self.pulse_step - 1e-9),
-            math.floor(longest / self.pulse_step + 1e-9),
-        )
-
-    def _anisotropy_on_grid(self, xp, ratio):
-        """Nearest anisotropy the converter can set, both in units of the zero-voltage one."""
-        low, high = self.device.gate_voltage_range
-        step = (high - low) / (self.gate_levels - 1)
-        per_volt = (self.device.anisotropy_at(1.0) - self.device.anisotropy) / (
-            self.device.anisotropy
-        )
-        level = xp.clip(xp.round(((ratio - 1) / per_volt - low) / step), 0, self.gate_levels - 1)
-        return 1 + per_volt * (low + step * level)
+        return log_nominal + logs[0], self.device.thermal_stability * ops.exp(logs[1])
 
     def _check_draws(self):
         if self.output_mode not in OUTPUTS:
@@ -520,27 +488,6 @@ class SpinNeuron(keras.layers.Layer):
             # TensorFlow has no XLA kernel for the binomial law; Keras's "auto" respects this.
             draws_counts = self.output_mode != "probability" and self.pulses > 1
             self.supports_jit = not draws_counts or keras.backend.backend() != "tensorflow"
-
-    def _check_grids(self):
-        step, levels = self.pulse_step, self.gate_levels
-        if step is not None:
-            shortest, longest = self.device.pulse_width_range
-            if not (math.isfinite(step) and step > 0):
-                raise ValueError(f"pulse_step = {step} s must be finite and > 0; 20 ps is 20e-12.")
-            low, high = self._pulse_counts()
-            if low > high:
-                raise ValueError(
-                    f"pulse_step = {step:g} s has no multiple inside the device's pulse widths "
-                    f"[{shortest:g}, {longest:g}] s; use a finer step."
-                )
-        if levels is not None:
-            if isinstance(levels, bool) or levels != int(levels) or levels < 2:
-                raise ValueError(f"gate_levels = {levels!r} must be an integer >= 2.")
-            low, high = self.device.gate_voltage_range
-            if self.device.vcma_coefficient == 0 or low == high:
-                raise ValueError(
-                    "gate_levels needs a device with a vcma_coefficient and a gate_voltage_range."
-                )
 
     def _check_box(self):
         """The whole box must lie in the domain of the switching model."""
@@ -608,6 +555,12 @@ class SpinNeuron(keras.layers.Layer):
             )
         return self._ranges[knob].to_value(ops.convert_to_numpy(weight))
 
+    def _driven(self, knob):
+        """Value of a knob as the driver makes it, on its grid."""
+        value, grid = self._value(knob), self._grids[knob]
+        nominal = knob_nominal(self.device, knob)
+        return value if grid is None else grid(np, value / nominal) * nominal
+
     def _assign(self, knob, value):
         value = np.asarray(value, "float64")
         low, high = knob_range(self.device, knob)
@@ -658,12 +611,6 @@ def _get_spread(spread):
     if spread is not None and not isinstance(spread, ChipSpread):
         raise ValueError(f"spread must be a ChipSpread or None; got {spread!r}.")
     return spread
-
-
-def _straight_through(log_ratio, on_grid):
-    """`ln` of the ratio on a grid, with the gradient of the ratio itself."""
-    exact = ops.stop_gradient(log_ratio)
-    return ops.log(on_grid(ops, ops.exp(exact))) + (log_ratio - exact)
 
 
 def spin_neurons(model) -> list[SpinNeuron]:

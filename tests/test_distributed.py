@@ -19,7 +19,8 @@ DEADLINE = 280  # s, for anything that has to happen at all
 SEARCH = """
 import os, sys, time
 import keras, keras_tuner as kt, numpy as np
-from spinkeras.tuning import SpinHyperModel, durable
+from spinkeras.durable import durable
+from spinkeras.tuning import SpinHyperModel
 
 folder, kind, victim = sys.argv[1:4]
 me = os.environ["KERASTUNER_TUNER_ID"]

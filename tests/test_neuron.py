@@ -41,7 +41,7 @@ VARIANTS = {
 
 def gradients(function, *values):
     """Gradient of a scalar function of arrays, on either backend."""
-    tensors = [ops.convert_to_tensor(v) for v in values]
+    tensors = [ops.convert_to_tensor(np.asarray(v)) for v in values]
     return [np.asarray(g) for g in tensor_gradients(function, *tensors)]
 
 

@@ -80,7 +80,8 @@ STEPS = 20  # 5 epochs of 4 steps
 SEARCH = """
 import os, signal, sys
 import keras, keras_tuner as kt, numpy as np
-from spinkeras.tuning import SpinHyperModel, durable
+from spinkeras.durable import durable
+from spinkeras.tuning import SpinHyperModel
 
 folder, point, which = sys.argv[1], sys.argv[2], int(sys.argv[3])
 

@@ -20,7 +20,7 @@ import pytest
 import scipy.stats
 
 import spinkeras
-from spinkeras import EmpiricalCurve, MTJDevice, SpinNeuron, serving
+from spinkeras import EmpiricalCurve, MTJDevice, SpinNeuron, portable, serving
 
 tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":
@@ -544,7 +544,7 @@ def test_arguments_are_checked(tmp_path):
     with pytest.raises(ValueError, match="NaN or infinite on the probe"):
         serving.export_for_serving(model, tmp_path)
     with pytest.raises(ValueError, match=r"must end in '\.tflite'"):
-        serving.export_litert(neuron(), tmp_path / "m.onnx")
+        spinkeras.export_litert(neuron(), tmp_path / "m.onnx")
 
 
 @pytest.mark.slow
@@ -594,8 +594,8 @@ def export_saved_model(model, path):
 
 
 FORMATS = {
-    "tflite": (serving.export_litert, run_litert),
-    "onnx": (serving.export_onnx, run_onnx),
+    "tflite": (spinkeras.export_litert, run_litert),
+    "onnx": (spinkeras.export_onnx, run_onnx),
 }
 
 
@@ -754,20 +754,20 @@ def test_formats_refuse_what_they_cannot_carry(tmp_path, file_format, do, messag
 
 def test_a_file_that_computes_something_else_is_refused(tmp_path):
     with pytest.raises(ValueError, match="differs from the model's"):
-        serving.export_litert(model_with(losing), tmp_path / "m.tflite")
+        spinkeras.export_litert(model_with(losing), tmp_path / "m.tflite")
     assert visible(tmp_path) == []
 
 
 def test_a_neuron_whose_tail_is_lost_is_refused(tmp_path, monkeypatch):
     """Outputs agree to 1e-4, but a probability of 1e-9 comes back as zero."""
-    run = serving._run_litert
+    run = portable._run_litert
 
     def flush(content, network):
         return [np.where(value < 1e-8, 0, value) for value in run(content, network)]
 
-    monkeypatch.setattr(serving, "_run_litert", flush)
+    monkeypatch.setattr(portable, "_run_litert", flush)
     with pytest.raises(ValueError, match="gives 0 for a probability of"):
-        serving.export_litert(neuron(), tmp_path / "m.tflite")
+        spinkeras.export_litert(neuron(), tmp_path / "m.tflite")
     assert visible(tmp_path) == []
 
 
@@ -778,7 +778,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, package):
             pytest.importorskip(name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=f"(?s){package}.*pip install"):
-        serving.export_onnx(neuron(), tmp_path / "m.onnx")
+        spinkeras.export_onnx(neuron(), tmp_path / "m.onnx")
     assert visible(tmp_path) == []
 
 

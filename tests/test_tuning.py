@@ -12,11 +12,11 @@ import spinkeras
 
 kt = pytest.importorskip("keras_tuner")
 
+from spinkeras.durable import durable  # noqa: E402
 from spinkeras.tuning import (  # noqa: E402
     EnergyObjective,
     SpinHyperModel,
     dense_classifier,
-    durable,
     energy_front,
     spin_search_space,
 )

@@ -16,7 +16,8 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 import keras_tuner as kt
 from sklearn.datasets import load_digits
 
-from spinkeras.tuning import SpinHyperModel, dense_classifier, durable, energy_front
+from spinkeras.durable import durable
+from spinkeras.tuning import SpinHyperModel, dense_classifier, energy_front
 
 
 def main():

@@ -1,0 +1,233 @@
+"""keras-tuner searches that survive killed processes; needs keras-tuner, so import it by name."""
+
+import json
+import math
+import os
+import threading
+import time
+import warnings
+
+import keras_tuner as kt
+
+
+def durable(tuner_class, lease=180.0):
+    """A keras-tuner tuner class whose search survives killed processes.
+
+    Use it as the class itself, in one process or in keras-tuner's chief/worker mode, with the
+    same arguments in every process, `overwrite=False` and a `directory` that all of them share:
+
+        tuner = durable(kt.Hyperband)(hypermodel, objective=..., directory=..., project_name=...)
+
+    What keras-tuner 1.4.8 does when a process is killed, and what changes here:
+
+    - In one process it resumes, but a trial killed after it ended and before the next one began
+      is run twice, and a kill while a state file is written leaves a file that cannot be read.
+      Here finished trials are never queued again, and files are replaced as a whole.
+    - A worker killed in mid-trial keeps that trial: only a worker with the same
+      `KERASTUNER_TUNER_ID` gets it again. Without one the trial is lost and the chief waits for
+      ever (in Hyperband the other workers, too). Here every worker shows that it is alive by a
+      file in the shared directory, and the chief gives the trial of a worker that has been silent
+      for `lease` seconds to another. Workers stay until no trial is under way any more.
+    - A chief that starts again queues the trials of all workers, also of those that live. Here it
+      waits for the lease.
+
+    A worker that was suspended for longer than the lease (not killed) may finish its trial a
+    second time; the first result counts. Trials that several workers share are not supported.
+
+    Args:
+        tuner_class: `keras_tuner.RandomSearch`, `BayesianOptimization`, `Hyperband`, `GridSearch`
+            or another subclass of `keras_tuner.Tuner`.
+        lease: s, > 0, silence after which a worker counts as dead. Default 180; on a network file
+            system it has to be longer than the caching of file contents, often 60 s.
+
+    Returns:
+        A subclass of `tuner_class`.
+
+    Example:
+
+    >>> import keras_tuner
+    >>> from spinkeras.durable import durable
+    >>> durable(keras_tuner.Hyperband).__name__
+    'DurableHyperband'
+    """
+    if not (isinstance(tuner_class, type) and issubclass(tuner_class, kt.Tuner)):
+        raise ValueError(f"durable needs a subclass of keras_tuner.Tuner; got {tuner_class!r}.")
+    if not 0 < lease < math.inf:
+        raise ValueError(f"lease = {lease!r} s has to be finite and > 0.")
+    return type(f"Durable{tuner_class.__name__}", (tuner_class, _DurableTuner), {"lease": lease})
+
+
+class _DurableTuner(kt.Tuner):
+    """The tuner's part: signs of life of a worker, the clock of the chief, files."""
+
+    lease = 180.0
+
+    def __init__(self, oracle, *args, **kwargs):
+        # A tuner makes its oracle itself; this is the one place before it reads its files.
+        kind = type(oracle)
+        oracle.__class__ = type(f"Durable{kind.__name__}", (_DurableOracle, kind), {})
+        oracle.lease = self.lease
+        oracle.is_chief = "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
+        oracle.seen = {}
+        self._idle = False
+        super().__init__(oracle, *args, **kwargs)
+
+    def search(self, *args, **kwargs):
+        stop = threading.Event()
+        name = os.environ.get("KERASTUNER_TUNER_ID")
+        if "KERASTUNER_ORACLE_IP" in os.environ and name:
+            is_chief = "chief" in name
+            target = self._watch if is_chief else self._beat
+            # keras-tuner tells threads apart by their names.
+            threading.Thread(
+                target=target, args=(stop,), name=f"spinkeras-{name}", daemon=True
+            ).start()
+        try:
+            super().search(*args, **kwargs)
+        finally:
+            stop.set()
+
+    def on_search_begin(self):
+        self.save()  # else a kill in the first trial would forget its settings
+        super().on_search_begin()
+
+    def pre_create_trial(self):
+        if self._idle:  # the last answer was to ask again; keras-tuner would do so at once
+            time.sleep(min(1.0, self.lease / 4))
+        self._idle = True
+        super().pre_create_trial()
+
+    def on_trial_begin(self, trial):
+        self._idle = False
+        super().on_trial_begin(trial)
+
+    def save(self):
+        if not self._is_worker():
+            self.oracle.save()
+        _replace_json(self._get_tuner_fname(), self.get_state())
+
+    def _beat(self, stop):
+        count = 0
+        path = _alive_path(self.project_dir, self.tuner_id)
+        while not stop.is_set():
+            try:
+                _replace_json(path, [os.getpid(), time.time(), count])
+            except OSError as error:
+                warnings.warn(f"No sign of life could be written: {error}", stacklevel=1)
+            count += 1
+            stop.wait(self.lease / 4)
+
+    def _watch(self, stop):
+        while not stop.wait(self.lease / 4):
+            self.oracle.reap()
+
+
+class _DurableOracle:
+    """The oracle's part, mixed into the oracle of the tuner."""
+
+    clock = staticmethod(time.monotonic)
+
+    def save(self):
+        _replace_json(self._get_oracle_fname(), self.get_state())
+
+    def _save_trial(self, trial):
+        path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
+        _replace_json(path, trial.get_state())
+
+    def set_state(self, state):
+        super().set_state(state)
+        self._was_ongoing = dict(state["ongoing_trials"])
+
+    def reload(self):
+        super().reload()  # queues every trial that was under way
+        # Written, but killed before the search knew of it: the number is given out again.
+        for trial_id in [key for key in self.trials if key not in self.start_order]:
+            del self.trials[trial_id]
+        for key in self.start_order:
+            if self.trials[key].status in ("COMPLETED", "FAILED") and not self._finished(key):
+                self.end_order.append(key)
+        if self.is_chief:
+            # Their workers may be alive; the lease decides.
+            for tuner_id, trial_id in self._was_ongoing.items():
+                if not self._finished(trial_id):
+                    self.ongoing_trials[tuner_id] = self.trials[trial_id]
+                    self.tuner_ids.add(tuner_id)
+        held = {trial.trial_id for trial in self.ongoing_trials.values()}
+        queue = dict.fromkeys(self._retry_queue)
+        self._retry_queue = [k for k in queue if not (self._finished(k) or k in held)]
+        for trial_id in self._retry_queue:
+            self._forget_results(self.trials[trial_id])
+
+    @kt.synchronized
+    def create_trial(self, tuner_id):
+        self.seen.pop(tuner_id, None)  # it asks, so it is alive
+        self.reap()
+        if tuner_id in self.ongoing_trials:  # it died, was started again and gets its trial back
+            self._forget_results(self.ongoing_trials[tuner_id])
+        self._retry_queue = [key for key in self._retry_queue if not self._finished(key)]
+        trial = super().create_trial(tuner_id)
+        if trial.status == "STOPPED" and self.ongoing_trials:
+            # A trial under way may come back, so nobody leaves before the last has ended.
+            self.tuner_ids.add(tuner_id)
+            trial.status = "IDLE"
+        return trial
+
+    @kt.synchronized
+    def end_trial(self, trial):
+        if self._finished(trial.trial_id):
+            return  # ended by another worker in the meantime
+        super().end_trial(trial)
+        self.save()  # else the file would hold the trial as still under way
+
+    @kt.synchronized
+    def reap(self):
+        """Take the trial from every worker that has been silent for the lease."""
+        if not self.is_chief:
+            return
+        now = self.clock()
+        for tuner_id in {*self.tuner_ids, *self.ongoing_trials}:
+            sign = _read(_alive_path(self._project_dir, tuner_id))
+            last = self.seen.get(tuner_id)
+            # Compared with the chief's own clock only: hosts need not agree on the time.
+            if last is None or last[0] != sign:
+                self.seen[tuner_id] = (sign, now)
+            elif now - last[1] > self.lease:
+                del self.seen[tuner_id]
+                self.tuner_ids.discard(tuner_id)
+                trial = self.ongoing_trials.pop(tuner_id, None)
+                if trial is not None and not self._finished(trial.trial_id):
+                    print(f"Worker {tuner_id} is silent; trial {trial.trial_id} is run again.")
+                    self._forget_results(trial)
+                    self._retry_queue.append(trial.trial_id)
+                self.save()
+
+    def _finished(self, trial_id):
+        return trial_id in self.end_order
+
+    def _forget_results(self, trial):
+        """Drop what a killed run reported; keras-tuner would keep it in place of the new result."""
+        trial.metrics = type(trial.metrics)()
+        trial.status = "RUNNING"
+        self._save_trial(trial)
+
+
+def _alive_path(project_dir, tuner_id):
+    return os.path.join(project_dir, f"alive_{tuner_id}.json")
+
+
+def _replace_json(path, state):
+    """Write a file so that a reader, or a kill, finds the old or the new one, never a part."""
+    temporary = f"{path}.{os.getpid()}.{threading.get_ident()}.tmp"
+    with open(temporary, "w") as file:
+        json.dump(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _read(path):
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return None

@@ -1,0 +1,73 @@
+"""Settings that the driver can make: pulse widths in steps, gate voltages in levels.
+
+A grid is called as `grid(xp, ratio)` with the ratio of a knob to its nominal value and returns the
+nearest ratio it can make; `xp` is `numpy` or `keras.ops`.
+"""
+
+import math
+
+from keras import ops
+
+
+class PulseGrid:
+    """Multiples of the step of a pulse generator, inside the device's range.
+
+    Args:
+        device: `MTJDevice`.
+        step: s, > 0.
+
+    Raises:
+        ValueError: for a bad step, or one without a multiple inside `pulse_width_range`.
+    """
+
+    def __init__(self, device, step):
+        if not (math.isfinite(step) and step > 0):
+            raise ValueError(f"pulse_step = {step} s must be finite and > 0; 20 ps is 20e-12.")
+        shortest, longest = device.pulse_width_range
+        self.step = step / device.nominal_pulse_width
+        self.fewest = math.ceil(shortest / step - 1e-9)
+        self.most = math.floor(longest / step + 1e-9)
+        if self.fewest > self.most:
+            raise ValueError(
+                f"pulse_step = {step:g} s has no multiple inside the device's pulse widths "
+                f"[{shortest:g}, {longest:g}] s; use a finer step."
+            )
+
+    def __call__(self, xp, ratio):
+        return xp.clip(xp.round(ratio / self.step), self.fewest, self.most) * self.step
+
+
+class GateGrid:
+    """Anisotropies at the equidistant levels of the converter that drives the gate.
+
+    Args:
+        device: `MTJDevice` with a gate.
+        levels: number of levels over `gate_voltage_range`, >= 2.
+
+    Raises:
+        ValueError: for a bad number of levels or a device without a gate.
+    """
+
+    def __init__(self, device, levels):
+        if isinstance(levels, bool) or levels != int(levels) or levels < 2:
+            raise ValueError(f"gate_levels = {levels!r} must be an integer >= 2.")
+        low, high = device.gate_voltage_range
+        if device.vcma_coefficient == 0 or low == high:
+            raise ValueError(
+                "gate_levels needs a device with a vcma_coefficient and a gate_voltage_range."
+            )
+        self.highest = levels - 1
+        self.lowest_voltage = low
+        self.step = (high - low) / self.highest
+        self.per_volt = device.anisotropy_at(1.0) / device.anisotropy - 1
+
+    def __call__(self, xp, ratio):
+        level = xp.round(((ratio - 1) / self.per_volt - self.lowest_voltage) / self.step)
+        voltage = self.lowest_voltage + self.step * xp.clip(level, 0, self.highest)
+        return 1 + self.per_volt * voltage
+
+
+def straight_through(log_ratio, grid):
+    """`ln` of the ratio on a grid, with the gradient of the ratio itself."""
+    exact = ops.stop_gradient(log_ratio)
+    return ops.log(grid(ops, ops.exp(exact))) + (log_ratio - exact)

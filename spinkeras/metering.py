@@ -1,0 +1,456 @@
+"""Measure the energy of a model's spin layers: while it trains, and on given data.
+
+A layer that has a meter (`layer.meter`) hands it the inputs and the probability of every call;
+what a pulse costs is in `spinkeras.energy`.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from spinkeras import fusion
+from spinkeras.energy import COMPONENTS, EnergyAssumptions, pulse_energies, reset_energy
+from spinkeras.neuron import SpinNeuron, spin_neurons
+
+_PICO = 1e12
+
+
+class Meter:
+    """Adds up the energy of every call of the layers it is attached to, in `layer.meter_sums`.
+
+    The sums are the four `COMPONENTS` in pJ and the number of inferences. Whether a call counts
+    is decided while the step is traced, so a graph traced outside training or a measured
+    evaluation (prediction, export) holds no state write at all.
+    """
+
+    def __init__(self, assumptions):
+        self.assumptions = assumptions
+        self.phase = None  # "train", "test" or None
+        self.kernels = {}  # one for every layer
+
+    def __call__(self, layer, inputs, probability, training, mask):
+        if not (self.phase == "test" or (self.phase == "train" and training)):
+            return
+        weights = [ops.cast(weight, probability.dtype) for weight in layer.knob_weights()]
+        if training and mask is None and None not in inputs.shape[1:]:
+            sums = self._kernel(layer)(inputs, probability, *weights)
+        else:
+            sums = self._sums(layer, mask, inputs, probability, *weights)
+        first, batch = _first_use(layer), ops.cast(ops.shape(inputs)[0], "float32")
+        layer.meter_sums.assign_add(ops.append(sums, batch * first))
+        if self.phase == "train":
+            self.charge(layer, ops.sum(sums) / batch, first)
+
+    def _sums(self, layer, mask, inputs, probability, *weights):
+        """The four energies in pJ, summed over all elements."""
+        current = layer.current(inputs, weights)
+        options = {"assumptions": self.assumptions, "weights": weights}
+        energies = traced_energies(layer, current, probability, mask, **options)
+        if mask is None:  # all but "write" are linear in the probability: its mean will do
+            mean = ops.mean(probability, axis=0)
+            batch = ops.cast(ops.shape(inputs)[0], mean.dtype)
+            at_mean = traced_energies(layer, current[0], mean, None, **options)
+            energies = {name: at_mean[name] * batch for name in COMPONENTS} | {
+                "write": energies["write"]
+            }
+        return ops.stack(
+            [ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS]
+        )
+
+    def _kernel(self, layer):
+        if id(layer) not in self.kernels:
+            self.kernels[id(layer)] = fusion.fused(
+                lambda known, *values: self._sums(layer, None, *values), (True,) * 4
+            )
+        return self.kernels[id(layer)]
+
+    def charge(self, layer, energy, first):
+        """Told the energy (pJ per inference, differentiable) of every call in training.
+
+        `first` tells a layer's first call in the pass. Here nothing follows from it.
+        """
+
+
+def traced_energies(
+    layer, current, probability, mask, assumptions, pulses=None, factors=(), weights=None
+):
+    """The four energies in J of every element, as tensors; masked elements cost nothing.
+
+    Args:
+        layer: `SpinNeuron`.
+        current: A, tensor of the layer's input shape.
+        probability: switching probability, same shape.
+        mask: mask of the leading axes, or `None`.
+        assumptions: `EnergyAssumptions`.
+        pulses: pulses per inference. Default: those of the layer.
+        factors: of the devices on `R_P` and TMR, tensors, as `pulse_energies`. Default: 1.
+        weights: as in `SpinNeuron.response`.
+    """
+    log_duration, stability = layer.setting(probability.dtype, weights)
+    device = layer.device
+    energies = pulse_energies(
+        current,
+        ops.exp(log_duration) * device.diffusion_time,
+        stability * (device.thermal_energy / device.volume),
+        probability,
+        device,
+        assumptions,
+        pulses or layer.pulses,
+        *factors,
+    )
+    if mask is None:
+        return energies
+    fires = ops.cast(_spread_mask(mask, current), probability.dtype)
+    return {name: energy * fires for name, energy in energies.items()}
+
+
+class _Recorder:
+    """As `Meter`, in NumPy float64 for `energy_report`; also the largest voltage."""
+
+    def __init__(self, assumptions):
+        self.assumptions = assumptions
+        self.energies = {}
+        self.firings = {}
+        self.voltage = {}
+
+    def __call__(self, layer, inputs, probability, training, mask):
+        current, probability = (
+            ops.convert_to_numpy(v).astype("float64") for v in (layer.current(inputs), probability)
+        )
+        energies = pulse_energies(
+            current,
+            layer.pulse_width,
+            layer.anisotropy,
+            probability,
+            layer.device,
+            self.assumptions,
+            layer.pulses,
+        )
+        fires = np.ones(current.shape)
+        if mask is not None:
+            fires *= _spread_mask(ops.convert_to_numpy(mask), current)
+        total = np.array([np.sum(energies[name] * fires) * _PICO for name in COMPONENTS])
+        highest = np.max(np.abs(current) * fires, initial=0.0)
+        voltage = highest * layer.device.write_path_resistance
+        key = id(layer)
+        self.energies[key] = self.energies.get(key, 0.0) + total
+        self.firings[key] = self.firings.get(key, 0.0) + fires.sum() * layer.pulses
+        self.voltage[key] = max(self.voltage.get(key, 0.0), voltage)
+
+
+def _spread_mask(mask, current):
+    """A mask of the leading axes, with trailing axes of size 1 so that it broadcasts."""
+    for _ in range(len(current.shape) - len(mask.shape)):
+        mask = mask[..., None]
+    return mask
+
+
+def _refuse_loops(model):
+    """A recurrent layer that is not unrolled runs its cell in a loop: calls are not counted."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll and spin_neurons(layer):
+            raise ValueError(
+                f"Layer {layer.name!r} runs its spin neurons in a loop of the graph, where their "
+                "energy cannot be counted. Build it with unroll=True (and a known number of steps)."
+            )
+
+
+def _first_use(layer) -> bool:
+    """Whether this is the layer's first call in the forward pass at hand.
+
+    A layer used several times (weight sharing, TimeDistributed) spends energy every time, but the
+    pass is one inference. Keras has no public handle on the pass; this one is held by a test.
+    """
+    context = layer._get_call_context()
+    seen = context.__dict__.setdefault("spinkeras_metered", set())
+    first = id(layer) not in seen
+    seen.add(id(layer))
+    return first
+
+
+class EnergyTracker(keras.callbacks.Callback):
+    """Energy per inference while a model trains, in the logs of every epoch.
+
+    Keys: `energy_pj` (mean over the epoch's training batches, pJ per inference, all spin layers),
+    `energy_pj_<layer>` (one layer), `latency_ns` (sum over the spin layers of their longest
+    pulse; an upper limit where layers work side by side), and, when `fit` validates,
+    `val_energy_pj` and `val_energy_pj_<layer>`. The progress bar, `History`, keras-tuner and every
+    callback that stands later in the list (CSVLogger, TensorBoard, EarlyStopping) see them.
+
+    The training figures are measured inside the training step, on the very batches and with the
+    knobs of that moment; the knobs move during the epoch, so for a figure at the final setting use
+    the validation keys or `energy_report`. In `model.evaluate(..., callbacks=[tracker])` the
+    result is in `tracker.results`.
+
+    Args:
+        assumptions: `EnergyAssumptions`. Default: read at 0.1 V, reset of switched devices.
+
+    Limits: sums are kept in float32 (relative error about 1e-5 for 1e4 batches per epoch). With
+    `MirroredStrategy` the figure is the mean over replicas. With the JAX backend a layer inside
+    `TimeDistributed` needs a known number of time steps.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((8, 4)), np.ones((8, 1))
+    >>> history = model.fit(x, y, verbose=0, callbacks=[spinkeras.EnergyTracker()])
+    >>> sorted(history.history)[:2]
+    ['energy_pj', 'energy_pj_spin_neuron']
+    """
+
+    def __init__(self, assumptions=None):
+        super().__init__()
+        self.assumptions = EnergyAssumptions() if assumptions is None else assumptions
+        if not isinstance(self.assumptions, EnergyAssumptions):
+            raise ValueError(f"assumptions must be EnergyAssumptions; got {assumptions!r}.")
+        self.results = {}
+        self._training = None
+        self._validation = {}
+        self._fitting = False
+
+    def set_model(self, model):
+        super().set_model(model)
+        self._attach(model)
+
+    def on_train_begin(self, logs=None):
+        self._attach(self.model)
+        self._fitting = True
+        self._phase("train")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._training, self._validation = None, {}
+        self._reset()
+
+    def on_test_begin(self, logs=None):
+        if self._fitting:
+            self._training = self._read()
+        self._reset()
+        self._phase("test")
+
+    def on_test_end(self, logs=None):
+        self.results = self._read()
+        self._reset()
+        self._phase("train" if self._fitting else None)
+        if self._fitting:
+            self._validation = {f"val_{key}": value for key, value in self.results.items()}
+
+    def on_epoch_end(self, epoch, logs=None):
+        training = self._read() if self._training is None else self._training
+        self.results = {**training, **self._validation, "latency_ns": latency(self.model) * 1e9}
+        if logs is not None:
+            logs.update(self.results)
+
+    def on_train_end(self, logs=None):
+        self._phase(None)
+        self._fitting = False
+
+    def _attach(self, model):
+        """Give every spin layer the meter; steps compiled without it are compiled again."""
+        layers = spin_neurons(model)
+        if not layers:
+            raise ValueError(
+                "EnergyTracker found no SpinNeuron in this model; add one or leave it out."
+            )
+        _refuse_loops(model)
+        meter = layers[0].meter
+        if not (self._accepts(meter) and all(layer.meter is meter for layer in layers)):
+            meter = self._new_meter(layers)
+            for layer in layers:
+                layer.meter = meter
+            model.train_function = None
+            model.test_function = None
+            if hasattr(model, "make_train_function") and self._fitting:
+                model.make_train_function()
+        for layer in layers:
+            if self.assumptions.reset:
+                reset_energy(layer.device, self.assumptions)  # solved once, outside the graph
+
+    def _accepts(self, meter):
+        """Whether a meter that the layers already have serves this callback."""
+        return isinstance(meter, Meter) and meter.assumptions == self.assumptions
+
+    def _new_meter(self, layers):
+        return Meter(self.assumptions)
+
+    def _phase(self, phase):
+        for layer in spin_neurons(self.model):
+            layer.meter.phase = phase
+
+    def _reset(self):
+        for layer in spin_neurons(self.model):
+            if layer.built:
+                layer.meter_sums.assign(np.zeros(layer.meter_sums.shape))
+
+    def _read(self):
+        """Mean pJ per inference since the last reset: total and per layer."""
+        layers = [layer for layer in spin_neurons(self.model) if layer.built]
+        sums = [ops.convert_to_numpy(layer.meter_sums).astype("float64") for layer in layers]
+        means = [float(s[:-1].sum() / s[-1]) if s[-1] else 0.0 for s in sums]
+        result = {"energy_pj": float(sum(means))}
+        for name, mean in zip(unique_names(layers), means):
+            result[f"energy_pj_{name}"] = mean
+        return result
+
+
+def latency(model) -> float:
+    """Sum in s over the spin layers of the longest pulse of each, times its repeats.
+
+    The time the pulses of one inference take where the layers work one after the other; where
+    branches work side by side it is an upper limit. A layer that is used several times in a pass
+    (a recurrent cell, shared layers) counts once. Reading and resetting are not included.
+    """
+    layers = [layer for layer in spin_neurons(model) if layer.built]
+    return float(sum(np.max(layer.pulse_width) * layer.pulses for layer in layers))
+
+
+@dataclasses.dataclass(frozen=True)
+class EnergyReport:
+    """Result of `energy_report`.
+
+    Attributes:
+        layers: one dictionary per spin layer: `name`, `pulses` (per inference), `write_pj`,
+            `gate_pj`, `read_pj`, `reset_pj`, `total_pj` (pJ per inference), `pulse_width_ns` and
+            `gate_voltage` (lowest, highest), `latency_ns`, `peak_voltage` (V, over the channel,
+            or over the junction in its parallel state).
+        total_pj: pJ per inference, all spin layers.
+        latency_ns: sum of the layers' longest pulses in ns.
+        inferences: number of samples measured.
+        other_layers: layers with weights or functions whose energy is not counted, by class.
+        assumptions: lines of text.
+    """
+
+    layers: list[dict]
+    total_pj: float
+    latency_ns: float
+    inferences: int
+    other_layers: dict[str, int]
+    assumptions: list[str]
+
+    def __str__(self):
+        head = ("layer", "pulses", "write pJ", "gate pJ", "read pJ", "reset pJ", "total pJ")
+        head += ("pulse ns", "gate V", "peak V")
+        rows = [head]
+        for row in self.layers:
+            energies = [f"{row[f'{name}_pj']:.4g}" for name in (*COMPONENTS, "total")]
+            rows.append(
+                (
+                    row["name"],
+                    f"{row['pulses']:g}",
+                    *energies,
+                    "{:.2f}-{:.2f}".format(*row["pulse_width_ns"]),
+                    "{:+.2f}..{:+.2f}".format(*row["gate_voltage"]),
+                    f"{row['peak_voltage']:.2f}",
+                )
+            )
+        widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if k == 0 else cell.rjust(w)
+                for k, (cell, w) in enumerate(zip(row, widths))
+            )
+            for row in rows
+        ]
+        lines.insert(1, "-" * len(lines[0]))
+        lines.append(
+            f"total {self.total_pj:.4g} pJ per inference, latency {self.latency_ns:.2f} ns "
+            f"(mean over {self.inferences} inferences)"
+        )
+        lines += [f"  {line}" for line in self.assumptions]
+        others = ", ".join(f"{count} {name}" for name, count in self.other_layers.items())
+        lines.append(f"  not counted: {others or 'no other layers'}")
+        return "\n".join(lines)
+
+
+def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) -> EnergyReport:
+    """Measure and print the energy of every spin layer on data, at the present knobs.
+
+    Args:
+        model: a built Keras model with `SpinNeuron` layers, however nested.
+        x: input data as for `model.predict`: an array, or a list or dictionary of arrays.
+        batch_size: samples per step, > 0. Default 256.
+        assumptions: `EnergyAssumptions`.
+        print_fn: function that receives the table, or `None` to print nothing.
+
+    Returns:
+        `EnergyReport`; sums are taken in float64.
+
+    Raises:
+        ValueError: for a model without spin layers or empty data.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(train=())])
+    >>> report = spinkeras.energy_report(model, np.zeros((3, 4), "float32"), print_fn=None)
+    >>> round(report.layers[0]["write_pj"], 3)  # four neurons at their midpoint
+    0.356
+    """
+    assumptions = EnergyAssumptions() if assumptions is None else assumptions
+    layers = spin_neurons(model)
+    if not layers:
+        raise ValueError("energy_report found no SpinNeuron in this model.")
+    _refuse_loops(model)
+    arrays = keras.tree.flatten(x)
+    samples = len(arrays[0]) if arrays else 0
+    if samples == 0 or any(len(a) != samples for a in arrays):
+        raise ValueError(
+            f"energy_report needs data of one length > 0; got lengths {[len(a) for a in arrays]}."
+        )
+    recorder = _Recorder(assumptions)
+    saved = [layer.meter for layer in layers]
+    try:
+        for layer in layers:
+            layer.meter = recorder
+        for start in range(0, samples, batch_size):
+            part = slice(start, start + batch_size)
+            model(keras.tree.map_structure(lambda a, s=part: a[s], x), training=False)
+    finally:
+        for layer, meter in zip(layers, saved):
+            layer.meter = meter
+
+    rows = []
+    for layer, name in zip(layers, unique_names(layers)):
+        energy = recorder.energies.get(id(layer), np.zeros(len(COMPONENTS))) / samples
+        row = {"name": name, "pulses": recorder.firings.get(id(layer), 0.0) / samples}
+        row.update({f"{part}_pj": float(e) for part, e in zip(COMPONENTS, energy)})
+        row["total_pj"] = float(energy.sum())
+        for key, value in (
+            ("pulse_width_ns", layer.pulse_width * 1e9),
+            ("gate_voltage", layer.gate_voltage),
+        ):
+            row[key] = (float(np.min(value)), float(np.max(value)))
+        row["latency_ns"] = row["pulse_width_ns"][1] * layer.pulses
+        row["peak_voltage"] = float(recorder.voltage.get(id(layer), 0.0))
+        rows.append(row)
+    others = {}
+    for layer in model._flatten_layers(include_self=False):
+        if not isinstance(layer, (SpinNeuron, keras.layers.InputLayer, keras.Model)):
+            others[type(layer).__name__] = others.get(type(layer).__name__, 0) + 1
+    devices = list(dict.fromkeys(layer.device for layer in layers))
+    report = EnergyReport(
+        layers=rows,
+        total_pj=sum(row["total_pj"] for row in rows),
+        latency_ns=latency(model) * 1e9,
+        inferences=samples,
+        other_layers=others,
+        assumptions=[line for device in devices for line in assumptions.lines(device)],
+    )
+    if print_fn is not None:
+        print_fn(str(report))
+    return report
+
+
+def unique_names(layers):
+    """Layer names, numbered where two nested layers share one."""
+    names = []
+    for layer in layers:
+        name, count = layer.name, 1
+        while name in names:
+            count += 1
+            name = f"{layer.name}_{count}"
+        names.append(name)
+    return names
