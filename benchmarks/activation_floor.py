@@ -1,12 +1,14 @@
-"""How close the kernels of a SpinNeuron come to what this processor can do.
+"""How close the training kernels of a SpinNeuron come to what this processor can do.
 
     python benchmarks/activation_floor.py
 
-Counts, in the code that XLA made of the training kernels, the operations and the bytes per
-element, measures on the same machine what one of each costs, and compares the sum with the time
-the kernel takes: processor time on one thread, medians of interleaved repeats. A multiply and an
-add count as one operation, because processors fuse them; bytes that pass from one loop of the
-kernel to the next count too. `sigmoid` is there for the ratio that the targets are stated in.
+Counts the operations and the bytes per element in the code that XLA made of the kernels, measures
+on the same machine what one of each costs, and compares with the time the kernels take: processor
+time on one thread, medians of interleaved repeats. A multiplication and an addition count as one
+operation (processors fuse them); a minimum, a comparison or a selection as one each. The price of
+an operation is the difference between long and short chains of it, 8 independent chains at a time;
+that of a byte is the time of a copy. Bytes that pass through memory between two loops of one
+kernel are counted too, and `least bytes` is what any kernel has to read and write.
 """
 
 import argparse
@@ -27,47 +29,60 @@ from spinkeras import fusion, neuron
 
 SHAPE = (512, 4096)
 ELEMENTS = math.prod(SHAPE)
-# Operations of the processor by the names that XLA has for them.
+# Names that XLA has for what the processor does; multiplications are counted apart.
 KINDS = {
-    "multiply-add": ("multiply", "add", "subtract", "negate"),
-    "division": ("divide",),
-    "exponential": ("exponential", "exponential-minus-one", "logistic", "tanh"),
-    "logarithm": ("log", "log-plus-one"),
+    "multiply-add": ("add", "subtract", "negate", "shift-left"),
+    "divide": ("divide",),
+    "round": ("round-nearest-even",),
     "select": ("select", "compare", "maximum", "minimum", "clamp"),
-    "round or convert": ("round-nearest-even", "floor", "convert", "shift-left", "abs"),
+    "logarithm": ("log", "log-plus-one"),
 }
+# Links of a chain that XLA cannot shorten, and the multiply-adds in them.
+LINKS = {
+    "multiply-add": (lambda v: v * 0.99 + 0.01, 0),
+    "divide": (lambda v: 1.5 / (v + 1.0), 1),
+    "round": (lambda v: ops.round(v * 1.3), 1),
+    "select": (lambda v: ops.maximum(v * 0.99, 0.5), 1),
+    "logarithm": (lambda v: ops.log(v * v + 1.5), 1),
+}
+LEAST_BYTES = {"forward": 8, "backward": 16}  # float32 in and out; the weights are few
 
 
 def count(text):
-    """`({kind: operations per element}, bytes per element)` in XLA's optimised code."""
-    full = re.compile(r"%?([\w.-]+) = (\w+)\[([\d,]*)\][^ ]* ([\w-]+)\((.*)")
-    counts, fma, moved = dict.fromkeys(KINDS, 0.0), {"multiply": 0.0, "add": 0.0}, 0.0
-    sizes, entry, fused = {}, False, False
+    """`({kind: operations per element}, bytes per element)` of XLA's optimised code."""
+    instruction = re.compile(r"%?([\w.-]+) = \w+\[([\d,]*)\]\S* ([\w-]+)\((.*)")
+    counts = dict.fromkeys(("multiply", *KINDS), 0.0)
+    sizes, moved, entry = {}, 0.0, False
     for line in text.splitlines():
-        if line.startswith(("%", "ENTRY")) and line.rstrip().endswith("{"):
+        if line.rstrip().endswith("{"):
             entry = line.startswith("ENTRY")
-            fused = not entry
-        found = full.search(line)
+        found = instruction.search(line)
         if not found:
             continue
-        name, _, shape, operation, rest = found.groups()
-        size = math.prod(int(n) for n in shape.split(",") if n) / ELEMENTS
-        sizes[name] = size
-        if fused:
-            if operation == "multiply":
-                fma["multiply"] += size
-            elif operation in KINDS["multiply-add"]:
-                fma["add"] += size
-            else:
-                for kind, names in KINDS.items():
-                    counts[kind] += size * (operation in names)
-            if operation == "reduce":  # one addition per element read
-                fma["add"] += sizes.get(rest.split(",")[0].strip("% "), 0.0)
-        elif entry and operation not in ("parameter", "tuple", "get-tuple-element", "bitcast"):
-            read = re.findall(r"%([\w.-]+)", rest.split("), ")[0])
-            moved += 4 * (size + sum(sizes.get(r, 0.0) for r in read))
-    counts["multiply-add"] = max(fma.values())
+        name, shape, operation, rest = found.groups()
+        sizes[name] = math.prod(int(n) for n in shape.split(",") if n) / ELEMENTS
+        operands = [sizes.get(o, 0.0) for o in re.findall(r"%([\w.-]+)", rest.split(")")[0])]
+        if entry:
+            if operation not in ("parameter", "constant", "tuple", "bitcast"):
+                moved += 4 * (sizes[name] + sum(operands))
+        elif operation in ("reduce", "reduce-window"):
+            counts["multiply-add"] += operands[0]
+        else:
+            for kind in counts:
+                if operation in KINDS.get(kind, (kind,)):
+                    counts[kind] += sizes[name]
+    counts["multiply-add"] = max(counts.pop("multiply"), counts["multiply-add"])
     return counts, moved
+
+
+def chains(link, length):
+    def function(v):
+        parts = [v + float(k) for k in range(8)]
+        for _ in range(length):
+            parts = [link(part) for part in parts]
+        return sum(parts[1:], parts[0])
+
+    return function
 
 
 def main():
@@ -77,67 +92,53 @@ def main():
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     rng = np.random.default_rng(0)
-    x = tf.constant(rng.normal(size=SHAPE).astype("float32"))
-    upstream = tf.constant(rng.normal(size=SHAPE).astype("float32"))
+    x, upstream = (tf.constant(rng.normal(size=SHAPE).astype("float32")) for _ in range(2))
 
-    def chains(v, step, number=8, length=8):
-        """Independent chains, so that throughput counts and not latency."""
-        parts = [v + float(k) for k in range(number)]
-        for _ in range(length):
-            parts = [step(part) for part in parts]
-        return sum(parts[1:], parts[0])
-
-    probes = {
-        "copy": (lambda v: v + 1.0, 0),
-        "multiply-add": (lambda v: chains(v, lambda p: p * 0.99 + 0.01), 72),
-        "division": (lambda v: chains(v, lambda p: 1.5 / p, 4, 2), 8),
-        "exponential": (lambda v: sum(ops.exp(v + float(k)) for k in range(4)), 4),
-        "logarithm": (lambda v: sum(ops.log(v * v + float(k + 1)) for k in range(4)), 4),
-        "select": (lambda v: chains(v, lambda p: ops.maximum(p, 0.5 - p)), 64),
-        "round or convert": (lambda v: chains(v, lambda p: ops.round(p * 1.37)), 64),
-        "sigmoid": (ops.sigmoid, 0),
-    }
-    functions = {name: (fusion.compiled(probe), (x,)) for name, (probe, _) in probes.items()}
+    functions = {"copy": lambda v: v + 1.0, "sigmoid": ops.sigmoid}
+    for length in (2, 6):
+        functions |= {(kind, length): chains(link, length) for kind, (link, _) in LINKS.items()}
+    functions = {name: (fusion.compiled(f), (x,)) for name, f in functions.items()}
     kernels = {}
     for title, train in (("knobs trained", ("pulse_width", "anisotropy")), ("knobs fixed", ())):
         layer = spinkeras.SpinNeuron(train=train)
         layer.build((None, SHAPE[1]))
         weights = [ops.convert_to_tensor(weight) for weight in layer.knob_weights()]
         call = neuron._kernel(type(layer), *(getattr(layer, n) for n in neuron._PHYSICS))
-        output = call(x, *weights)
         kernels["forward"] = (call.forward, (x, *weights))
-        kernels[f"backward, {title}"] = (call.backward, (upstream, output, x, *weights))
+        inputs = (upstream, call(x, *weights), x, *weights)
+        kernels[f"backward, {title}"] = (call.backward, inputs)
     functions |= kernels
 
     seconds = {name: [] for name in functions}
     for repeat in range(args.repeats + 3):
         for name, (function, inputs) in functions.items():
             start = time.process_time()
-            np.asarray(tf.nest.flatten(function(*inputs))[0][0])
+            function(*inputs)
             if repeat >= 3:
                 seconds[name].append(time.process_time() - start)
     took = {name: np.median(values) / ELEMENTS * 1e9 for name, values in seconds.items()}  # ns
+    price = {kind: (took[kind, 6] - took[kind, 2]) / 32 for kind in KINDS}
+    for kind, (_, inside) in LINKS.items():
+        price[kind] -= inside * price["multiply-add"]
 
-    copy = took["copy"]
-    price = {k: max(took[k] - copy, 0) / probes[k][1] for k in KINDS}
-    # The chains of `division` and others hold further additions; their price is small.
     print(f"keras {keras.__version__}, tensorflow {tf.__version__}, {SHAPE} float32, one thread")
-    print(f"copy {copy:.3f} ns per element (8 bytes), sigmoid {took['sigmoid']:.3f} ns")
+    print(f"ns per element: copy {took['copy']:.2f}, sigmoid {took['sigmoid']:.2f}")
     print("ns per operation: " + ", ".join(f"{k} {v:.4f}" for k, v in price.items()))
-    head = f"\n{'kernel':26}" + "".join(f"{k:>18}" for k in (*KINDS, "bytes"))
-    print(head + f"{'arithmetic ns':>15}{'bytes ns':>10}{'took ns':>9}{'/ larger':>9}{'/ sum':>7}"
-          f"{'/ sigmoid: floor':>18}{'took':>6}")
     for name, (function, inputs) in kernels.items():
         text = function.experimental_get_compiler_ir(*inputs)(stage="optimized_hlo")
         counts, moved = count(text)
+        least = LEAST_BYTES[name.split(",")[0]]
         arithmetic = sum(number * price[kind] for kind, number in counts.items())
-        memory = moved / 8 * copy
-        larger = max(arithmetic, memory)
-        cells = "".join(f"{counts[kind]:18.1f}" for kind in KINDS) + f"{moved:18.1f}"
+        memory = moved / 8 * took["copy"]
+        floor = max(arithmetic, least / 8 * took["copy"])
+        own = max(arithmetic, memory)
+        print(f"\n{name}: {took[name]:.2f} ns, {took[name] / took['sigmoid']:.2f} sigmoids")
+        print("  " + ", ".join(f"{v:.1f} {k}" for k, v in counts.items()))
+        print(f"  {moved:.1f} bytes (least bytes {least})")
+        print(f"  arithmetic {arithmetic:.2f} ns, its bytes {memory:.2f} ns")
+        print(f"  took {took[name] / own:.2f} times the larger of the two")
         print(
-            f"{name:26}{cells}{arithmetic:15.3f}{memory:10.3f}{took[name]:9.3f}"
-            f"{took[name] / larger:9.2f}{took[name] / (arithmetic + memory):7.2f}"
-            f"{larger / took['sigmoid']:18.2f}{took[name] / took['sigmoid']:6.2f}"
+            f"  floor with the least bytes {floor:.2f} ns, {floor / took['sigmoid']:.2f} sigmoids"
         )
 
 
