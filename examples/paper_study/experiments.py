@@ -22,8 +22,13 @@ def _seeds(study, runs, seeds):
 
 
 def _tuned(study, runs, seeds=5, **options):
-    """As `_seeds`, after the learning rate of every arm is tuned."""
-    return _seeds(study, dict(zip(runs, study.tune(list(runs.values()), **options))), seeds)
+    """As `_seeds`, after the learning rate of every arm is tuned; the results name it."""
+    tuned = dict(zip(runs, study.tune(list(runs.values()), **options)))
+    results = _seeds(study, tuned, seeds)
+    for arm, some in results.items():
+        for result in some:
+            result["rate"] = tuned[arm].learning_rate
+    return results
 
 
 def faithful(study):
@@ -91,7 +96,7 @@ def widths(study, sizes=(25, 128, 512), epochs=10):
 
 def lengths(study):
     """E: four times the training, the learning rate tuned for it."""
-    return widths(study, sizes=(25, 128), epochs=40)
+    return widths(study, epochs=40)
 
 
 def pulses(study):

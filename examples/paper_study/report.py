@@ -74,6 +74,13 @@ def arms(results):
     return table(("arm", *COMMON), [[arm, *common(some, base)] for arm, some in results.items()])
 
 
+def tuned_arms(results):
+    """As `arms`, with the learning rate that was chosen."""
+    base = next(iter(results.values()))
+    rows = [[arm, f"{some[0]['rate']:g}", *common(some, base)] for arm, some in results.items()]
+    return table(("arm", "rate", *COMMON), rows)
+
+
 def components(results):
     """Energy by component, at the end and when the arm first is as accurate as the fixed one."""
     goal = np.mean(column(results["fixed"], "accuracy"))
@@ -164,17 +171,20 @@ def widths(results):
         base = results[hidden, "fixed"]
         curve = np.array([result["curve"] for result in some]).mean(0)
         early = [f"{curve[k, 1]:.2f}" for k in (0, 1, 4)]
-        rows.append([hidden, arm, *early, *common(some, base)])
-    return table(("hidden", "arm", "1 epoch", "2", "5", *COMMON), rows)
+        rows.append([hidden, arm, f"{some[0]['rate']:g}", *early, *common(some, base)])
+    first, second, *_, fifth = (f"{step / 468:g}" for step in curve[:5, 0])
+    return table(("hidden", "arm", "rate", f"{first} epochs", second, fifth, *COMMON), rows)
 
 
 TABLES = {
     "faithful": (("faithful", arms), ("components", components), ("ties", ties)),
-    "tuned": (("tuned", arms),),
+    "faithful_tuned": (("faithful_tuned", tuned_arms),),
+    "tuned": (("tuned", tuned_arms),),
     "bounded": (("bounded", bounded),),
     "budgets": (("budgets", budgets),),
     "pulses": (("pulses", pulses),),
     "widths": (("widths", widths),),
+    "lengths": (("lengths", widths),),
 }
 
 
