@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 from keras import ops
+from numpy.polynomial import chebyshev
 
 from spinkeras.cloglog import exponentiated_cloglog
 from spinkeras.devices import MTJDevice, get_device
@@ -321,6 +322,30 @@ def chebyshev_series(xp, x, y, tables):
         One value array per table.
     """
     tables = list(tables.values())
+    if xp is np:
+        return list(_stacked_series(np, x, y, tables))
+    values = _differentiable_series(tables)(x, y)
+    return [values[k] for k in range(len(tables))]
+
+
+def _differentiable_series(tables):
+    """The series of tensors; its gradient is a series again, shorter than that of every step."""
+
+    @ops.custom_gradient
+    def series(x, y):
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            slopes = [chebyshev.chebder(table, axis=axis) for axis in (0, 1) for table in tables]
+            slopes = _differentiable_series(slopes)(x, y)
+            count = len(tables)
+            return ops.sum(upstream * slopes[:count], 0), ops.sum(upstream * slopes[count:], 0)
+
+        return _stacked_series(ops, x, y, tables), gradient
+
+    return series
+
+
+def _stacked_series(xp, x, y, tables):
     rows, columns = (max(table.shape[axis] for table in tables) for axis in (0, 1))
     padded = [np.pad(t, ((0, rows - t.shape[0]), (0, columns - t.shape[1]))) for t in tables]
     matrix = np.concatenate(padded, axis=1).T
@@ -330,8 +355,7 @@ def chebyshev_series(xp, x, y, tables):
     in_y = xp.matmul(matrix, xp.reshape(_chebyshev_polynomials(xp, x, rows), (rows, -1)))
     polynomials = xp.reshape(_chebyshev_polynomials(xp, y, columns), (columns, -1))
     values = xp.sum(xp.reshape(in_y, (len(tables), columns, -1)) * polynomials, axis=1)
-    shape = np.shape(x) if xp is np else ops.shape(x)
-    return [xp.reshape(values[k], shape) for k in range(len(tables))]
+    return xp.reshape(values, (len(tables), *(np.shape(x) if xp is np else ops.shape(x))))
 
 
 def _chebyshev_polynomials(xp, x, count):
