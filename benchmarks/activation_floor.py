@@ -103,7 +103,7 @@ def main():
         layer = spinkeras.SpinNeuron(train=train)
         layer.build((None, SHAPE[1]))
         weights = [ops.convert_to_tensor(weight) for weight in layer.knob_weights()]
-        call = neuron._kernel(type(layer), *(getattr(layer, n) for n in neuron._PHYSICS))
+        call = neuron._kernel(layer.twin())
         kernels["forward"] = (call.forward, (x, *weights))
         inputs = (upstream, call(x, *weights), x, *weights)
         kernels[f"backward, {title}"] = (call.backward, inputs)

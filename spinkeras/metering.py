@@ -5,6 +5,7 @@ what a pulse costs is in `spinkeras.energy`.
 """
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -28,49 +29,48 @@ class Meter:
     def __init__(self, assumptions):
         self.assumptions = assumptions
         self.phase = None  # "train", "test" or None
-        self.kernels = {}  # one for every layer
 
     def __call__(self, layer, inputs, probability, training, mask):
         if not (self.phase == "test" or (self.phase == "train" and training)):
             return
         weights = [ops.cast(weight, probability.dtype) for weight in layer.knob_weights()]
-        if training and mask is None and None not in inputs.shape[1:]:
-            sums = self._kernel(layer)(inputs, probability, *weights)
+        if training and mask is None and layer.fuses(inputs):
+            kernel = _kernel(self.assumptions, layer.twin(), layer.pulses)
+            sums = kernel(inputs, probability, *weights)
         else:
-            sums = self._sums(layer, mask, inputs, probability, *weights)
+            sums = _sums(layer, self.assumptions, layer.pulses, mask, inputs, probability, *weights)
         first, batch = _first_use(layer), ops.cast(ops.shape(inputs)[0], "float32")
         layer.meter_sums.assign_add(ops.append(sums, batch * first))
         if self.phase == "train":
             self.charge(layer, ops.sum(sums) / batch, first)
-
-    def _sums(self, layer, mask, inputs, probability, *weights):
-        """The four energies in pJ, summed over all elements."""
-        current = layer.current(inputs, weights)
-        options = {"assumptions": self.assumptions, "weights": weights}
-        energies = traced_energies(layer, current, probability, mask, **options)
-        if mask is None:  # all but "write" are linear in the probability: its mean will do
-            mean = ops.mean(probability, axis=0)
-            batch = ops.cast(ops.shape(inputs)[0], mean.dtype)
-            at_mean = traced_energies(layer, current[0], mean, None, **options)
-            energies = {name: at_mean[name] * batch for name in COMPONENTS} | {
-                "write": energies["write"]
-            }
-        return ops.stack(
-            [ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS]
-        )
-
-    def _kernel(self, layer):
-        if id(layer) not in self.kernels:
-            self.kernels[id(layer)] = fusion.fused(
-                lambda known, *values: self._sums(layer, None, *values), (True,) * 4
-            )
-        return self.kernels[id(layer)]
 
     def charge(self, layer, energy, first):
         """Told the energy (pJ per inference, differentiable) of every call in training.
 
         `first` tells a layer's first call in the pass. Here nothing follows from it.
         """
+
+
+def _sums(layer, assumptions, pulses, mask, inputs, probability, *weights):
+    """The four energies in pJ, summed over all elements."""
+    current = layer.current(inputs, weights)
+    options = {"assumptions": assumptions, "pulses": pulses, "weights": weights}
+    energies = traced_energies(layer, current, probability, mask, **options)
+    if mask is None:  # all but "write" are linear in the probability: its mean will do
+        mean = ops.mean(probability, axis=0)
+        batch = ops.cast(ops.shape(inputs)[0], mean.dtype)
+        at_mean = traced_energies(layer, current[0], mean, None, **options)
+        energies = {name: at_mean[name] * batch for name in COMPONENTS} | {
+            "write": energies["write"]
+        }
+    return ops.stack([ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS])
+
+
+@functools.lru_cache(maxsize=128)
+def _kernel(assumptions, twin, pulses):
+    """`_sums` as one kernel, shared by all layers of the same physics."""
+    function = functools.partial(_sums, twin, assumptions, pulses, None)
+    return fusion.fused(lambda known, *values: function(*values), (True,) * 4)
 
 
 def traced_energies(

@@ -236,8 +236,8 @@ class SpinNeuron(keras.layers.Layer):
         factors = None
         if training and self.spread is not None:
             factors = self._draw_chip(dtype)
-        if training and factors is None and None not in inputs.shape[1:]:
-            kernel = _kernel(type(self), *(getattr(self, name) for name in _PHYSICS))
+        if training and factors is None and self.fuses(inputs):
+            kernel = _kernel(self.twin())
             probability = kernel(inputs, *(ops.cast(w, dtype) for w in self.knob_weights()))
         else:
             probability = self.response(inputs, factors)
@@ -269,6 +269,14 @@ class SpinNeuron(keras.layers.Layer):
         if self.recenter:
             return curve.probability(inputs, gain, kernel)
         return curve.probability(inputs * gain + (bias - curve.midpoint), kernel=kernel)
+
+    def fuses(self, inputs):
+        """Whether training on these inputs runs in compiled kernels: not for subclasses."""
+        return type(self) is SpinNeuron and None not in inputs.shape[1:]
+
+    def twin(self):
+        """An unbuilt layer of the same physics; the same one for all such layers."""
+        return _twin(*(getattr(self, name) for name in _PHYSICS))
 
     def _respond(self, known, inputs, *weights):
         """The response as a function of its inputs alone, for `fusion.fused`."""
@@ -581,10 +589,14 @@ _PHYSICS += ("attempt_time", "pulse_step", "gate_levels", "knob_scale")
 
 
 @functools.lru_cache(maxsize=128)
-def _kernel(layer_type, *physics):
-    """The response in training as one kernel, shared by all layers of the same physics."""
+def _twin(*physics):
     with warnings.catch_warnings(action="ignore"):  # the layer has warned
-        twin = layer_type(**dict(zip(_PHYSICS, physics)), name="kernel")
+        return SpinNeuron(**dict(zip(_PHYSICS, physics)), name="twin")
+
+
+@functools.lru_cache(maxsize=128)
+def _kernel(twin):
+    """The response in training as one kernel, shared by all layers of the same physics."""
     return fusion.fused(twin._respond, (True, *(knob in twin.train for knob in KNOBS)))
 
 

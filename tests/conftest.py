@@ -22,7 +22,7 @@ if keras.backend.backend() == "tensorflow":
 
 @pytest.fixture(autouse=True)
 def _fresh_state():
-    keras.utils.clear_session()
+    keras.utils.clear_session(free_memory=False)  # collecting garbage takes longer than most tests
     keras.utils.set_random_seed(7)
     yield
     keras.config.set_dtype_policy("float32")

@@ -270,7 +270,7 @@ def test_second_derivatives_match_central_differences(recenter, training):
     layer = SpinNeuron(recenter=recenter)
     layer.build((None, 1))
     device, unit = layer.device, layer.device.critical_current_per_stability
-    kernel = neuron._kernel(SpinNeuron, *(getattr(layer, name) for name in neuron._PHYSICS))
+    kernel = neuron._kernel(layer.twin())
 
     def slope(x, *weights):
         def probability(x):
@@ -591,6 +591,27 @@ def test_only_the_trained_knobs_move():
         layer = model.layers[0]
         assert np.any(np.abs(layer.pulse_width / 2e-9 - 1) > 1e-5) == ("pulse_width" in train)
         assert np.any(np.abs(layer.gate_voltage) > 1e-4) == ("anisotropy" in train)
+
+
+def test_a_subclass_with_a_constructor_of_its_own_trains_as_the_class():
+    class Arm(SpinNeuron):
+        def __init__(self, factor, **kwargs):
+            super().__init__(device="stt_arm", **kwargs)
+            self.factor = factor
+
+        def response(self, inputs, *args, **kwargs):
+            return self.factor * super().response(inputs, *args, **kwargs)
+
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    losses = []
+    for layer in (Arm(1.0), SpinNeuron("stt_arm"), Arm(0.5)):
+        model = keras.Sequential([keras.Input((3,)), layer])
+        model.compile("sgd", "mse")
+        tracker = spinkeras.EnergyTracker()
+        history = model.fit(x, x, epochs=2, verbose=0, shuffle=False, callbacks=[tracker]).history
+        losses.append([history["loss"][-1], history["energy_pj"][-1]])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert abs(losses[2][0] - losses[1][0]) > 0.01
 
 
 def test_spin_neurons_finds_nested_layers():
