@@ -175,8 +175,9 @@ def _fast_probability(z, rate, scale, skew):
     u = _power_of_two(-y)
     small = exponent + ops.log(scale) / _LN2 + y * (y * _horner(y * y, _SMALL) - 0.5)
     log_base = ops.where(y < 1 / _LN2, small, u * _horner(u, _LARGE))
-    # The last term keeps NaN.
-    return _power_of_two(ops.maximum(skew * log_base, -115.0)) + 0 * exponent
+    # A quotient, because XLA would compute anything cheaper anew for everything that uses it. The
+    # last term keeps NaN.
+    return 1 / (_power_of_two(ops.minimum(-skew * log_base, 115.0)) + 0 * exponent)
 
 
 def fast(z, rate, scale, skew, probability=None):
@@ -200,8 +201,7 @@ def fast(z, rate, scale, skew, probability=None):
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            # dP / d ln y = C P y / (exp(y) - 1), as a quotient, because XLA would
-            # compute anything cheaper anew for everything that uses it
+            # dP / d ln y = C P y / (exp(y) - 1), as a quotient for the same reason
             _, y = _exponent(z, rate, scale)
             y = ops.maximum(y, 1e-6)  # the quotient is 1 below, and its parts would underflow
             growth = ops.where(y < 0.01, y * _horner(y, _GROWTH), _power_of_two(y) - 1)
