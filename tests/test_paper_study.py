@@ -119,6 +119,19 @@ def test_the_learning_rate_is_sought_beyond_the_edge_of_the_grid(runs, tmp_path)
     assert best is tuned
 
 
+def test_the_learning_rate_is_the_best_on_average_over_the_seeds(runs, tmp_path):
+    accuracy = {1.0: (90, 90), 0.3: (80, 80), 3.0: (95, 10), 0.1: (70, 70), 9.0: (0, 0)}
+
+    class Scripted(runs.Study):
+        def _train(self, some):
+            for run in some:  # the largest rate that works for one seed fails for the other
+                self.results[run.key] = {"accuracy": accuracy[run.learning_rate][run.seed - 100]}
+
+    lab = Scripted(tmp_path / "r.jsonl")
+    assert lab.tune([runs.Run()], (0.3, 1.0, 3.0))[0].learning_rate == 3.0
+    assert lab.tune([runs.Run()], (0.3, 1.0, 3.0), (100, 101))[0].learning_rate == 1.0
+
+
 def test_a_frozen_study_never_trains(runs, tmp_path):
     with pytest.raises(LookupError, match="1 runs are not in"):
         runs.Study(tmp_path / "none.jsonl", frozen=True)([runs.Run()])

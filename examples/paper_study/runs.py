@@ -153,8 +153,8 @@ class Study:
                 self._train(group[start : start + size])
         return [self.results[run.key] for run in runs]
 
-    def tune(self, runs, rates=(0.1, 0.3, 1.0, 3.0)):
-        """Runs with the learning rate that is best on the validation split (seed 100).
+    def tune(self, runs, rates=(0.1, 0.3, 1.0, 3.0), seeds=(100,)):
+        """Runs with the learning rate that is best on the validation split, mean over the seeds.
 
         Where the best rate is the lowest or the highest one tried, the next one is tried too.
         """
@@ -162,12 +162,17 @@ class Study:
         tried = {run: list(rates) for run in runs}
         while None in tuned:
             trials = {
-                run: [run.but(split="validation", seed=100, learning_rate=r) for r in tried[run]]
+                run: [
+                    run.but(split="validation", seed=seed, learning_rate=rate)
+                    for rate in tried[run]
+                    for seed in seeds
+                ]
                 for run in runs
             }
             self([trial for some in trials.values() for trial in some])
             for k, run in enumerate(runs):
                 accuracy = [result["accuracy"] for result in self(trials[run])]
+                accuracy = np.reshape(accuracy, (-1, len(seeds))).mean(1)
                 best = tried[run][int(np.argmax(accuracy))]
                 lowest, highest = min(tried[run]), max(tried[run])
                 if best == lowest and lowest > 1e-3:
