@@ -1,7 +1,5 @@
 """Calibration from switching counts: estimates, errors, refusals, tables, posterior, spreads."""
 
-import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -16,8 +14,8 @@ import spinkeras
 from spinkeras import calibration, switching
 from spinkeras.empirical import EmpiricalCurve
 from spinkeras.macrospin import fit_spin_orbit, fokker_planck
+from tests.processes import ROOT, run_example
 
-ROOT = pathlib.Path(__file__).parents[1]
 REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
 TRUTH = REFERENCE.replace(
     anisotropy=100e3, spin_torque_efficiency=0.5, gate_voltage_range=(0.0, 0.0)
@@ -933,17 +931,6 @@ def test_presets_in_the_docs_are_computed():
         ]
         np.testing.assert_allclose(printed, computed, rtol=0.02, atol=0.51, err_msg=name)
         np.testing.assert_allclose(printed[8:11], computed[8:11], rtol=0.03)
-
-
-def run_example(name, *arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ).stdout
 
 
 @pytest.mark.slow

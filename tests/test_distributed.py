@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -13,7 +12,8 @@ import time
 import numpy as np
 import pytest
 
-ROOT = str(pathlib.Path(__file__).resolve().parents[1])
+from tests.processes import ROOT, environment
+
 DEADLINE = 280  # s, for anything that has to happen at all
 
 SEARCH = """
@@ -73,12 +73,6 @@ y = (x[:, 0] > 0).astype("int32")
 fit = {} if kind == "Hyperband" else {"epochs": 2}
 tuner.search(x, y, validation_data=(x, y), verbose=0, callbacks=[Stuck()], **fit)
 """
-
-
-def environment(**extra):
-    env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", TF_NUM_INTRAOP_THREADS="1", **extra)
-    env["PYTHONPATH"] = os.pathsep.join([ROOT, env.get("PYTHONPATH", "")])
-    return env
 
 
 def free_port():
@@ -212,7 +206,7 @@ def test_killed_worker_that_comes_back_gets_its_trial(cluster, processes, tmp_pa
 
 @pytest.mark.slow
 def test_launcher_keeps_a_search_going(processes, tmp_path):
-    example = pathlib.Path(ROOT) / "examples" / "distributed_search"
+    example = ROOT / "examples" / "distributed_search"
     command = [sys.executable, str(example / "search.py"), "--directory", str(tmp_path)]
     command += ["--trials", "4", "--epochs", "2", "--lease", "20"]
     options = ["--workers", "2", "--logs", str(tmp_path / "logs")]

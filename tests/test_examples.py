@@ -1,26 +1,10 @@
 """The examples run end to end, as a user starts them."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
-
-
-def run_example(name, *arguments, cwd):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / name), *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
-    ).stdout
+from tests.processes import run_example
 
 
 def test_trainable_activation_is_complete_and_honest(tmp_path):

@@ -1,10 +1,6 @@
 """The stochastic LLG equation against statistical physics and against Fokker-Planck."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,6 +9,7 @@ from scipy import constants, integrate, special, stats
 import spinkeras
 from spinkeras.devices import GYROMAGNETIC_RATIO
 from spinkeras.macrospin import fokker_planck, llg
+from tests.processes import run_example
 
 REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
 # Damping sets only the time scale of these checks; a large one makes them cheap.
@@ -405,15 +402,8 @@ def test_spin_orbit_field():
 @pytest.mark.slow
 def test_example_switching_curves(tmp_path):
     pytest.importorskip("matplotlib")
-    root = pathlib.Path(__file__).parents[1]
     arguments = ["--trajectories", "2000", "--device", "stt_arm"]
-    subprocess.run(
-        [sys.executable, str(root / "examples" / "switching_curves.py"), *arguments],
-        check=True,
-        capture_output=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
+    run_example("switching_curves.py", *arguments, cwd=tmp_path)
     results = tmp_path / "results"
     data = json.loads((results / "switching_curves_stt_arm.json").read_text())
     sigmas = np.array([row["sigmas"] for row in data["curves"]])

@@ -4,7 +4,6 @@ import ast
 import doctest
 import importlib
 import os
-import pathlib
 import pkgutil
 import re
 import subprocess
@@ -14,8 +13,8 @@ import numpy as np
 import pytest
 
 import spinkeras
+from tests.processes import ROOT, environment
 
-ROOT = pathlib.Path(__file__).parents[1]
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(spinkeras.__path__, "spinkeras.")
@@ -88,7 +87,7 @@ def test_readme_example_runs(tmp_path):
             check=True,
             timeout=600,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment(),
         )
 
 

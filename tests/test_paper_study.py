@@ -1,7 +1,6 @@
 """The study: networks trained side by side are networks trained alone; killed runs go on."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 
 import spinkeras
+from tests.processes import environment
 
 FOLDER = Path(__file__).parents[1] / "examples" / "paper_study"
 pytestmark = pytest.mark.skipif(
@@ -161,19 +161,16 @@ lab([runs.Run(steps=5, batch_size=20, hidden=(3,), seed=s) for s in range(4)])
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_repeats_nothing(tmp_path):
     path = tmp_path / "results.jsonl"
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(FOLDER), str(FOLDER.parents[1]), environment.get("PYTHONPATH", "")]
-    )
+    env = environment(FOLDER)
     command = [sys.executable, "-c", SCRIPT, str(path)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
         process.stdout.readline()  # said after the first result is on the disk
         process.send_signal(signal.SIGKILL)
     before = path.read_bytes().splitlines()
     assert 1 <= len(before) < 4
     with path.open("ab") as file:  # as if killed in the middle of a line
         file.write(b'{"run": {"dataset": "mn')
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    subprocess.run(command, env=env, check=True, capture_output=True)
     after = path.read_bytes().splitlines()
     assert after[: len(before)] == before
     assert sorted(json.loads(line)["run"]["seed"] for line in after) == [0, 1, 2, 3]

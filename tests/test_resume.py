@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import pathlib
 import random
 import signal
 import subprocess
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 
 import spinkeras
+from tests.processes import environment
 
 TRAINING = """
 import os, random, signal, sys
@@ -149,12 +148,10 @@ model = tuner.get_best_models(1)[0]
 """
 
 
-def start(code, *arguments, **environment):
-    env = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="3", TF_NUM_INTRAOP_THREADS="1", **environment)
+def start(code, *arguments, **variables):
+    env = environment(**variables)
     for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"):
         env.pop(f"KERASTUNER_{name}", None)
-    root = str(pathlib.Path(__file__).resolve().parents[1])
-    env["PYTHONPATH"] = os.pathsep.join([root, env.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(
         command, env=env, capture_output=True, text=True, timeout=300, check=False

@@ -21,18 +21,14 @@ import scipy.stats
 
 import spinkeras
 from spinkeras import EmpiricalCurve, MTJDevice, SpinNeuron, portable, serving
+from tests.processes import ROOT, environment
 
 tf = pytest.importorskip("tensorflow")
 if keras.backend.backend() != "tensorflow":
     pytest.skip("exports need the TensorFlow backend", allow_module_level=True)
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent
-ENVIRONMENT = {
-    **os.environ,
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-}
+ENVIRONMENT = environment()
 
 
 def mlp(seed=1, device="stt_reference"):
