@@ -6,12 +6,12 @@ trial's end; the workers wait for each other before the first trial, so starting
 TensorFlow is not in it. A worker computes all the time: on one machine no more workers than idle
 cores can help.
 
-    python search_workers.py --workers 1 2 --trials 12
+    python benchmarks/search_workers.py --workers 1 2 --trials 12
 
 With `--wait S` a trial builds its model and then sleeps for S seconds in place of training. That
 needs no core and shows what keras-tuner's chief and the files cost, as if every worker had a core:
 
-    python search_workers.py --workers 1 2 4 --trials 12 --wait 5
+    python benchmarks/search_workers.py --workers 1 2 4 --trials 12 --wait 5
 """
 
 import argparse

@@ -4,9 +4,9 @@ Several searches by keras-tuner, each with another exchange rate between accurac
 one training set. The figure shows every trial and the front: the trials that no other beats in
 both. The networks on the front are then measured on test data that no search has seen.
 
-    python energy_accuracy_front.py                              # scikit-learn digits, 48 trials
-    python energy_accuracy_front.py --dataset mnist --data FOLDER   # FOLDER holds mnist.npz
-    python energy_accuracy_front.py --fast                       # a few trials, to see it run
+    python examples/energy_accuracy_front.py            # scikit-learn digits, 48 trials
+    python examples/energy_accuracy_front.py --dataset mnist --data FOLDER   # holds mnist.npz
+    python examples/energy_accuracy_front.py --fast     # a few trials, to see it run
 
 A run that was stopped or killed goes on where it stood when it is started again with the same
 `--output`. Energy is that of the spin neurons alone; synapses are not counted.

@@ -3,12 +3,12 @@
     python examples/model_server.py --name digits --path /models/digits
 
 For a desk or a test. In production use the official TensorFlow Serving image, which answers the
-same requests (docs/serving.md). Needs TensorFlow and KServe (pip install 'spinkeras[serving]');
+same requests (docs/serving.md). Needs TensorFlow and KServe (pip install ".[serving]");
 spinkeras itself is not imported.
 
 HTTP: POST /v1/models/NAME[/versions/N]:predict with "instances" (one entry per sample) or
 "inputs" (one entry per input) and optionally "signature_name"; GET /v1/models/NAME and
-/v1/models/NAME/metadata. gRPC, with --grpc_port: Predict, GetModelMetadata and GetModelStatus of
+/v1/models/NAME/metadata. gRPC, with --grpc-port: Predict, GetModelMetadata and GetModelStatus of
 the tensorflow-serving-api package.
 
 The newest version in the folder is served. A newer one is loaded beside it and takes over between

@@ -5,7 +5,7 @@
     python examples/serve.py --path FOLDER --url http://127.0.0.1:8501
                                               # asks a server that already serves FOLDER
 
-The server is examples/model_server.py (pip install 'spinkeras[serving]'). It speaks the requests
+The server is examples/model_server.py (pip install ".[serving]"). It speaks the requests
 of TensorFlow Serving, so the last form works with the official image as well: docs/serving.md.
 """
 

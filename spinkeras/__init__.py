@@ -3,13 +3,14 @@
 The map, in the order in which the modules build on each other:
 
     devices       MTJDevice, presets                    what a junction is, in SI units
+    macrospin     fokker_planck, llg                    the ground truth behind the closed form
+    fusion        compiled                              one kernel instead of many
     cloglog       exponentiated_cloglog                 the curve's shape, element by element
     switching     switching_probability and friends     the physics, for NumPy and tensors
     empirical     EmpiricalCurve                        a measured switching curve instead
     constraints   DeviceRange                           what a device allows
     grids         PulseGrid, GateGrid                   what a driver can make
     variability   ChipSpread                            how devices differ
-    fusion        compiled                              one kernel instead of many
     neuron        SpinNeuron, spin_neurons              the Keras layer
     energy        write_energy, EnergyAssumptions       what a pulse costs
     metering      EnergyTracker, energy_report          what an inference costs
@@ -25,10 +26,12 @@ The map, in the order in which the modules build on each other:
     laws          DeviceLaw, CurveLaw                   what is fitted
     likelihood    maximum_likelihood, FitResult         how it is fitted
     calibration   fit_device, fit_empirical             from lab data to a device
-    macrospin     fokker_planck, llg                    the ground truth behind the closed form
 
-Not imported here: `spinkeras.conversion` (to_spin), and with keras-tuner `spinkeras.tuning` (search
-spaces) and `spinkeras.durable` (searches that survive killed processes).
+and, not imported here:
+
+    conversion    to_spin                               spin neurons for an existing model
+    tuning        spin_search_space, SpinHyperModel     searches with keras-tuner
+    durable       durable                               searches that survive killed processes
 """
 
 from spinkeras import calibration, chips, energy, macrospin, serving, settings

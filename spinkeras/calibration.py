@@ -50,7 +50,7 @@ def fit_device(
     two. Several gate voltages add a fourth, `K_eff(V) / K_eff = 1 - xi V / (t_ox t_f K_eff)`.
 
     Args:
-        data: table of counts, see the module: a CSV path, a dictionary or a data frame.
+        data: table of counts, see `spinkeras.tables`: a CSV path, a dictionary or a data frame.
         device: `MTJDevice` or preset name; gives every field that is not free.
         free: names of the fields to fit, or a dictionary `{name: (lowest, highest)}` with bounds
             in SI units. Any of diameter, thickness, saturation_magnetization, damping,
@@ -128,7 +128,7 @@ def fit_empirical(
     """Fit an `EmpiricalCurve` to measured switching counts, by maximum binomial likelihood.
 
     Args:
-        data: table of counts, see the module: a CSV path, a dictionary or a data frame.
+        data: table of counts, see `spinkeras.tables`: a CSV path, a dictionary or a data frame.
         free: names of the fields of `EmpiricalCurve` to fit, or `{name: (lowest, highest)}`.
             Default: threshold and slope, with their exponents if there are several pulse widths,
             and the anisotropy exponent if there are several gate voltages.

@@ -32,7 +32,7 @@ class FitResult:
         parameters: fitted values by name, SI units.
         standard_errors: their standard errors (from the expected information), SI units.
         correlation: correlation matrix of the estimates, in the order of `parameters`.
-        deviance: see the module; small is good.
+        deviance: see `spinkeras.calibration`; small is good.
         degrees_of_freedom: settings minus parameters.
         p_value: probability of a deviance at least as large if the model holds. From chi-squared,
             which needs several trials, and both outcomes, at most settings.

@@ -59,7 +59,6 @@ def export_litert(model, path, *, input_signature=None, output_names=None, probe
     Example:
 
     >>> import tempfile, keras, spinkeras
-    >>> from spinkeras import serving
     >>> model = keras.Sequential([keras.Input((4,), name="x"), spinkeras.SpinNeuron(name="spin")])
     >>> report = spinkeras.export_litert(model, tempfile.mkdtemp() + "/spin.tflite")
     >>> report.output_error < 1e-4 and report.neuron_error < 1e-4
@@ -92,7 +91,6 @@ def export_onnx(model, path, *, input_signature=None, output_names=None, probe=N
     Example:
 
     >>> import tempfile, keras, spinkeras
-    >>> from spinkeras import serving
     >>> model = keras.Sequential([keras.Input((4,), name="x"), spinkeras.SpinNeuron(name="spin")])
     >>> report = spinkeras.export_onnx(model, tempfile.mkdtemp() + "/spin.onnx")
     >>> report.output_error < 1e-4 and report.neuron_error < 1e-4

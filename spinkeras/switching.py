@@ -74,8 +74,8 @@ def switching_probability(
       absolute: deep tails (`P < 1e-3`, write-error rates) need `macrospin.fokker_planck`.
     * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^b))`, the textbook
       thermally activated law. For `b = 2` and an `attempt_time` fitted to the device it is within
-      0.06 of the exact solution at 1 us and 0.09 at 100 ns (`stt_reference`); with the default
-      attempt time, that of zero current, the threshold is misplaced (0.47 at 1 us), and for
+      0.06 of the exact solution at 1 us and 0.08 at 100 ns (`stt_reference`); with the default
+      attempt time, that of zero current, the threshold is misplaced (0.50 at 1 us), and for
       pulses of 1 to 10 ns it is wrong by up to 0.95. Above `Ic0` the barrier is zero and the law
       saturates at `1 - exp(-t_p / tau0)`.
     * `"ballistic"`: `P = exp(-X)`, `X = theta_c^2 Delta (i-1) / (i exp(2 (i-1) tau) - 1)` with

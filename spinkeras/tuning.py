@@ -6,6 +6,7 @@ not load. The pieces, each usable alone:
     spin_search_space   the choices of a spin neuron, inside a user's own build(hp)
     EnergyObjective     one score out of accuracy and energy, at a stated exchange rate
     SpinHyperModel      a keras-tuner hypermodel out of both
+    dense_classifier    a network for it
     energy_front        the trials of a search that no other trial beats in both
 """
 

@@ -2,7 +2,7 @@
 
 Run once, offline, and again whenever the form or its domain changes:
 
-    python -m spinkeras.macrospin.fit_closed_form            # about five minutes on two cores
+    python -m spinkeras.macrospin.fit_closed_form            # some minutes on two cores
     python -m spinkeras.macrospin.fit_closed_form --check    # only report the error
 
 The form is `P = (1 - exp(-E exp(b (h - h50))))^C`. Three Chebyshev series in `ln u` and
