@@ -34,7 +34,7 @@ KINDS = {
     "multiply-add": ("add", "subtract", "negate", "shift-left"),
     "divide": ("divide",),
     "round": ("round-nearest-even",),
-    "select": ("select", "compare", "maximum", "minimum", "clamp"),
+    "select": ("select", "compare", "maximum", "minimum", "clamp", "clamp"),  # a clamp is two
     "logarithm": ("log", "log-plus-one"),
 }
 # Links of a chain that XLA cannot shorten, and the multiply-adds in them.
@@ -45,6 +45,7 @@ LINKS = {
     "select": (lambda v: ops.maximum(v * 0.99, 0.5), 1),
     "logarithm": (lambda v: ops.log(v * v + 1.5), 1),
 }
+UNPRICED = ("exponential", "exponential-minus-one", "logistic", "tanh", "power", "convert", "sqrt")
 LEAST_BYTES = {"forward": 8, "backward": 16}  # float32 in and out; the weights are few
 
 
@@ -69,8 +70,9 @@ def count(text):
             counts["multiply-add"] += operands[0]
         else:
             for kind in counts:
-                if operation in KINDS.get(kind, (kind,)):
-                    counts[kind] += sizes[name]
+                counts[kind] += sizes[name] * KINDS.get(kind, (kind,)).count(operation)
+            if operation in UNPRICED and sizes[name] >= 1:
+                raise SystemExit(f"The kernel has an operation without a price: {operation}.")
     counts["multiply-add"] = max(counts.pop("multiply"), counts["multiply-add"])
     return counts, moved
 

@@ -30,7 +30,6 @@ from sklearn.model_selection import train_test_split
 
 import spinkeras
 from spinkeras import serving
-from spinkeras.tracing import TOLERANCE
 
 
 def train(epochs):
@@ -132,7 +131,7 @@ def main():
             )
         difference = np.abs(answers - model.predict(images, verbose=0)).max()
         print(f"largest difference between server and Keras: {difference:.1e}")
-        if not difference <= TOLERANCE:
+        if not difference <= serving.TOLERANCE:
             raise SystemExit("The server does not serve this network.")
 
 

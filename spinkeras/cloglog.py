@@ -17,8 +17,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import fusion
-
 _LN2 = math.log(2.0)
 _LOWEST, _HIGHEST = -80.0, 7.0
 
@@ -153,14 +151,19 @@ def _horner(x, coefficients):
 
 @ops.custom_gradient
 def _power_of_two(x):
-    """`2^x` for `|x| < 126`."""
+    """`2^x` for `|x| < 126` (TensorFlow, float32)."""
     part = x - ops.round(x)
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
         return upstream * _LN2 * _power_of_two(x)
 
-    return fusion.times_power_of_two(1 + part * _horner(part, _POWER), x), gradient
+    import tensorflow as tf
+
+    # This sum has round(x) in its last bits. A conversion would cost three comparisons.
+    whole = tf.bitcast(x + 1.5 * 2**23, tf.int32)
+    bits = tf.bitcast(1 + part * _horner(part, _POWER), tf.int32)
+    return tf.bitcast(bits + tf.bitwise.left_shift(whole, 23), tf.float32), gradient
 
 
 def _exponent(z, rate, scale):

@@ -65,7 +65,24 @@ _ELEMENTWISE = frozenset(
         "threshold",
     }
 )
-_MOVES_AXES = ("permute", "transpose", "swapaxes", "moveaxis", "rollaxis", "reshape")
+# Layers behind which the channels are where they were.
+_KEEPS_AXES = (
+    *_ACTIVATION_LAYERS,
+    SpinNeuron,
+    keras.layers.BatchNormalization,
+    keras.layers.Dropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.Add,
+    keras.layers.Subtract,
+    keras.layers.Multiply,
+    keras.layers.Average,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+)
 _SAME_FUNCTION = "sigmoid"
 
 
@@ -120,8 +137,10 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
             layer that returns true or false, or a list of layer names or paths; a layer named in
             a list is converted although it is an output or has an unknown function.
         **neuron: further arguments of `SpinNeuron`, except `name` and `dtype`, such as `train`.
-            Where the channels come first (`data_format` of the layer, or of the one before it in
-            the graph if the shape is kept), `shared_axes` is set to the positions.
+            Where the channels come first, `shared_axes` is set to the positions: by the layer's
+            `data_format`, or by that of the layer before it. The search goes back through
+            activations, BatchNormalization, dropout and sums of the same (nested) model; behind
+            anything else an activation has one knob per entry of the last axis.
 
     Returns:
         A new model, compiled like the old one with a fresh optimizer if that was compiled. Its
@@ -262,9 +281,8 @@ class _Conversion:
 
     # --- layers -----------------------------------------------------------------------------
 
-    def spin(self, layer, name):
+    def spin(self, layer, name, positions=()):
         neuron = dict(self.neuron)
-        positions = _positions(layer)
         if positions:
             neuron.setdefault("shared_axes", positions)
         # An operation of keras.ops has no dtype policy; the neuron then takes the global one.
@@ -274,9 +292,9 @@ class _Conversion:
         if kind == "itself":
             dropped = " (its trained slopes are dropped)" if getattr(layer, "weights", ()) else ""
             self.converted.append((path, activation, f"replaced{dropped}"))
-            return self.spin(layer, layer.name)
+            return self.spin(layer, layer.name, _positions(layer))
         new = _copy(layer, activation="linear")
-        spin = self.spin(layer, f"{layer.name}_spin")
+        spin = self.spin(layer, f"{layer.name}_spin", _positions(layer))
         self.behind[id(new)] = spin
         self.converted.append((path, activation, f"{spin.name} follows the layer"))
         return new
@@ -284,9 +302,11 @@ class _Conversion:
     def time_distributed(self, layer, path, is_output):
         inner = self.layer(layer.layer, f"{path}/", is_output)
         new = type(layer)(inner, **_rest(layer, "layer"))
-        # Per channel, after the wrapper is the same as inside it.
+        # Per channel, after the wrapper is the same as inside it, with one axis more to share.
         if id(inner) in self.behind:
-            self.behind[id(new)] = self.behind.pop(id(inner))
+            spin = self.behind[id(new)] = self.behind.pop(id(inner))
+            if spin.shared_axes is not None:
+                spin.shared_axes = (1, *(a + 1 if a > 0 else a for a in spin.shared_axes))
         return new
 
     def bidirectional(self, layer, path):
@@ -404,18 +424,19 @@ def _activation(layer):
 def _positions(operation):
     """Axes behind the channels; `()` where the channels come last or the layout is unknown.
 
-    An operation without a `data_format` has that of the one before it, if it keeps the shape.
+    An operation without a `data_format` has that of the one before it, if it keeps the axes.
     """
     rank = len(getattr(operation, "kernel_size", ())) + 2
     while getattr(operation, "data_format", None) is None:
+        if not (
+            isinstance(operation, _KEEPS_AXES) or _snake(type(operation).__name__) in _ELEMENTWISE
+        ):
+            return ()
         try:
             before = keras.tree.flatten(operation.input)[0]
-            after = keras.tree.flatten(operation.output)[0]
         except (AttributeError, ValueError, IndexError):  # of no graph, of several, or its input
             return ()
-        if before.shape != after.shape or _snake(type(operation).__name__) in _MOVES_AXES:
-            return ()
-        rank = len(after.shape)
+        rank = len(before.shape)
         operation = before._keras_history.operation
     return tuple(range(2, rank)) if operation.data_format == "channels_first" else ()
 

@@ -61,13 +61,3 @@ def fused(function, trained):
 
     call.forward, call.backward = forward, backward  # for whoever looks at the compiled code
     return call
-
-
-def times_power_of_two(value, x):
-    """`value * 2^round(x)` in float32, for a normal result and `|x| < 2^21` (TensorFlow)."""
-    import tensorflow as tf
-
-    # This sum has round(x) in its last bits. A conversion would cost three comparisons.
-    whole = tf.bitcast(x + 1.5 * 2**23, tf.int32)
-    bits = tf.bitcast(value, tf.int32) + tf.bitwise.left_shift(whole, 23)
-    return tf.bitcast(bits, tf.float32)

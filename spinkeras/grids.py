@@ -25,7 +25,7 @@ class PulseGrid:
             raise ValueError(f"pulse_step = {step} s must be finite and > 0; 20 ps is 20e-12.")
         shortest, longest = device.pulse_width_range
         self.step = step / device.nominal_pulse_width
-        self.fewest = math.ceil(shortest / step - 1e-9)
+        self.fewest = max(1, math.ceil(shortest / step - 1e-9))
         self.most = math.floor(longest / step + 1e-9)
         if self.fewest > self.most:
             raise ValueError(

@@ -181,6 +181,7 @@ class DeviceLaw:
             inside = xp.maximum(ratio, 1e-3)
             excess = xp.max(inside - ratio, axis=-1)
             log_stability = log_stability + xp.log(inside)
+        log_duration = log_duration + 0 * log_stability
         if self.model == "macrospin":
             log_duration, first = _clip(xp, log_duration, switching.DURATION_DOMAIN)
             log_stability, second = _clip(xp, log_stability, switching.STABILITY_DOMAIN)

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from spinkeras import fusion
+from spinkeras.constraints import KNOBS
 from spinkeras.energy import COMPONENTS, EnergyAssumptions, pulse_energies, reset_energy
 from spinkeras.neuron import SpinNeuron, spin_neurons
 
@@ -70,7 +71,8 @@ def _sums(layer, assumptions, pulses, mask, inputs, probability, *weights):
 def _kernel(assumptions, twin, pulses):
     """`_sums` as one kernel, shared by all layers of the same physics."""
     function = functools.partial(_sums, twin, assumptions, pulses, None)
-    return fusion.fused(lambda known, *values: function(*values), (True,) * 4)
+    trained = (True, True, *(knob in twin.train for knob in KNOBS))
+    return fusion.fused(lambda known, *values: function(*values), trained)
 
 
 def traced_energies(

@@ -3,6 +3,7 @@
 import functools
 import math
 import warnings
+from collections.abc import Hashable
 
 import keras
 import numpy as np
@@ -272,7 +273,8 @@ class SpinNeuron(keras.layers.Layer):
 
     def fuses(self, inputs):
         """Whether training on these inputs runs in compiled kernels: not for subclasses."""
-        return type(self) is SpinNeuron and None not in inputs.shape[1:]
+        known = isinstance(self.switching_model, Hashable) and None not in inputs.shape[1:]
+        return known and type(self) is SpinNeuron
 
     def twin(self):
         """An unbuilt layer of the same physics; the same one for all such layers."""

@@ -11,6 +11,7 @@ results; Keras tensors give tensors, differentiable on every backend. The formul
 once, in functions that take the namespace (`numpy` or `keras.ops`) as `xp`.
 """
 
+import functools
 import json
 import math
 import warnings
@@ -322,9 +323,10 @@ def chebyshev_series(xp, x, y, tables):
         One value array per table.
     """
     tables = list(tables.values())
-    if xp is np:
-        return list(_stacked_series(np, x, y, tables))
-    values = _differentiable_series(tables)(x, y)
+    series = functools.partial(_stacked_series, xp, tables=tables)
+    if xp is not np and keras.backend.backend() == "tensorflow":  # others compile it whole
+        series = _differentiable_series(tables)
+    values = series(x, y)
     return [values[k] for k in range(len(tables))]
 
 
@@ -514,7 +516,12 @@ def check_midpoint(curve: Curve, stability, switching_model):
 
 
 def _is_tensor(value):
-    return ops.is_tensor(value) or isinstance(value, (keras.Variable, keras.KerasTensor))
+    if isinstance(value, keras.KerasTensor):
+        raise ValueError(
+            "The physics needs values, and a KerasTensor (keras.Input and what follows from it) "
+            "has none. Call it inside the `call` of a layer, or use SpinNeuron."
+        )
+    return ops.is_tensor(value) or isinstance(value, keras.Variable)
 
 
 def _prepare(current, pulse_width, device, anisotropy, model, barrier_exponent, attempt_time):

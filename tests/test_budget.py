@@ -189,3 +189,29 @@ def test_evaluation_holds_no_price():
         layer.energy_weight.assign(2.0)
     priced = model.evaluate(x, y, verbose=0, return_dict=True, callbacks=[budget])["loss"]
     assert priced == pytest.approx(plain, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shared_axes": (1, 2), "train": "anisotropy"},
+        {"pulses": 3, "pulse_step": 1e-9, "gate_levels": 5, "recenter": False},
+    ],
+)
+def test_the_compiled_meter_and_its_gradient_are_those_of_plain_operations(options):
+    class Plain(SpinNeuron):  # subclasses are not compiled
+        pass
+
+    x = np.random.default_rng(0).normal(size=(8, 3, 4, 2)).astype("float32")
+    ends = []
+    for kind in (SpinNeuron, Plain):
+        layer = kind(knob_scale=1.0, **options)
+        model = keras.Sequential([keras.Input((3, 4, 2)), layer])
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        layer.pulse_width, layer.gate_voltage = 3.4e-9, 0.3
+        budget = EnergyBudget(1e-6, rate=0, start=2.0, monitor="loss", mode="min")
+        fit = {"epochs": 3, "verbose": 0, "shuffle": False, "callbacks": [budget]}
+        history = model.fit(x, x, **fit).history
+        ends.append([history["energy_pj"], *map(np.array, model.trainable_weights)])
+    for fused, plain in zip(*ends):
+        np.testing.assert_allclose(fused, plain, rtol=2e-5, atol=2e-6)

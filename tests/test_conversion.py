@@ -160,6 +160,25 @@ class TestWhatIsConverted:
         assert neurons("permuted").pulse_width.shape == (3,)
         assert neurons("flat").pulse_width.shape == (2,)
 
+    def test_layout_is_not_carried_past_layers_that_have_one_of_their_own(self):
+        first = {"padding": "same", "data_format": "channels_first"}
+        inputs = keras.Input((5, 7))
+        flow = layers.Conv1D(5, 3, **first)(inputs)
+        flow = keras.ops.relu(flow)
+        flow = layers.Dense(7, activation="sigmoid", name="middle")(flow)
+        flow = layers.ReLU(name="behind")(flow)
+        flow = layers.Conv1D(5, 3, **first)(flow)
+        flow = layers.LSTM(7, return_sequences=True, name="cell")(flow)
+        spin = to_spin(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(flow))))
+        shapes = [neuron.pulse_width.shape for neuron in spinkeras.spin_neurons(spin)]
+        assert shapes == [(5, 1), (7,), (7,), (7,)]
+
+    def test_channels_first_inside_time_distributed(self):
+        conv = layers.Conv2D(5, 1, activation="sigmoid", data_format="channels_first", name="conv")
+        old = keras.Sequential([keras.Input((6, 4, 7, 8)), layers.TimeDistributed(conv)])
+        (neuron,) = spinkeras.spin_neurons(to_spin(old))
+        assert neuron.pulse_width.shape == (1, 5, 1, 1)
+
     def test_arguments_reach_the_neurons(self):
         spin = to_spin(small(), device="stt_arm", train="pulse_width", current_scale=2e-5)
         for neuron in spinkeras.spin_neurons(spin):

@@ -213,6 +213,7 @@ def test_training_through_a_grid_moves_in_steps_and_saves_what_lies_between(tmp_
         ({"pulses": 2.5}, "pulses = 2.5 must be"),
         ({"pulse_step": -1e-9}, "pulse_step = -1e-09 s must be finite and > 0"),
         ({"pulse_step": 1.0}, "has no multiple inside"),
+        ({"pulse_step": 20.0}, "has no multiple inside"),  # the e-12 forgotten
         ({"gate_levels": 1}, "gate_levels = 1 must be an integer >= 2"),
     ],
 )

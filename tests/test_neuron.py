@@ -1,5 +1,6 @@
 """SpinNeuron as a Keras layer. Runs on the TensorFlow and on the JAX backend."""
 
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from keras import ops
 
 import spinkeras
-from spinkeras import MTJDevice, SpinNeuron, neuron
+from spinkeras import MTJDevice, SpinNeuron, neuron, switching
 from tests.harness import run_layer_test
 
 JAX = keras.backend.backend() == "jax"
@@ -612,6 +613,21 @@ def test_a_subclass_with_a_constructor_of_its_own_trains_as_the_class():
         losses.append([history["loss"][-1], history["energy_pj"][-1]])
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
     assert abs(losses[2][0] - losses[1][0]) > 0.01
+
+
+def test_a_switching_model_of_ones_own_that_has_no_hash_trains():
+    @dataclasses.dataclass
+    class Model:
+        def curve(self, device):
+            return switching.macrospin_curve
+
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    losses = []
+    for options in ({"switching_model": Model()}, {}):
+        model = keras.Sequential([keras.Input((3,)), SpinNeuron(**options)])
+        model.compile("sgd", "mse")
+        losses.append(model.fit(x, x, epochs=2, verbose=0, shuffle=False).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_spin_neurons_finds_nested_layers():

@@ -3,7 +3,6 @@
 import ast
 import doctest
 import importlib
-import os
 import pkgutil
 import re
 import subprocess
@@ -22,7 +21,7 @@ MODULES = [
 ]
 
 
-def run(code, **environment):
+def run(code, **variables):
     return subprocess.run(
         [sys.executable, "-c", code],
         check=True,
@@ -30,7 +29,7 @@ def run(code, **environment):
         text=True,
         timeout=600,
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env=environment(**variables),
     ).stdout
 
 
@@ -125,5 +124,5 @@ def test_whole_suite_on_the_jax_backend(file):
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{file}"],
         check=True,
         cwd=ROOT,
-        env={**os.environ, "KERAS_BACKEND": "jax"},
+        env=environment(KERAS_BACKEND="jax"),
     )

@@ -73,6 +73,15 @@ def test_slope_is_the_derivative_at_the_midpoint(device):
         assert (up - down) / (2 * step) == pytest.approx(float(slope), rel=1e-6)
 
 
+def test_symbolic_tensors_are_refused(device):
+    width = keras.Input((3,)) * 1e-9
+    for function in (spinkeras.midpoint_current, spinkeras.slope_at_midpoint):
+        with pytest.raises(ValueError, match=r"KerasTensor .* has none"):
+            function(width, device)
+    with pytest.raises(ValueError, match="KerasTensor"):
+        spinkeras.switching_probability(width, 2e-9, device)
+
+
 def test_monotone_in_current(device):
     current = np.linspace(-300e-6, 600e-6, 4001)
     for width in np.geomspace(0.5e-9, 1e-6, 15):

@@ -32,7 +32,7 @@ def _tuned(study, runs, seeds=5, tuning_seeds=(100,), **options):
 
 
 def faithful(study):
-    """A: the published protocol, 10 seeds."""
+    """The published protocol, 10 seeds."""
     arms = {arm: PUBLISHED.but(train=train) for arm, train in TRAINED.items()}
     tied = PUBLISHED.but(train=WIDTH, recenter=False)
     arms["threshold tied"] = tied
@@ -41,21 +41,21 @@ def faithful(study):
 
 
 def faithful_tuned(study):
-    """B: the published protocol with the learning rate tuned per arm, all else as published."""
+    """The published protocol with the learning rate tuned per arm, all else as published."""
     runs = {arm: PUBLISHED.but(train=train, checkpoints=10) for arm, train in TRAINED.items()}
     # By three seeds: the largest rates that work for one fail for another.
     return _tuned(study, runs, 3, rates=(0.3, 1.0, 3.0), tuning_seeds=(100, 101, 102))
 
 
 def tuned(study):
-    """B, C: small batches, learning rate tuned per arm, with and without BatchNormalization."""
+    """Small batches, learning rate tuned per arm, with and without BatchNormalization."""
     runs = {arm: Run(train=train) for arm, train in TRAINED.items()}
     runs |= {f"{arm} + BatchNorm": runs[arm].but(batch_norm=True) for arm in list(runs)}
     return _tuned(study, runs)
 
 
 def bounded(study):
-    """D: bounded synapses, beside the best common fixed pulse width and the best fixed gain."""
+    """Bounded synapses, beside the best common fixed pulse width and the best fixed gain."""
     fixed = {(b, w): Run(weight_bound=b, pulse_width=w) for b in BOUNDS for w in PULSE_WIDTHS}
     gains = {(b, g): Run(weight_bound=b, gain=g) for b in BOUNDS for g in GAINS}
     trained = {
@@ -84,7 +84,7 @@ def bounded(study):
 
 
 def widths(study, sizes=(25, 128, 512), epochs=10):
-    """E: wider networks."""
+    """Wider networks."""
     results = {}
     for hidden in sizes:
         run = Run(hidden=(hidden,), steps=468 * epochs, checkpoints=10)
@@ -96,12 +96,12 @@ def widths(study, sizes=(25, 128, 512), epochs=10):
 
 
 def lengths(study):
-    """E: four times the training, the learning rate tuned for it."""
+    """Four times the training, the learning rate tuned for it."""
     return widths(study, sizes=(25, 128), epochs=40)
 
 
 def pulses(study):
-    """G: bits instead of probabilities, by pulses per neuron."""
+    """Bits instead of probabilities, by pulses per neuron."""
     runs = {
         (output, arm): Run(hidden=(128,), train=train, output=output, pulses=(1, 2, 4, 8, 16))
         for output in ("probability", "sampled")
@@ -112,7 +112,7 @@ def pulses(study):
 
 
 def budgets(study):
-    """F: the best accuracy for a given energy per inference, fixed and trained knobs."""
+    """The best accuracy for a given energy per inference, fixed and trained knobs."""
     arms = {arm: Run(train=train) for arm, train in TRAINED.items() if train != WIDTH}
     results = {}
     for arm, run in zip(arms, study.tune(list(arms.values()))):
