@@ -163,9 +163,14 @@ def _first_use(layer) -> bool:
     """Whether this is the layer's first call in the forward pass at hand.
 
     A layer used several times (weight sharing, TimeDistributed) spends energy every time, but the
-    pass is one inference. Keras has no public handle on the pass; this one is held by a test.
+    pass is one inference. Keras has no public handle on the pass; these are held by a test.
     """
-    context = layer._get_call_context()
+    if keras.backend.backend() == "jax":  # calls the layers of a model one by one, in one scope
+        from keras.src.backend import get_stateless_scope
+
+        context = get_stateless_scope()
+    else:
+        context = layer._get_call_context()
     seen = context.__dict__.setdefault("spinkeras_metered", set())
     first = id(layer) not in seen
     seen.add(id(layer))
