@@ -15,6 +15,9 @@ from spinkeras.devices import get_device
 from spinkeras.grids import GateGrid, PulseGrid, straight_through
 from spinkeras.variability import ChipSpread, chip_curve
 
+FEW_PULSES = 16
+"""Up to here pulses are drawn one by one: TensorFlow's binomial number costs 80 uniform ones."""
+
 OUTPUTS = ("probability", "sampled", "always_sampled")
 
 
@@ -58,8 +61,8 @@ class SpinNeuron(keras.layers.Layer):
             The gradient of a draw is that of the probability (straight-through). Not for the
             layer that a cross-entropy reads in training: its loss of a wrong bit is clipped and
             has no gradient.
-        pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. The cost
-            of a draw does not grow with it; energy and latency do.
+        pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
+            16 the cost of a draw does not grow with it; energy and latency do.
         seed: integer that makes the draws reproducible. Default `None`: a random seed.
         pulse_step: s, grid of the pulse generator. Default `None`: continuous. The forward pass
             uses the nearest multiple inside the device's range, the gradient passes through.
@@ -87,7 +90,7 @@ class SpinNeuron(keras.layers.Layer):
     In training and in inference the output is the same deterministic probability, unless `output`
     asks for draws. Limits of draws: with `tf.distribute.MirroredStrategy` every replica draws the
     same numbers, and a reloaded layer starts again at its seed (both as `keras.layers.Dropout`);
-    on TensorFlow `pulses > 1` cannot be compiled by XLA, so `jit_compile=True` fails and
+    on TensorFlow `pulses > 16` cannot be compiled by XLA, so `jit_compile=True` fails and
     `"auto"` leaves the model uncompiled.
 
     Raises:
@@ -297,14 +300,12 @@ class SpinNeuron(keras.layers.Layer):
         """Fraction of pulses that switch, with the gradient of the probability."""
         expected = ops.stop_gradient(probability)
         shape, dtype = ops.shape(probability), probability.dtype
-        if pulses == 1:
-            fraction = ops.cast(
-                keras.random.uniform(shape, dtype=dtype, seed=seed) < expected, dtype
-            )
+        if pulses <= FEW_PULSES:
+            numbers = (keras.random.uniform(shape, dtype=dtype, seed=seed) for _ in range(pulses))
+            count = sum(ops.cast(number < expected, dtype) for number in numbers)
         else:
             count = keras.random.binomial(shape, float(pulses), expected, dtype=dtype, seed=seed)
-            fraction = count / pulses
-        return ops.stop_gradient(fraction) + (probability - expected)
+        return ops.stop_gradient(count / pulses) + (probability - expected)
 
     def hold_chip(self, number):
         """Train on one chip until further notice, or on a new one every step (`None`).
@@ -496,7 +497,7 @@ class SpinNeuron(keras.layers.Layer):
         if self.output_mode != "probability" or self.spread is not None:
             self.seed_generator = keras.random.SeedGenerator(self.seed)
             # TensorFlow has no XLA kernel for the binomial law; Keras's "auto" respects this.
-            draws_counts = self.output_mode != "probability" and self.pulses > 1
+            draws_counts = self.output_mode != "probability" and self.pulses > FEW_PULSES
             self.supports_jit = not draws_counts or keras.backend.backend() != "tensorflow"
 
     def _check_box(self):

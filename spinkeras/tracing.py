@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from spinkeras.metering import traced_energies, unique_names
-from spinkeras.neuron import spin_neurons
+from spinkeras.neuron import FEW_PULSES, spin_neurons
 
 TOLERANCE = 1e-4
 """Largest accepted difference between an exported network and its Keras model."""
@@ -290,24 +290,30 @@ class Bits:
 
             probability = tf.convert_to_tensor(call(*args, **kwargs))
             expected = tf.cast(probability, tf.float32)
-            self.count += 1  # seeds (0, 0) mean: from the system's entropy
-            seeds = (0, 0) if self.seed is None else (self.seed, self.count)
-            seeds = {"seed": seeds[0], "seed2": seeds[1]}
             shape = tf.shape(probability)
-            if pulses == 1:
-                fraction = (
-                    tf.raw_ops.RandomUniform(shape=shape, dtype=tf.float32, **seeds) < expected
+            if pulses <= FEW_PULSES:
+                numbers = (
+                    tf.raw_ops.RandomUniform(shape=shape, dtype=tf.float32, **self.seeds())
+                    for _ in range(pulses)
                 )
+                count = sum(tf.cast(number < expected, tf.float32) for number in numbers)
             else:
                 lowest, highest = tf.constant(0), tf.constant(2**31 - 1)
-                key = tf.raw_ops.RandomUniformInt(shape=[2], minval=lowest, maxval=highest, **seeds)
+                key = tf.raw_ops.RandomUniformInt(
+                    shape=[2], minval=lowest, maxval=highest, **self.seeds()
+                )
                 count = tf.random.stateless_binomial(
                     shape, key, float(pulses), expected, output_dtype=tf.float32
                 )
-                fraction = count / pulses
-            return tf.cast(fraction, probability.dtype)
+            return tf.cast(count / pulses, probability.dtype)
 
         return draw
+
+    def seeds(self):
+        """Seeds of the next operation; zeros mean: from the system's entropy."""
+        self.count += 1
+        seed, number = (0, 0) if self.seed is None else (self.seed, self.count)
+        return {"seed": seed, "seed2": number}
 
 
 class SampleMeter:

@@ -22,7 +22,7 @@ def inside_binomial(successes, trials, p, comparisons):
     return (successes >= low) & (successes <= high)
 
 
-@pytest.mark.parametrize("pulses", [1, 3, 1000])
+@pytest.mark.parametrize("pulses", [1, 3, 16, 17, 1000])
 def test_draws_follow_the_exact_binomial_law(pulses):
     layer = SpinNeuron(output="always_sampled", pulses=pulses, seed=3)
     x = np.linspace(-4, 4, 9, dtype="float32")
@@ -33,7 +33,7 @@ def test_draws_follow_the_exact_binomial_law(pulses):
     np.testing.assert_allclose(y * pulses, counts, atol=1e-4 * pulses)
     assert np.all(inside_binomial(counts.sum(0), repeats * pulses, p, 9))
     # Not only the mean: the frequency of every outcome of the middle neuron.
-    outcomes = range(pulses + 1) if pulses <= 3 else range(430, 571, 10)
+    outcomes = range(pulses + 1) if pulses <= 17 else range(430, 571, 10)
     for k in outcomes:
         hits, chance = np.sum(counts[:, 4] <= k), stats.binom.cdf(k, pulses, p[4])
         assert inside_binomial(hits, repeats, chance, 9 * len(outcomes))
@@ -106,8 +106,11 @@ def test_xla_with_and_without_repeated_pulses():
     single.compile("sgd", "mse", jit_compile=True)
     single.fit(x, y, verbose=0)
     assert SpinNeuron(output="sampled").supports_jit
-    assert not SpinNeuron(output="sampled", pulses=2).supports_jit
-    assert SpinNeuron(pulses=2).supports_jit
+    few = keras.Sequential([keras.Input((2,)), SpinNeuron(output="sampled", pulses=4)])
+    few.compile("sgd", "mse", jit_compile=True)
+    few.fit(x, y, verbose=0)
+    assert not SpinNeuron(output="sampled", pulses=17).supports_jit
+    assert SpinNeuron(pulses=17).supports_jit
 
 
 @pytest.mark.skipif(JAX, reason="tf.distribute")
