@@ -132,6 +132,42 @@ def elementwise(repeats):
     show("inference, graph (not fused)", interleaved(run, repeats), ["sigmoid"])
 
 
+def sizes(repeats):
+    """Cost against batch, width and pulses: a layer alone, forward + backward, graph."""
+
+    def step(layer, x):
+        def run():
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+            return y, tape.gradient(y, [x, *(w.value for w in layer.trainable_variables)])
+
+        run = tf.function(run)
+        return lambda: wait(run())
+
+    for batch, width in ((32, 64), (32, 512), (128, 64), (128, 512), (128, 4096), (2048, 512)):
+        x = tf.random.normal((batch, width))
+        run = {}
+        for name, layer in (
+            ("sigmoid", keras.layers.Activation("sigmoid")),
+            ("BatchNormalization + sigmoid", normalised_sigmoid()),
+            ("SpinNeuron", spinkeras.SpinNeuron()),
+        ):
+            layer.build(x.shape)
+            run[name] = step(layer, x)
+        inner = max(1, 2**20 // (batch * width))
+        show(f"batch {batch}, width {width}", interleaved(run, repeats, inner), ["sigmoid"])
+    x = tf.random.normal((128, 512))
+    plain = spinkeras.SpinNeuron()
+    plain.build(x.shape)
+    run = {"probability": step(plain, x)}
+    for pulses in (1, 2, 4, 16, 17, 1000):
+        layer = spinkeras.SpinNeuron(output="sampled", pulses=pulses, seed=0)
+        layer.build(x.shape)
+        run[f"{pulses} pulses"] = step(layer, x)
+    show("pulses, batch 128, width 512", interleaved(run, repeats, 10), ["probability"])
+
+
 class ScaledSigmoid(keras.layers.Layer):
     """The least that two trained weights per channel cost."""
 
@@ -257,7 +293,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--cpu", action="store_true")
-    parser.add_argument("--only", choices=("elementwise", "steps", "processes"))
+    parser.add_argument("--only", choices=("elementwise", "sizes", "steps", "processes"))
     args = parser.parse_args()
     if args.cpu:
         global clock
@@ -268,6 +304,8 @@ def main():
     print(f"keras {keras.__version__}, tensorflow {tf.__version__}, {os.cpu_count()} cores")
     if args.only in (None, "elementwise"):
         elementwise(repeats)
+    if args.only in (None, "sizes"):
+        sizes(repeats)
     if args.only in (None, "steps"):
         training_steps(repeats)
     if args.only in (None, "processes"):
