@@ -152,13 +152,13 @@ def _horner(x, coefficients):
 @ops.custom_gradient
 def _power_of_two(x):
     """`2^x` for `|x| < 126` (TensorFlow, float32)."""
+    import tensorflow as tf
+
     part = x - ops.round(x)
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
         return upstream * _LN2 * _power_of_two(x)
-
-    import tensorflow as tf
 
     # This sum has round(x) in its last bits. A conversion would cost three comparisons.
     whole = tf.bitcast(x + 1.5 * 2**23, tf.int32)

@@ -41,10 +41,8 @@ def fused(function, trained):
     @compiled
     def backward(upstream, output, *inputs):
         wanted = [value for value, train in zip(inputs, trained) if train]
-        with tf.GradientTape() as tape:
-            tape.watch(wanted)
-            again = function(output, *inputs)
-        return tape.gradient(again, wanted, upstream)
+        # Not by a tape: this may be traced while all recording is stopped (forward mode).
+        return tf.gradients(function(output, *inputs), wanted, upstream)
 
     @tf.custom_gradient
     def link(output, *inputs):

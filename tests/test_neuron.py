@@ -302,6 +302,23 @@ def test_second_derivatives_match_central_differences(recenter, training):
             assert found[k].item() == pytest.approx((up - down) / 2e-4, rel=1e-3, abs=2e-5)
 
 
+@pytest.mark.skipif(JAX, reason="TensorFlow's forward mode")
+def test_forward_mode_is_right_and_leaves_the_gradient_right():
+    """The first use of a kernel in forward mode compiles its gradient while no tape records."""
+    import tensorflow as tf
+
+    layer = SpinNeuron(knob_scale=2.875)  # a kernel that no other test has compiled
+    layer.build((None, 3))
+    x = tf.reshape(tf.linspace(-2.0, 2.0, 6), (2, 3))
+    with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as forward:
+        slope = forward.jvp(layer(x, training=True))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    np.testing.assert_allclose(slope, tape.gradient(y, x), rtol=1e-5)
+    np.testing.assert_allclose(slope, gradients(lambda v: ops.sum(layer(v)), x)[0], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("variant", "dtype"),
     [*((v, "float32") for v in VARIANTS), *([] if JAX else [("default", "float64")])],
