@@ -25,7 +25,7 @@ import tensorflow as tf
 from keras import ops
 
 import spinkeras
-from spinkeras import fusion, neuron
+from spinkeras import fusion, metering, neuron
 
 SHAPE = (512, 4096)
 ELEMENTS = math.prod(SHAPE)
@@ -46,7 +46,7 @@ LINKS = {
     "logarithm": (lambda v: ops.log(v * v + 1.5), 1),
 }
 UNPRICED = ("exponential", "exponential-minus-one", "logistic", "tanh", "power", "convert", "sqrt")
-LEAST_BYTES = {"forward": 8, "backward": 16}  # float32 in and out; the weights are few
+LEAST_BYTES = {"forward": 8, "backward": 16, "meter": 8}  # float32 in and out; the weights are few
 
 
 def count(text):
@@ -109,6 +109,8 @@ def main():
         kernels["forward"] = (call.forward, (x, *weights))
         inputs = (upstream, call(x, *weights), x, *weights)
         kernels[f"backward, {title}"] = (call.backward, inputs)
+    meter = metering._kernel(spinkeras.EnergyAssumptions(), layer.twin(), 1).forward
+    kernels["meter"] = (meter, (x, call(x, *weights), *weights))
     functions |= kernels
 
     seconds = {name: [] for name in functions}
