@@ -11,7 +11,7 @@ from keras import ops
 from scipy import optimize, stats
 
 import spinkeras
-from spinkeras import calibration, switching
+from spinkeras import calibration, laws, switching
 from spinkeras.empirical import EmpiricalCurve
 from spinkeras.macrospin import fit_spin_orbit, fokker_planck
 from tests.processes import ROOT, run_example
@@ -187,6 +187,18 @@ def gated(device=GATED, gates=(-0.8, 0.0, 0.8), trials=400, seed=21, widths=(2e-
         switched=switched,
         trials=trials,
     )
+
+
+def test_law_of_a_gate_coefficient_alone_takes_draws():
+    """Draws come as a column, and nothing else then gives the pulse widths their shape."""
+    law = laws.DeviceLaw(GATED, "macrospin", 2.0, None)
+    table = calibration.read_table(gated())
+    rows = {name: table[name] for name in ("current_a", "pulse_width_s", "gate_voltage_v")}
+    draws = np.array([[10.0], [50.0]])
+    found, _ = law.probability(ops, {"vcma_coefficient": ops.convert_to_tensor(draws)}, rows)
+    for value, probability in zip(draws[:, 0], ops.convert_to_numpy(found)):
+        exact, _ = law.probability(np, {"vcma_coefficient": value}, rows)
+        np.testing.assert_allclose(probability, exact, atol=1e-9)
 
 
 def test_vcma_coefficient_from_gate_voltages():
