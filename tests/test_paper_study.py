@@ -146,6 +146,33 @@ def test_results_from_before_a_setting_existed_still_count(runs, tmp_path):
     assert runs.Study(path, frozen=True)([run]) == [{"accuracy": 1.0}]
 
 
+def test_tables_pair_the_seeds_and_stand_between_their_marks(runs):
+    import report
+
+    def result(accuracy, energy):
+        curve = [[step, accuracy - 10 + step, energy] for step in range(1, 11)]
+        numbers = {"accuracy": accuracy, "energy_pj": energy, "latency_ns": 4.0, "at_limit": 0.25}
+        return numbers | {"pulse_width_ns": [2.0, 3.0, 4.0], "rate": 0.3, "curve": curve}
+
+    fixed = [result(90.0, 4.0), result(92.0, 2.0)]
+    trained = [result(93.0, 2.0), result(95.0, 1.0)]
+    body = report.tuned_arms({"fixed": fixed, "trained": trained})
+    last = [cell.strip() for cell in body.splitlines()[-1].strip("|").split("|")]
+    assert last[:2] == ["trained", "0.3"]
+    assert last[2].startswith("94.00 +- 1.41 [")
+    assert last[3] == "3.00 +- 0.00 [3.00, 3.00]"  # paired: no spread
+    assert last[4:] == ["1.50", "0.500", "4", "25%"]
+    wide = report.widths({(8, "fixed"): fixed, (8, "trained"): trained})
+    assert "| 8 | trained | 0.3 | 85.00 | 86.00 | 89.00 |" in wide
+    text = "a\n<!-- table tuned -->\nold\n<!-- end -->\nb\n"
+    assert report.insert(text, "tuned", body).split(body) == [
+        "a\n<!-- table tuned -->\n",
+        "\n<!-- end -->\nb\n",
+    ]
+    with pytest.raises(ValueError, match="no marks for the table 'other'"):
+        report.insert(text, "other", body)
+
+
 SCRIPT = """
 import sys, runs
 runs.load = lambda run, folder: (DATA, DATA)
