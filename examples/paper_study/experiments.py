@@ -97,7 +97,7 @@ def widths(study, sizes=(25, 128, 512), epochs=10):
 
 def lengths(study):
     """Four times the training, the learning rate tuned for it."""
-    return widths(study, sizes=(25,), epochs=40)
+    return widths(study, sizes=(25, 128), epochs=40)
 
 
 def pulses(study):
