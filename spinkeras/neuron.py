@@ -180,7 +180,7 @@ class SpinNeuron(keras.layers.Layer):
         )
         self._check_draws()
         self._grids = {
-            "pulse_width": None if pulse_step is None else PulseGrid(self.device, pulse_step),
+            "pulse_width": None if pulse_step is None else PulseGrid(self.device, self.pulse_step),
             "anisotropy": None if gate_levels is None else GateGrid(self.device, gate_levels),
         }
         self._check_box()

@@ -4,6 +4,7 @@ As in `spinkeras.serving`, a file is compared with the Keras model on probe inpu
 its name; here every spin layer is also compared alone, over its whole curve.
 """
 
+import contextlib
 import importlib
 import os
 import pathlib
@@ -155,13 +156,9 @@ def _convert_litert(network):
             folder, signature_keys=["serving_default"]
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        try:
+        # The converter has no common base class for its failures.
+        with _carrying("LiteRT", " with its built-in operations", "The converter says"):
             return converter.convert()
-        except Exception as error:  # the converter has no common base class for its failures
-            raise ValueError(
-                "LiteRT cannot carry this network with its built-in operations; use "
-                f"export_for_serving. The converter says: {first_lines(error)}"
-            ) from error
 
 
 def _run_litert(content, network):
@@ -173,14 +170,10 @@ def _run_litert(content, network):
             import tensorflow as tf
 
             Interpreter = tf.lite.Interpreter
-        try:
+        failure = " (its interpreter fails on the converted file)"
+        with _carrying("LiteRT", failure, errors=(RuntimeError, ValueError)):
             runner = Interpreter(model_content=content).get_signature_runner("serving_default")
             got = runner(**network.named(network.probes))
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                "LiteRT cannot carry this network (its interpreter fails on the converted file); "
-                f"use export_for_serving. It says: {first_lines(error)}"
-            ) from error
     return [got[name] for name in network.output_names]
 
 
@@ -194,16 +187,12 @@ def _convert_onnx(network):
         # Keras' own exporter knows how to run tf2onnx beside NumPy 2; it does not name outputs.
         with tracing(network.layers):
             refuse(network.trace(network.function(False)), deterministic=True)
-            try:
+            # tf2onnx raises whatever its converters run into.
+            with _carrying("ONNX", "", "The converter says"):
                 model.export(
                     file, format="onnx", verbose=False, input_signature=network.keras_signature()
                 )
                 proto = onnx.load(file)
-            except Exception as error:  # tf2onnx raises whatever its converters run into
-                raise ValueError(
-                    "ONNX cannot carry this network; use export_for_serving. The converter says: "
-                    f"{first_lines(error)}"
-                ) from error
     renamed = dict(zip((o.name for o in proto.graph.output), network.output_names))
     renamed.update(zip((i.name for i in proto.graph.input), network.input_names))
     _rename(proto.graph, renamed)
@@ -223,19 +212,22 @@ def _rename(graph, names):
 def _run_onnx(content, network):
     import onnxruntime
 
-    try:
+    # Its exceptions live in a private module.
+    with _carrying("ONNX", " (ONNX Runtime does not load the converted file)"):
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions live in a private module
-        raise ValueError(
-            "ONNX cannot carry this network (ONNX Runtime does not load the converted file); use "
-            f"export_for_serving. It says: {first_lines(error)}"
-        ) from error
-    try:
+    with _carrying("ONNX", " (ONNX Runtime fails on the converted file)"):
         return session.run(network.output_names, network.named(network.probes))
-    except Exception as error:
+
+
+@contextlib.contextmanager
+def _carrying(name, failure, speaker="It says", errors=(Exception,)):
+    """Errors of a converter or a runtime as one `ValueError` that says what to do."""
+    try:
+        yield
+    except errors as error:
         raise ValueError(
-            "ONNX cannot carry this network (ONNX Runtime fails on the converted file); use "
-            f"export_for_serving. It says: {first_lines(error)}"
+            f"{name} cannot carry this network{failure}; use export_for_serving. "
+            f"{speaker}: {first_lines(error)}"
         ) from error
 
 

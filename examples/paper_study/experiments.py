@@ -89,7 +89,7 @@ def widths(study, sizes=(25, 128, 512), epochs=10):
     for hidden in sizes:
         run = Run(hidden=(hidden,), steps=468 * epochs, checkpoints=10)
         runs = {
-            (hidden, arm): run.but(train=TRAINED[arm]) for arm in TRAINED if arm != "pulse width"
+            (hidden, arm): run.but(train=train) for arm, train in TRAINED.items() if train != WIDTH
         }
         results |= _tuned(study, runs, seeds=3)
     return results
