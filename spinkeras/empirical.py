@@ -212,7 +212,7 @@ def curve_at(xp, fields, s, log_ratio, unit=1.0) -> Curve:
         kernel = kernel if certain else None
         return ceiling * exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
 
-    return Curve(midpoint, ceiling * slope, probability)
+    return Curve(midpoint, ceiling * slope, probability, log_skew)
 
 
 # Estimates of `fit_empirical` from the published counts; tests/test_calibration.py repeats the fit.

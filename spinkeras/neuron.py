@@ -178,6 +178,7 @@ class SpinNeuron(keras.layers.Layer):
         self._curve = switching.get_curve(
             self.switching_model, self.barrier_exponent, attempt_time, self.device
         )
+        self.unfused = cloglog.plain  # the kernel where operations run one by one
         self._check_draws()
         self._grids = {
             "pulse_width": None if pulse_step is None else PulseGrid(self.device, self.pulse_step),
@@ -259,8 +260,10 @@ class SpinNeuron(keras.layers.Layer):
             factors: `ChipLayer` of the devices, or `None` for nominal ones.
             spread, cause: as `variability.chip_curve`; default the layer's own spread.
             weights: tensors instead of the layer's `knob_weights`.
-            kernel: of `spinkeras.cloglog`, for nominal devices.
+            kernel: of `spinkeras.cloglog`, for nominal devices. Default: the cheapest where
+                operations run one by one.
         """
+        kernel = kernel or self.unfused
         setting = self.setting(inputs.dtype, weights)
         curve = self._curve(ops, *setting)
         gain = self.current_scale / self.device.critical_current_per_stability
@@ -513,11 +516,11 @@ class SpinNeuron(keras.layers.Layer):
         corners = [knob_range(self.device, knob) for knob in KNOBS]
         width, anisotropy = (grid.ravel() for grid in np.meshgrid(*corners))
         switching.check_domain(width, anisotropy, self.device, self.switching_model)
-        switching.check_midpoint(
-            self._numpy_curve(width, anisotropy),
-            anisotropy * self.device.volume / self.device.thermal_energy,
-            self.switching_model,
-        )
+        curve = self._numpy_curve(width, anisotropy)
+        stability = anisotropy * self.device.volume / self.device.thermal_energy
+        switching.check_midpoint(curve, stability, self.switching_model)
+        if curve.log_skew is not None:  # the corners of the box hold the least
+            self.unfused = cloglog.unfused(np.min(curve.log_skew))
 
     def _knob_shape(self, input_shape):
         if self.shared_axes is None:

@@ -185,7 +185,7 @@ def _convert_onnx(network):
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx asks NumPy for old names
         file = os.path.join(folder, "model.onnx")
         # Keras' own exporter knows how to run tf2onnx beside NumPy 2; it does not name outputs.
-        with tracing(network.layers):
+        with tracing(network.layers), with_kernel(network.layers, cloglog.plain):
             refuse(network.trace(network.function(False)), deterministic=True)
             # tf2onnx raises whatever its converters run into.
             with _carrying("ONNX", "", "The converter says"):

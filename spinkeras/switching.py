@@ -44,11 +44,13 @@ class Curve(NamedTuple):
         probability: function `(z, gain=1, kernel=None)` to the switching probability at
             `h = midpoint + gain z`; `kernel` is one of `spinkeras.cloglog` and is ignored by
             curves of another shape.
+        log_skew: `ln C` of an exponentiated complementary log-log curve; `None` for another shape.
     """
 
     midpoint: Any
     slope: Any
     probability: Callable
+    log_skew: Any = None
 
 
 # --- public functions ---------------------------------------------------------------------------
@@ -308,7 +310,7 @@ def macrospin_curve(xp, log_duration, stability) -> Curve:
     def probability(z, gain=1.0, kernel=None):
         return exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
 
-    return Curve(midpoint, slope, probability)
+    return Curve(midpoint, slope, probability, log_skew)
 
 
 def chebyshev_series(xp, x, y, tables):

@@ -6,7 +6,6 @@ curve of every neuron once and not once per request.
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import re
 
@@ -252,8 +251,7 @@ def with_kernel(layers, kernel):
     """While the curves are traced by a given kernel of `spinkeras.cloglog`."""
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            response = functools.partial(layer.response, kernel=kernel)
-            stack.enter_context(_replaced(layer, response=response))
+            stack.enter_context(_replaced(layer, unfused=kernel))
         yield
 
 
