@@ -1,14 +1,16 @@
 """Served throughput of a network with spin neurons, relative to the same network with sigmoids.
 
-    python benchmarks/serving_throughput.py                 # about 3 minutes on two cores
-    python benchmarks/serving_throughput.py --rounds 5      # quicker, wider spread
+    python benchmarks/serving_throughput.py              # about 8 minutes on two cores
+    python benchmarks/serving_throughput.py --starts 1   # quicker; one pair of servers may differ
 
 Both networks have the same shape and weights and are exported by `export_for_serving`. Two ways
 to call them: requests per second through examples/model_server.py (REST on the loopback
 interface, one client), and calls of the loaded SavedModel inside this process, where nothing
-hides the activation. Rounds alternate between the networks. Two ratios, spin / sigmoid (above 1
-the spin network is the faster one): the median over neighbouring rounds of the rates, with the
-quartiles, and that of the processor time per call, which other work on the machine disturbs less.
+hides the activation. Rounds alternate between the networks, and every pair of servers is started
+several times, because two processes of the same program differ by a few per cent. Two ratios,
+spin / sigmoid (above 1 the spin network is the faster one): the median over neighbouring rounds
+of the rates, with the quartiles, and that of the processor time per call, which other work on the
+machine disturbs less.
 """
 
 import argparse
@@ -70,8 +72,8 @@ def export(size, folder):
 
 
 @contextlib.contextmanager
-def rest(path, body):
-    """A function that sends one request to a server of this network, and the server's process."""
+def rest(path):
+    """A function that sends inputs to a new server of this network, and the server's process."""
     command = [sys.executable, str(SERVER), "--name", "m", "--path", str(path), "--port", "0"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -82,7 +84,7 @@ def rest(path, body):
             raise SystemExit("The model server did not start; is KServe installed?")
         connection = http.client.HTTPConnection(address.strip().removeprefix("http://"), timeout=60)
 
-        def call():
+        def call(body):
             connection.request(
                 "POST", "/v1/models/m:predict", body, {"Content-Type": "application/json"}
             )
@@ -99,21 +101,28 @@ def rest(path, body):
 
 
 @contextlib.contextmanager
-def inside(path, x):
+def inside(path):
     """A function that calls the loaded SavedModel once, and this process."""
     loaded = tf.saved_model.load(str(path / "1"))
-    function, x = loaded.signatures["serve"], tf.constant(x)
-    yield lambda: function(x=x), psutil.Process()
+    function = loaded.signatures["serve"]
+    yield lambda x: function(x=x), psutil.Process()
 
 
-def compare(calls, rounds, seconds):
-    """Ratios spin / sigmoid of calls per second, that of processor time, calls per second."""
+WAYS = {
+    "REST": (rest, lambda x: json.dumps({"instances": x.round(4).tolist()}).encode()),
+    "inside": (inside, tf.constant),
+}
+BATCHES = {"REST": (1, 32, 256), "inside": (1, 32, 1024)}
+
+
+def compare(calls, x, rounds, seconds):
+    """Calls per second in every round and processor time per call, of both networks."""
     counts = {}
     for name, (call, _) in calls.items():  # warm up, and find out how many calls fill a round
-        call()
+        call(x)
         start, count = time.perf_counter(), 0
         while time.perf_counter() - start < seconds:
-            call()
+            call(x)
             count += 1
         counts[name] = max(1, count)
     rates = {name: [] for name in calls}
@@ -123,17 +132,42 @@ def compare(calls, rounds, seconds):
             call, process = calls[name]
             before, start = sum(process.cpu_times()[:2]), time.perf_counter()
             for _ in range(counts[name]):
-                call()
+                call(x)
             rates[name].append(counts[name] / (time.perf_counter() - start))
             used[name] += (sum(process.cpu_times()[:2]) - before) / counts[name]
-    ratios = [a / b for a, b in zip(rates["spin"], rates["sigmoid"])]
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    return ratios, used["sigmoid"] / used["spin"], medians
+    return rates, {name: seconds / rounds for name, seconds in used.items()}
+
+
+def measure(way, paths, inputs, starts, rounds, seconds):
+    """Rows of results, one for every number of samples."""
+    enter, form = WAYS[way]
+    batches = BATCHES[way]
+    rates = {batch: {name: [] for name in paths} for batch in batches}
+    used = {batch: dict.fromkeys(paths, 0.0) for batch in batches}
+    random = np.random.default_rng(1)
+    for _ in range(starts):
+        with contextlib.ExitStack() as stack:
+            calls = {name: stack.enter_context(enter(path)) for name, path in paths.items()}
+            for batch in batches:
+                x = form(random.standard_normal((batch, inputs)).astype("float32"))
+                more, time_used = compare(calls, x, rounds, seconds)
+                for name in paths:
+                    rates[batch][name] += more[name]
+                    used[batch][name] += time_used[name]
+    for batch in batches:
+        yield {
+            "called": way,
+            "batch": batch,
+            "ratios": [a / b for a, b in zip(rates[batch]["spin"], rates[batch]["sigmoid"])],
+            "cpu_ratio": used[batch]["sigmoid"] / used[batch]["spin"],
+            **{name: statistics.median(values) for name, values in rates[batch].items()},
+        }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=21)
+    parser.add_argument("--starts", type=int, default=4, help="pairs of servers, one by one")
+    parser.add_argument("--rounds", type=int, default=5, help="of every pair")
     parser.add_argument("--seconds", type=float, default=0.3, help="length of one round")
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
     parser.add_argument("--json", help="file for the results")
@@ -148,27 +182,17 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes:
             paths = export(size, pathlib.Path(folder))
-            for way in ("REST", "inside"):
-                for batch in (1, 32) if way == "REST" else (1, 32, 1024):
-                    random = np.random.default_rng(1)
-                    x = random.standard_normal((batch, SIZES[size][0])).astype("float32")
-                    with contextlib.ExitStack() as stack:
-                        if way == "REST":
-                            body = json.dumps({"instances": x.round(4).tolist()}).encode()
-                            contexts = {name: rest(path, body) for name, path in paths.items()}
-                        else:
-                            contexts = {name: inside(path, x) for name, path in paths.items()}
-                        calls = {n: stack.enter_context(c) for n, c in contexts.items()}
-                        ratios, cpu, rates = compare(calls, options.rounds, options.seconds)
-                    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+            for way in WAYS:
+                how = options.starts, options.rounds, options.seconds
+                for row in measure(way, paths, SIZES[size][0], *how):
+                    rows.append({"network": size, **row})
+                    low, median, high = np.quantile(row["ratios"], [0.25, 0.5, 0.75])
                     print(
-                        f"{size:7s}  {way:6s}  {batch:6d}  {rates['spin']:7.0f}  "
-                        f"{rates['sigmoid']:10.0f}  {median:.3f} "
-                        f"({low:.3f} to {high:.3f})  {cpu:.3f}",
+                        f"{size:7s}  {way:6s}  {row['batch']:6d}  {row['spin']:7.0f}  "
+                        f"{row['sigmoid']:10.0f}  {median:.3f} ({low:.3f} to {high:.3f})  "
+                        f"{row['cpu_ratio']:.3f}",
                         flush=True,
                     )
-                    row = {"network": size, "called": way, "batch": batch, "cpu_ratio": cpu}
-                    rows.append({**row, "ratios": ratios, **rates})
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
 

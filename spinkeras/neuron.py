@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import cloglog, fusion, switching
+from spinkeras import cloglog, fusion, kernels, switching
 from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
 from spinkeras.devices import get_device
 from spinkeras.grids import GateGrid, PulseGrid, straight_through
@@ -178,13 +178,14 @@ class SpinNeuron(keras.layers.Layer):
         self._curve = switching.get_curve(
             self.switching_model, self.barrier_exponent, attempt_time, self.device
         )
-        self.unfused = cloglog.plain  # the kernel where operations run one by one
+        self.log_skews = None  # least and greatest ln C, for curves that have one
         self._check_draws()
         self._grids = {
             "pulse_width": None if pulse_step is None else PulseGrid(self.device, self.pulse_step),
             "anisotropy": None if gate_levels is None else GateGrid(self.device, gate_levels),
         }
         self._check_box()
+        self.unfused = cloglog.unfused(self.log_skews)  # where operations run one by one
         if current_scale is None:
             current_scale = 0.25 / float(self._slope(*self._nominal()))
         self.current_scale = float(current_scale)
@@ -288,7 +289,7 @@ class SpinNeuron(keras.layers.Layer):
 
     def _respond(self, known, inputs, *weights):
         """The response as a function of its inputs alone, for `fusion.fused`."""
-        kernel = functools.partial(cloglog.fast, probability=known)
+        kernel = functools.partial(kernels.fast, probability=known, log_skews=self.log_skews)
         return self.response(inputs, weights=weights, kernel=kernel)
 
     def current(self, inputs, weights=None):
@@ -513,14 +514,14 @@ class SpinNeuron(keras.layers.Layer):
                     "Give it a pulse_width_range, or a vcma_coefficient and a gate_voltage_range, "
                     f"or leave {knob!r} out of `train`."
                 )
-        corners = [knob_range(self.device, knob) for knob in KNOBS]
-        width, anisotropy = (grid.ravel() for grid in np.meshgrid(*corners))
+        axes = [np.geomspace(*knob_range(self.device, knob), 9) for knob in KNOBS]
+        width, anisotropy = (grid.ravel() for grid in np.meshgrid(*axes))
         switching.check_domain(width, anisotropy, self.device, self.switching_model)
         curve = self._numpy_curve(width, anisotropy)
         stability = anisotropy * self.device.volume / self.device.thermal_energy
         switching.check_midpoint(curve, stability, self.switching_model)
-        if curve.log_skew is not None:  # the corners of the box hold the least
-            self.unfused = cloglog.unfused(np.min(curve.log_skew))
+        if curve.log_skew is not None:
+            self.log_skews = float(np.min(curve.log_skew)), float(np.max(curve.log_skew))
 
     def _knob_shape(self, input_shape):
         if self.shared_axes is None:

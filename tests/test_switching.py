@@ -256,56 +256,6 @@ def test_tail_keeps_its_relative_precision():
         np.testing.assert_allclose(single, exact[keep], rtol=6e-5)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "log_skew"),
-    [
-        (kernel, log_skew)
-        for kernel in ("plain", "skewed", "fast")
-        for log_skew in (0.0, 0.5, 1.5, cloglog.LEAST_LOG_SKEW, 4.0, 8.0, 12.0, switching.MAX_LOG_SKEW)
-        if kernel != "skewed" or log_skew >= cloglog.LEAST_LOG_SKEW
-    ],
-)
-def test_kernels_in_single_precision(kernel, log_skew):
-    """Value and derivative against float64 algebra, from the Weibull to the Gumbel shape."""
-    skew = np.exp(log_skew)
-    scale = -np.log(-np.expm1(-np.log(2) / skew))
-    z = np.linspace(-70, 3.5, 4001).astype("float32") - np.float32(np.log(scale))
-    y = scale * np.exp(z.astype("float64"))
-    log_base = np.where(y < 0.5, np.log(-np.expm1(-y)), np.log1p(-np.exp(-np.maximum(y, 0.5))))
-    exact = np.exp(skew * log_base)
-    by_z = skew * exact * y / np.expm1(y)
-
-    constants = [np.full(1, v, "float32") for v in (1.0, scale, skew)]
-    found, gradients = value_and_gradients(getattr(cloglog, kernel), z[:, None], *constants)
-    np.testing.assert_allclose(found[:, 0], exact, atol=1e-6)
-    np.testing.assert_allclose(gradients[0][:, 0], by_z, atol=3e-6 * by_z.max())
-    # Where y is large its rounding alone, 6e-8 y, is multiplied by C exp(-y) = 69 at 1e-30.
-    tail = 2e-5 if log_skew <= 4 else 2e-4
-    keep = exact > 1e-30
-    np.testing.assert_allclose(found[keep, 0], exact[keep], rtol=tail)
-    keep &= exact < 0.99
-    np.testing.assert_allclose(gradients[0][keep, 0], by_z[keep], rtol=tail)
-
-    size = np.abs(by_z * z).sum()  # the three sums, relative to the largest possible one
-    assert gradients[1][0] == pytest.approx((by_z * z).sum(), abs=1e-5 * size)
-    assert gradients[2][0] == pytest.approx(by_z.sum() / scale, rel=1e-5)
-    assert gradients[3][0] == pytest.approx((exact * log_base).sum(), rel=1e-4)
-
-
-def value_and_gradients(function, *arrays):
-    import tensorflow as tf
-
-    @tf.function(jit_compile=True)
-    def both(*tensors):
-        with tf.GradientTape() as tape:
-            tape.watch(tensors)
-            value = function(*tensors)
-        return value, tape.gradient(value, tensors)
-
-    value, gradients = both(*(tf.constant(a) for a in arrays))
-    return value.numpy(), [g.numpy() for g in gradients]
-
-
 def test_shipped_coefficients_are_those_of_the_fit_script():
     assert tuple(switching.DURATION_DOMAIN) == fit_closed_form.DURATIONS
     assert tuple(switching.STABILITY_DOMAIN) == fit_closed_form.STABILITIES
