@@ -97,6 +97,7 @@ def main():
     x, upstream = (tf.constant(rng.normal(size=SHAPE).astype("float32")) for _ in range(2))
 
     functions = {"copy": lambda v: v + 1.0, "sigmoid": ops.sigmoid}
+    functions["its gradient"] = lambda v: upstream * v * (1.0 - v)
     for length in (2, 6):
         functions |= {(kind, length): chains(link, length) for kind, (link, _) in LINKS.items()}
     functions = {name: (fusion.compiled(f), (x,)) for name, f in functions.items()}
@@ -126,7 +127,8 @@ def main():
         price[kind] -= inside * price["multiply-add"]
 
     print(f"keras {keras.__version__}, tensorflow {tf.__version__}, {SHAPE} float32, one thread")
-    print(f"ns per element: copy {took['copy']:.2f}, sigmoid {took['sigmoid']:.2f}")
+    names = ("copy", "sigmoid", "its gradient")
+    print("ns per element: " + ", ".join(f"{name} {took[name]:.2f}" for name in names))
     print("ns per operation: " + ", ".join(f"{k} {v:.4f}" for k, v in price.items()))
     for name, (function, inputs) in kernels.items():
         text = function.experimental_get_compiler_ir(*inputs)(stage="optimized_hlo")

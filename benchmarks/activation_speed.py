@@ -39,12 +39,13 @@ def interleaved(functions, repeats, inner=1):
             start = clock()
             for _ in range(inner):
                 function()
-            seconds[name].append(clock() - start)
+            seconds[name].append((clock() - start) / inner)
     return {name: np.array(values) for name, values in seconds.items()}
 
 
 def show(title, seconds, references):
-    print(f"\n{title}")
+    first = np.median(seconds[references[0]]) * 1e3
+    print(f"\n{title}; {references[0]}: {first:.3g} ms")
     print("  {:34s}".format("row") + "".join(f"{'/ ' + r:>30s}" for r in references))
     for name, values in seconds.items():
         cells = ""
