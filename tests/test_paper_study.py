@@ -93,9 +93,9 @@ def test_only_like_runs_share_a_population(runs):
 
 def test_bits_of_many_pulses_tend_to_the_expected_value(runs):
     x, y = images(400)
-    run = runs.Run(batch_size=0, steps=150, hidden=(16,), learning_rate=3.0, pulses=(1, 4, 4096))
-    (result,) = runs.train([run], (x, y), (x, y))
-    assert result["accuracy"] > 50
+    run = runs.Run(batch_size=0, steps=150, hidden=(16,), learning_rate=1.0, pulses=(1, 4, 4096))
+    (result,) = runs.train([run], (x, y), (x, y))  # a rate of 3 fails to converge
+    assert result["accuracy"] > 95
     one, four, many = (result["bits"][n] for n in ("1", "4", "4096"))
     assert one < four < many + 1e-9
     assert abs(many - result["accuracy"]) < 1
