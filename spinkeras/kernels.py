@@ -198,6 +198,7 @@ def _coefficients(table, rate, skew):
 
 
 def _scaled(log_skew, least, greatest):
+    """`(ln C)^(-1/2)` in [-1, 1]."""
     low, high = greatest**-0.5, least**-0.5
     return (2 * log_skew**-0.5 - (low + high)) / (high - low)
 
