@@ -108,7 +108,8 @@ def elementwise(repeats):
             with tf.GradientTape() as tape:
                 tape.watch(x)
                 y = function(x)
-            return tape.gradient(y, [x, *weights], output_gradients=upstream)
+            # The output as well, as the next layer reads it: XLA never writes what nobody asks for.
+            return y, tape.gradient(y, [x, *weights], output_gradients=upstream)
 
         return tf.function(step, jit_compile=jit)
 

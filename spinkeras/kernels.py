@@ -3,7 +3,7 @@
 In a kernel arithmetic is cheap, an exponential is not, and the only arrays worth keeping are the
 input and the result. There are two forms of the probability:
 
-* by polynomials, where every `ln C` of a layer is known to be 3.5 or more: `P = 2^(-p(t)^2)`, with
+* by polynomials, where every `ln C` of a layer is known to be 3.5 or more: `P = 2^(-p(t)^4)`, with
   `t` the input scaled to [-1, 1] and `p` a polynomial whose coefficients follow from `ln C`;
 * by powers otherwise: the formula itself, with three powers of two and a logarithm.
 
@@ -21,10 +21,11 @@ import numpy as np
 from keras import ops
 from numpy.polynomial import chebyshev, polynomial
 
-from spinkeras.cloglog import LOWEST, gradients, unfused
+from spinkeras.cloglog import LOWEST, unfused
 
 _LN2 = math.log(2.0)
 _LONGEST_ROW = 512  # so many elements' constants stay in the fastest cache
+_BLOCKS = 8  # of samples, in sums over them
 
 
 def fast(z, rate, scale, skew, probability=None, log_skews=None):
@@ -64,7 +65,17 @@ def fast(z, rate, scale, skew, probability=None, log_skews=None):
             if table is None:  # otherwise such y do not matter
                 growth = ops.where(y < 0.01, y * _horner(y, _GROWTH), growth)
             by_z = upstream * result * y / (growth * (1 / (_LN2 * skew * rate)))
-            return gradients(upstream, by_z, z, result, rate, scale, skew)
+            by_skew = upstream * (_LN2 * result * _log2(result))
+            # An infinite z is saturated: its weight is 0, and 0 * inf must stay 0.
+            by_rate, by_scale, by_skew = (
+                _sum_over_rows(value, rows_of)
+                for value, rows_of in (
+                    (by_z * ops.clip(z, -1e9, 1e9), rate),
+                    (by_z, scale),
+                    (by_skew, skew),
+                )
+            )
+            return by_z, by_rate / rate, by_scale / (rate * scale), by_skew / skew
 
         return result, gradient
 
@@ -103,6 +114,20 @@ def _along_row(constants, inner, row):
     return ops.reshape(ops.transpose(spread, (1, 0, 2)), (count, row))
 
 
+def _sum_over_rows(value, like):
+    """Sum over the samples, and along the row where one constant serves all of it.
+
+    XLA writes and reads again what it sums over the leading axis, but makes one pass of a few
+    slices; what they leave is small, and a matrix product sums it as vectors.
+    """
+    count = ops.shape(value)[0]
+    length = count // _BLOCKS
+    block = sum(value[k * length : (k + 1) * length] for k in range(_BLOCKS))
+    total = ops.sum(ops.matmul(ops.full((2, length), 0.5, dtype=value.dtype), block), axis=0)
+    total = total + ops.sum(value[_BLOCKS * length :], axis=0)
+    return total if like.shape == total.shape else ops.sum(total, keepdims=True)
+
+
 # --- by powers -----------------------------------------------------------------------------------
 
 
@@ -124,8 +149,11 @@ _POWER = _minimax(lambda r: np.expm1(_LN2 * r) / r, -0.5, 0.5, 4)
 _LARGE = _minimax(lambda u: np.log1p(-u) / (_LN2 * u), 0.0, math.exp(-1.0), 6)
 # log2((1 - exp(-y)) / y) = -x / 2 + x^2 p(x^2), x = y / ln 2, for y <= 1: 2e-7, absolute
 _SMALL = [b * _LN2 ** (2 * k + 1) for k, b in enumerate((1 / 24, -1 / 2880, 1 / 181440))]
+# log2(1 + r) = r p(r) for sqrt(1/2) <= 1 + r <= sqrt(2): 3e-8
+_LOGARITHM = _minimax(lambda r: np.log1p(r) / (_LN2 * r), 0.5**0.5 - 1, 2**0.5 - 1, 8)
 # (2^y - 1) / y, from the series
 _GROWTH = [_LN2, _LN2**2 / 2, _LN2**3 / 6]
+_ROOT_OF_HALF = int(np.float32(0.5**0.5).view("int32"))
 
 
 def _horner(x, coefficients):
@@ -152,6 +180,21 @@ def _power_of_two(x):
     return tf.bitcast(bits + tf.bitwise.left_shift(whole, 23), tf.float32), gradient
 
 
+@ops.custom_gradient
+def _log2(x):
+    """`log2(x)` for normal numbers."""
+    import tensorflow as tf
+
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        return upstream / (_LN2 * x)
+
+    bits = tf.bitcast(x, tf.int32)
+    whole = tf.bitwise.right_shift(bits - _ROOT_OF_HALF, 23)
+    part = tf.bitcast(bits - tf.bitwise.left_shift(whole, 23), tf.float32) - 1
+    return tf.cast(whole, tf.float32) + part * _horner(part, _LOGARITHM), gradient
+
+
 def _exponent(z, rate, scale):
     """`log2(y / E)` and `y / ln 2`, kept below 60: processors are slow at subnormal numbers."""
     highest = math.log2(60 * _LN2) - ops.log(scale) / _LN2
@@ -175,7 +218,8 @@ def _quotient(bits, source):
 # --- by polynomials ------------------------------------------------------------------------------
 
 _ENDS = 104.0, 6e-8  # -log2 P where a polynomial begins and ends
-_TERMS = 16  # of the series for the coefficients, in (ln C)^(-1/2)
+_ROOT = 4  # of -log2 P; the higher, the smoother, but rounding errors grow with it
+_TERMS = 14  # of the series for the coefficients, in (ln C)^(-1/2)
 
 
 def _by_polynomials(z, coefficients):
@@ -183,7 +227,7 @@ def _by_polynomials(z, coefficients):
     t = ops.clip(gain * z + shift, -1.0, 1.0)
     # Even and odd powers side by side: a processor need not wait for one to begin the other.
     root = _horner(t * t, powers[0::2]) + t * _horner(t * t, powers[1::2])
-    return _quotient(root * root, t)
+    return _quotient((root * root) * (root * root), t)
 
 
 def _coefficients(table, rate, skew):
@@ -213,7 +257,7 @@ def _polynomials(log_skews):
     if log_skews is None or log_skews[0] < 3.5:  # below, coefficients of many digits cancel
         return None
     log_skews = log_skews[0] - 0.05, log_skews[1] + 0.05  # never a single point, nor its rounding
-    for degree in range(9, 22, 2):
+    for degree in range(7, 20):
         matrix = _fit(degree, *log_skews)
         if _is_exact(matrix, *log_skews):
             return matrix, log_skews
@@ -232,9 +276,9 @@ def _fit(degree, least, greatest):
         t = _nodes(400)
         wanted = bits((t - shift) / gain)
         # Errors of 1e-5 of a small probability and of 3e-7 of a large one weigh the same.
-        weight = 2 * np.sqrt(wanted) * (1e5 + 2.0**-wanted / 3e-7)
+        weight = wanted ** (1 - 1 / _ROOT) * (1e5 + 2.0**-wanted / 3e-7)
         weight = np.maximum(weight, 1e-4 * weight.max()) / (1 - t * t) ** 0.25
-        powers = chebyshev.cheb2poly(chebyshev.chebfit(t, np.sqrt(wanted), degree, w=weight))
+        powers = chebyshev.cheb2poly(chebyshev.chebfit(t, wanted ** (1 / _ROOT), degree, w=weight))
         rows.append([gain, shift, *powers])
     series = chebyshev.chebfit(_nodes(_TERMS), np.array(rows), _TERMS - 1)
     return np.array([chebyshev.cheb2poly(column) for column in series.T])
@@ -246,7 +290,7 @@ def _is_exact(matrix, least, greatest):
         bits, exponent_at = _bits(log_skew)
         exponents = np.linspace(exponent_at(99.6), exponent_at(1e-8), 800)
         t = np.clip(gain * exponents + shift, -1, 1)
-        found, wanted = 2.0 ** -(polynomial.polyval(t, powers) ** 2), 2.0 ** -bits(exponents)
+        found, wanted = 2.0 ** -(polynomial.polyval(t, powers) ** _ROOT), 2.0 ** -bits(exponents)
         if np.any(np.abs(found - wanted) > np.minimum(3e-7, 6e-6 * wanted)):
             return False
     return True
