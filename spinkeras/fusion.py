@@ -1,8 +1,12 @@
 """Compile a function and its gradient into one kernel each, where the backend does not do so."""
 
 import functools
+import math
 
 import keras
+from keras import ops
+
+_BLOCKS = 8
 
 
 def compiled(function):
@@ -59,3 +63,24 @@ def fused(function, trained):
 
     call.forward, call.backward = forward, backward  # for whoever looks at the compiled code
     return call
+
+
+@ops.custom_gradient
+def sum_over_batch(value):
+    """Sum over the first axis, for compiled functions, in one pass with what is summed.
+
+    XLA writes and reads again what it sums over the leading axis, but fuses a few slices; what
+    they leave is small, and a matrix product sums it as vectors.
+    """
+    shape = ops.shape(value)
+    length = shape[0] // _BLOCKS
+    block = sum(value[k * length : (k + 1) * length] for k in range(_BLOCKS))
+    halves = ops.full((2, length), 0.5, dtype=value.dtype)  # a product with one row is no product
+    flat = ops.reshape(block, (length, math.prod(shape[1:])))
+    total = ops.reshape(ops.sum(ops.matmul(halves, flat), axis=0), shape[1:])
+
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        return ops.broadcast_to(upstream, shape)
+
+    return total + ops.sum(value[_BLOCKS * length :], axis=0), gradient

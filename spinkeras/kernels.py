@@ -22,10 +22,10 @@ from keras import ops
 from numpy.polynomial import chebyshev, polynomial
 
 from spinkeras.cloglog import LOWEST, unfused
+from spinkeras.fusion import sum_over_batch
 
 _LN2 = math.log(2.0)
 _LONGEST_ROW = 512  # so many elements' constants stay in the fastest cache
-_BLOCKS = 8  # of samples, in sums over them
 
 
 def fast(z, rate, scale, skew, probability=None, log_skews=None):
@@ -41,14 +41,14 @@ def fast(z, rate, scale, skew, probability=None, log_skews=None):
     shape, inner = ops.shape(z), z.shape[1:]
     table = _polynomials(log_skews)
     by_polynomials = probability is None and table is not None
-    row = _row_length(inner, skew) if by_polynomials else math.prod(inner)
-    constants = [_along_row(c[None], inner, row)[0] for c in (rate, scale, skew)]
+    row = row_length(inner, skew)
+    constants = [along_row(c[None], inner, row)[0] for c in (rate, scale, skew)]
     z = ops.reshape(z, (-1, row))
     if probability is not None:
         probability = ops.reshape(probability, (-1, row))
     elif by_polynomials:
         coefficients = ops.stop_gradient(_coefficients(table, rate, skew))
-        probability = _by_polynomials(z, _along_row(coefficients, inner, row))
+        probability = _by_polynomials(z, along_row(coefficients, inner, row))
 
     @ops.custom_gradient
     def curve(z, rate, scale, skew):
@@ -67,15 +67,13 @@ def fast(z, rate, scale, skew, probability=None, log_skews=None):
             by_z = upstream * result * y / (growth * (1 / (_LN2 * skew * rate)))
             by_skew = upstream * (_LN2 * result * _log2(result))
             # An infinite z is saturated: its weight is 0, and 0 * inf must stay 0.
-            by_rate, by_scale, by_skew = (
-                _sum_over_rows(value, rows_of)
-                for value, rows_of in (
-                    (by_z * ops.clip(z, -1e9, 1e9), rate),
-                    (by_z, scale),
-                    (by_skew, skew),
-                )
+            by_rate = by_z * ops.clip(z, -1e9, 1e9)
+            return (
+                by_z,
+                _sum_to(by_rate, rate) / rate,
+                _sum_to(by_z, scale) / (rate * scale),
+                _sum_to(by_skew, skew) / skew,
             )
-            return by_z, by_rate / rate, by_scale / (rate * scale), by_skew / skew
 
         return result, gradient
 
@@ -85,7 +83,7 @@ def fast(z, rate, scale, skew, probability=None, log_skews=None):
 # --- rows: long enough to be worked on as vectors, however few channels --------------------------
 
 
-def _row_length(inner, constant):
+def row_length(inner, constant):
     """Elements of a sample that share one row of constants."""
     size, channels = math.prod(inner), inner[-1]
     if not (math.prod(constant.shape) == 1 or _is_per_channel(constant, channels)):
@@ -99,7 +97,7 @@ def _is_per_channel(constant, channels):
     return math.prod(constant.shape) == constant.shape[-1] == channels
 
 
-def _along_row(constants, inner, row):
+def along_row(constants, inner, row):
     """Constants of neurons, `(count, ...)`, for every element of a row: `(count, row)`."""
     count, channels = constants.shape[0], inner[-1]
     flat = ops.reshape(constants, (count, -1))
@@ -114,17 +112,9 @@ def _along_row(constants, inner, row):
     return ops.reshape(ops.transpose(spread, (1, 0, 2)), (count, row))
 
 
-def _sum_over_rows(value, like):
-    """Sum over the samples, and along the row where one constant serves all of it.
-
-    XLA writes and reads again what it sums over the leading axis, but makes one pass of a few
-    slices; what they leave is small, and a matrix product sums it as vectors.
-    """
-    count = ops.shape(value)[0]
-    length = count // _BLOCKS
-    block = sum(value[k * length : (k + 1) * length] for k in range(_BLOCKS))
-    total = ops.sum(ops.matmul(ops.full((2, length), 0.5, dtype=value.dtype), block), axis=0)
-    total = total + ops.sum(value[_BLOCKS * length :], axis=0)
+def _sum_to(values, like):
+    """Sum over rows, and along them where one constant serves all of a row."""
+    total = sum_over_batch(values)
     return total if like.shape == total.shape else ops.sum(total, keepdims=True)
 
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import fusion
+from spinkeras import fusion, kernels
 from spinkeras.constraints import KNOBS
 from spinkeras.energy import COMPONENTS, EnergyAssumptions, pulse_energies, reset_energy
 from spinkeras.neuron import SpinNeuron, spin_neurons
@@ -57,22 +57,30 @@ def _sums(layer, assumptions, pulses, mask, inputs, probability, *weights):
     current = layer.current(inputs, weights)
     options = {"assumptions": assumptions, "pulses": pulses, "weights": weights}
     energies = traced_energies(layer, current, probability, mask, **options)
-    if mask is None:  # all but "write" are linear in the probability: its mean will do
-        mean = ops.mean(probability, axis=0)
-        batch = ops.cast(ops.shape(inputs)[0], mean.dtype)
-        at_mean = traced_energies(layer, current[0], mean, None, **options)
-        energies = {name: at_mean[name] * batch for name in COMPONENTS} | {
-            "write": energies["write"]
-        }
     return ops.stack([ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS])
 
 
 @functools.lru_cache(maxsize=128)
 def _kernel(assumptions, twin, pulses):
-    """`_sums` as one kernel, shared by all layers of the same physics."""
-    function = functools.partial(_sums, twin, assumptions, pulses, None)
+    """`_sums` without a mask as one kernel, shared by all layers of the same physics."""
+    options = {"assumptions": assumptions, "pulses": pulses}
+
+    def sums(known, inputs, probability, *weights):
+        inner = inputs.shape[1:]
+        row = kernels.row_length(inner, weights[0])
+        weights = [kernels.along_row(w[None], inner, row)[0] for w in weights]
+        inputs, probability = (ops.reshape(v, (-1, row)) for v in (inputs, probability))
+        current = twin.current(inputs, weights)
+        write = traced_energies(twin, current, probability, None, weights=weights, **options)
+        # The others are linear in the probability: its mean will do.
+        mean = ops.mean(probability, axis=0)
+        energies = traced_energies(twin, current[0], mean, None, weights=weights, **options)
+        energies = {k: e * ops.cast(ops.shape(inputs)[0], e.dtype) for k, e in energies.items()}
+        energies["write"] = fusion.sum_over_batch(write["write"])
+        return ops.stack([ops.sum(energies[k] * _PICO) for k in COMPONENTS])
+
     trained = (True, True, *(knob in twin.train for knob in KNOBS))
-    return fusion.fused(lambda known, *values: function(*values), trained)
+    return fusion.fused(sums, trained)
 
 
 def traced_energies(

@@ -97,10 +97,10 @@ def test_polynomials_follow_from_the_curves_of_a_layer():
 
 @pytest.mark.parametrize("inner", [(5,), (600,), (4, 3), (28, 28, 16), (31, 31, 32), (7, 1)])
 def test_rows_hold_whole_groups_of_channels(inner):
-    row = kernels._row_length(inner, np.ones(inner[-1:]))
+    row = kernels.row_length(inner, np.ones(inner[-1:]))
     assert np.prod(inner) % row == 0
     assert row % inner[-1] == 0
     constants = np.arange(2 * inner[-1], dtype="float32").reshape(2, -1)
-    rows = keras.ops.convert_to_numpy(kernels._along_row(constants, inner, row))
+    rows = keras.ops.convert_to_numpy(kernels.along_row(constants, inner, row))
     rows = np.broadcast_to(rows, (2, row))
     np.testing.assert_array_equal(rows, np.tile(constants, (1, row // inner[-1])))
