@@ -29,9 +29,18 @@ from spinkeras import fusion, metering, neuron
 
 SHAPE = (512, 4096)
 ELEMENTS = math.prod(SHAPE)
+SINGLE = ("shift-left", "shift-right-arithmetic", "convert")  # one instruction as well
 # Names that XLA has for what the processor does; multiplications are counted apart.
 KINDS = {
-    "multiply-add": ("add", "subtract", "negate", "shift-left"),
+    # also single instructions: shifts, and an integer made a float
+    "multiply-add": (
+        "add",
+        "subtract",
+        "negate",
+        "shift-left",
+        "shift-right-arithmetic",
+        "convert",
+    ),
     "divide": ("divide",),
     "round": ("round-nearest-even",),
     "select": ("select", "compare", "maximum", "minimum", "clamp", "clamp"),  # a clamp is two
@@ -45,7 +54,7 @@ LINKS = {
     "select": (lambda v: ops.maximum(v * 0.99, 0.5), 1),
     "logarithm": (lambda v: ops.log(v * v + 1.5), 1),
 }
-UNPRICED = ("exponential", "exponential-minus-one", "logistic", "tanh", "power", "convert", "sqrt")
+UNPRICED = ("exponential", "exponential-minus-one", "logistic", "tanh", "power", "sqrt")
 LEAST_BYTES = {"forward": 8, "backward": 16, "meter": 8}  # float32 in and out; the weights are few
 
 
@@ -105,7 +114,7 @@ def main():
     for title, train in (("knobs trained", ("pulse_width", "anisotropy")), ("knobs fixed", ())):
         layer = spinkeras.SpinNeuron(train=train)
         layer.build((None, SHAPE[1]))
-        weights = [ops.convert_to_tensor(weight) for weight in layer.knob_weights()]
+        weights = [ops.cast(weight, "float32") for weight in layer.knob_weights()]
         call = neuron._kernel(layer.twin())
         kernels["forward"] = (call.forward, (x, *weights))
         inputs = (upstream, call(x, *weights), x, *weights)

@@ -185,6 +185,22 @@ def test_logs_equal_the_numpy_sum_over_the_same_batches(jit):
     assert set(history) >= {"loss", "val_loss"}
 
 
+@pytest.mark.parametrize("shared_axes", [None, (1,), (1, 2, 3)])
+def test_logs_of_images(shared_axes):
+    """Whichever elements share a knob: per channel, per position, one for all."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(21, 5, 4, 3)).astype("float32")
+    model = keras.Sequential([keras.Input(x.shape[1:]), SpinNeuron(shared_axes=shared_axes)])
+    layer = model.layers[0]
+    layer.pulse_width = rng.uniform(2e-9, 20e-9, layer.pulse_width.shape)
+    layer.gate_voltage = rng.uniform(-1, 1, layer.anisotropy.shape)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    tracker = EnergyTracker()
+    history = model.fit(x, x, batch_size=21, verbose=0, callbacks=[tracker]).history
+    report = spinkeras.energy_report(model, x, print_fn=None)
+    assert history["energy_pj"][0] == pytest.approx(report.total_pj, rel=2e-6)
+
+
 def test_report_equals_the_numpy_sum_and_prints_its_assumptions(capsys):
     model, x, _ = model_and_data()
     report = spinkeras.energy_report(model, x, batch_size=10)

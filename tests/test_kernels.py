@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import spinkeras
-from spinkeras import cloglog, kernels, switching
+from spinkeras import cloglog, fusion, kernels, switching
 from spinkeras.constraints import KNOBS, knob_range
 
 pytestmark = pytest.mark.skipif(
@@ -46,7 +46,7 @@ def test_forms_in_single_precision(form, log_skew):
     # Where y is large its rounding alone, 6e-8 y, is multiplied by C exp(-y) = 69 at 1e-30.
     tail = 2e-5 if log_skew <= 4 else 2e-4
     if form.startswith("polynomials"):
-        tail = 4e-5
+        tail = 3e-5
     keep = exact > 1e-30
     np.testing.assert_allclose(found[keep, 0], exact[keep], rtol=tail)
     keep &= exact < 0.99
@@ -90,7 +90,7 @@ def test_polynomials_follow_from_the_curves_of_a_layer():
         for skews in ((3.5, 17.0), (6.0, 17.0), (12.0, 17.0))
     ]
     assert degrees == sorted(degrees, reverse=True)
-    assert degrees[0] <= 19
+    assert degrees[0] <= 18
     assert kernels._polynomials((3.4, 17.0)) is None
     assert kernels._polynomials(None) is None
 
@@ -104,3 +104,35 @@ def test_rows_hold_whole_groups_of_channels(inner):
     rows = keras.ops.convert_to_numpy(kernels.along_row(constants, inner, row))
     rows = np.broadcast_to(rows, (2, row))
     np.testing.assert_array_equal(rows, np.tile(constants, (1, row // inner[-1])))
+
+
+@pytest.mark.parametrize("inner", [(3,), (2, 5)])
+@pytest.mark.parametrize("batch", [0, 1, 7, 8, 29])
+def test_sums_over_the_batch(batch, inner):
+    """Also where the batch is no multiple of the blocks, or unknown while the graph is traced."""
+    import tensorflow as tf
+
+    values = np.random.default_rng(batch).normal(size=(batch, *inner)).astype("float32")
+
+    @tf.function(jit_compile=True, input_signature=[tf.TensorSpec((None, *inner))])
+    def both(values):
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch(values)
+            with tf.GradientTape() as tape:
+                tape.watch(values)
+                total = fusion.sum_over_batch(values**2)
+            gradient = tape.gradient(total, values)
+        return total, gradient, outer.gradient(gradient, values)
+
+    total, gradient, second = both(values)
+    np.testing.assert_allclose(total, np.sum(values.astype("float64") ** 2, 0), rtol=1e-6)
+    np.testing.assert_array_equal(gradient, 2 * values)
+    np.testing.assert_array_equal(second, np.full_like(values, 2))
+
+
+def test_logarithm_of_normal_numbers():
+    x = np.concatenate([np.geomspace(1e-37, 1e37, 20001), 1 + np.linspace(-0.3, 0.4, 20001)])
+    x = np.append(x, [1, 0.5, 2]).astype("float32")
+    found, (gradient,) = value_and_gradients(kernels._log2, x)
+    np.testing.assert_allclose(found, np.log2(x.astype("float64")), rtol=2e-7)
+    np.testing.assert_allclose(gradient, 1 / (np.log(2) * x.astype("float64")), rtol=2e-7)
