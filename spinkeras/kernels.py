@@ -8,7 +8,7 @@ input and the result. There are two forms of the probability:
 * by powers otherwise: the formula itself, with three powers of two and a logarithm.
 
 Errors, as tests/test_kernels.py holds them: 1e-6 in the probability; relative to it, down to
-1e-30, 4e-5 by polynomials and by powers 2e-5, or 2e-4 for the Gumbel shape (`ln C > 4`), where
+1e-30, 3e-5 by polynomials and by powers 2e-5, or 2e-4 for the Gumbel shape (`ln C > 4`), where
 the rounding of `y` alone does as much. Below, the probability stays at about 1e-31 (polynomials)
 or 1e-34 (powers).
 """
