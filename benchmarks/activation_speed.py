@@ -13,6 +13,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -74,6 +75,7 @@ def elementwise(repeats):
     layers = {
         "SpinNeuron, knobs trained": spinkeras.SpinNeuron(),
         "SpinNeuron, pulse width trained": spinkeras.SpinNeuron(train="pulse_width"),
+        "SpinNeuron, anisotropy trained": spinkeras.SpinNeuron(train="anisotropy"),
         "SpinNeuron, knobs fixed": spinkeras.SpinNeuron(train=()),
         "SpinNeuron, recenter=False": spinkeras.SpinNeuron(recenter=False),
         "SpinNeuron, neel_brown": spinkeras.SpinNeuron(
@@ -214,6 +216,16 @@ def step_of(model, batch, callbacks):
     return lambda: wait(model.train_function(iterator))
 
 
+def exported_of(model):
+    """The `serve` endpoint of a model, exported and loaded again."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = spinkeras.export_for_serving(model, folder, energy=False).path
+        loaded = tf.saved_model.load(str(path))
+    function = loaded.signatures["serve"]
+    name = next(iter(function.structured_input_signature[1]))
+    return lambda x, keep=loaded: function(**{name: x})
+
+
 def training_steps(repeats):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 10, 128)
@@ -254,10 +266,12 @@ def training_steps(repeats):
             model = build(activations[name])
             step = tf.function(lambda v, m=model: m(v, training=False))
             predict[name] = lambda s=step, v=tf.constant(x): wait(s(v))  # noqa: B008
+            exported = exported_of(model)
+            predict[f"{name}, exported"] = lambda s=exported, v=tf.constant(x): wait(s(v))  # noqa: B008
         show(
             title.replace("training step", "inference"),
             interleaved(predict, repeats, 10),
-            ["sigmoid"],
+            ["sigmoid", "sigmoid, exported"],
         )
 
 
