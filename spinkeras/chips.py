@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
+from spinkeras import kernels
 from spinkeras.energy import EnergyAssumptions
 from spinkeras.fusion import compiled
 from spinkeras.metering import traced_energies
@@ -116,15 +117,16 @@ class _Study:
 
     def _kernel(self, layer, shaped):
         if math.prod(shaped.shape[1:]) * self.chips < _COMPILE:
-            return functools.partial(self._answer, layer)
+            return functools.partial(self._answer, layer, None)
         if id(layer) not in self.kernels:
-            self.kernels[id(layer)] = compiled(functools.partial(self._answer, layer))
+            answer = functools.partial(self._answer, layer, kernels.elementwise)
+            self.kernels[id(layer)] = compiled(answer)
         return self.kernels[id(layer)]
 
-    def _answer(self, layer, inputs, *factors):
+    def _answer(self, layer, kernel, inputs, *factors):
         """pJ at probability 0, its rise to 1, and the probability, with a leading chip axis."""
         chip = ChipLayer(*factors) if factors else None
-        probability = layer.response(inputs, chip, self.spread, self.cause)
+        probability = layer.response(inputs, chip, self.spread, self.cause, kernel=kernel)
         electric = (chip.resistance, chip.tmr) if chip and self.electric else ()
         ends = ops.reshape(
             ops.convert_to_tensor([0.0, 1.0], inputs.dtype), (2,) + (1,) * len(inputs.shape)

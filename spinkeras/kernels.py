@@ -21,7 +21,7 @@ import numpy as np
 from keras import ops
 from numpy.polynomial import chebyshev, polynomial
 
-from spinkeras.cloglog import LOWEST, unfused
+from spinkeras.cloglog import LOWEST, plain, unfused
 from spinkeras.fusion import sum_over_batch
 
 _LN2 = math.log(2.0)
@@ -78,6 +78,13 @@ def fast(z, rate, scale, skew, probability=None, log_skews=None):
         return result, gradient
 
     return ops.reshape(curve(z, *constants), shape)
+
+
+def elementwise(z, rate, scale, skew):
+    """The curve for a compiled kernel without gradients; constants of any shape that broadcasts."""
+    if keras.backend.backend() != "tensorflow" or "float32" not in str(z.dtype):
+        return plain(z, rate, scale, skew)
+    return _by_powers(z, rate, scale, skew)
 
 
 # --- rows: long enough to be worked on as vectors, however few channels --------------------------

@@ -261,19 +261,18 @@ class SpinNeuron(keras.layers.Layer):
             factors: `ChipLayer` of the devices, or `None` for nominal ones.
             spread, cause: as `variability.chip_curve`; default the layer's own spread.
             weights: tensors instead of the layer's `knob_weights`.
-            kernel: of `spinkeras.cloglog`, for nominal devices. Default: the cheapest where
-                operations run one by one.
+            kernel: form of the curve in `spinkeras.cloglog` or `spinkeras.kernels`. Default: the
+                cheapest where operations run one by one.
         """
-        kernel = kernel or self.unfused
         setting = self.setting(inputs.dtype, weights)
         curve = self._curve(ops, *setting)
         gain = self.current_scale / self.device.critical_current_per_stability
         bias = curve.midpoint if self.recenter else self._nominal_midpoint()
         if factors is not None:
             drive, spread = bias + inputs * gain, spread or self.spread
-            return chip_curve(
-                ops, self._curve, *setting, drive, factors, spread, cause, self.device.tmr
-            )
+            options = spread, cause, self.device.tmr, kernel
+            return chip_curve(ops, self._curve, *setting, drive, factors, *options)
+        kernel = kernel or self.unfused
         if self.recenter:
             return curve.probability(inputs, gain, kernel)
         return curve.probability(inputs * gain + (bias - curve.midpoint), kernel=kernel)

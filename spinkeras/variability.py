@@ -289,7 +289,16 @@ class ChipLayer(NamedTuple):
 
 
 def chip_curve(
-    xp, build, log_duration, stability, drive, chip, spread, cause="all", nominal_tmr=None
+    xp,
+    build,
+    log_duration,
+    stability,
+    drive,
+    chip,
+    spread,
+    cause="all",
+    nominal_tmr=None,
+    kernel=None,
 ):
     """Probability that the devices of a chip read as switched.
 
@@ -303,6 +312,7 @@ def chip_curve(
         cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
             `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
         nominal_tmr: TMR of the nominal device; needed if `spread.sense_noise > 0`.
+        kernel: form of the curve, as `Curve.probability`; devices have curves of any skew.
     """
     low, high = STABILITY_DOMAIN
     actual_duration = log_duration - xp.log(chip.diffusion_time)
@@ -311,14 +321,14 @@ def chip_curve(
     def answer(stretch):
         if cause == "faults":
             curve = build(xp, log_duration + stretch, stability)
-            return curve.probability(drive - curve.midpoint)
+            return curve.probability(drive - curve.midpoint, kernel=kernel)
         curve = build(xp, actual_duration + stretch, actual_stability)
         if cause == "all":
-            return curve.probability(drive / chip.current - curve.midpoint)
+            return curve.probability(drive / chip.current - curve.midpoint, kernel=kernel)
         nominal = build(xp, log_duration, stability)
         if cause == "threshold":  # the chip's threshold, the nominal shape
-            return nominal.probability(drive - curve.midpoint * chip.current)
-        return curve.probability((drive - nominal.midpoint) / chip.current)
+            return nominal.probability(drive - curve.midpoint * chip.current, kernel=kernel)
+        return curve.probability((drive - nominal.midpoint) / chip.current, kernel=kernel)
 
     probability = answer(0.0)
     if cause in ("threshold", "slope"):
