@@ -29,18 +29,10 @@ from spinkeras import fusion, metering, neuron
 
 SHAPE = (512, 4096)
 ELEMENTS = math.prod(SHAPE)
-SINGLE = ("shift-left", "shift-right-arithmetic", "convert")  # one instruction as well
+SINGLE = ("shift-left", "shift-right-arithmetic", "convert")  # cost as much as an addition
 # Names that XLA has for what the processor does; multiplications are counted apart.
 KINDS = {
-    # also single instructions: shifts, and an integer made a float
-    "multiply-add": (
-        "add",
-        "subtract",
-        "negate",
-        "shift-left",
-        "shift-right-arithmetic",
-        "convert",
-    ),
+    "multiply-add": ("add", "subtract", "negate", *SINGLE),
     "divide": ("divide",),
     "round": ("round-nearest-even",),
     "select": ("select", "compare", "maximum", "minimum", "clamp", "clamp"),  # a clamp is two

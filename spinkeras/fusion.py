@@ -73,14 +73,16 @@ def sum_over_batch(value):
     they leave is small, and a matrix product sums it as vectors.
     """
     shape = ops.shape(value)
-    length = shape[0] // _BLOCKS
-    block = sum(value[k * length : (k + 1) * length] for k in range(_BLOCKS))
-    halves = ops.full((2, length), 0.5, dtype=value.dtype)  # a product with one row is no product
-    flat = ops.reshape(block, (length, math.prod(shape[1:])))
-    total = ops.reshape(ops.sum(ops.matmul(halves, flat), axis=0), shape[1:])
 
     def gradient(*args, upstream=None):
         upstream = args[0] if upstream is None else upstream
         return ops.broadcast_to(upstream, shape)
 
+    if keras.backend.backend() != "tensorflow":
+        return ops.sum(value, axis=0), gradient
+    length = shape[0] // _BLOCKS
+    block = sum(value[k * length : (k + 1) * length] for k in range(_BLOCKS))
+    halves = ops.full((2, length), 0.5, dtype=value.dtype)  # a product with one row is no product
+    flat = ops.reshape(block, (length, math.prod(shape[1:])))
+    total = ops.reshape(ops.sum(ops.matmul(halves, flat), axis=0), shape[1:])
     return total + ops.sum(value[_BLOCKS * length :], axis=0), gradient

@@ -9,8 +9,8 @@ input and the result. There are two forms of the probability:
 
 Errors, as tests/test_kernels.py holds them: 1e-6 in the probability; relative to it, down to
 1e-30, 3e-5 by polynomials and by powers 2e-5, or 2e-4 for the Gumbel shape (`ln C > 4`), where
-the rounding of `y` alone does as much. Below, the probability stays at about 1e-31 (polynomials)
-or 1e-34 (powers).
+the rounding of `y` alone does as much. Below, the probability stays at 5e-32 (polynomials) or
+2e-35 (powers).
 """
 
 import functools
@@ -66,11 +66,10 @@ def fast(z, rate, scale, skew, probability=None, log_skews=None):
                 growth = ops.where(y < 0.01, y * _horner(y, _GROWTH), growth)
             by_z = upstream * result * y / (growth * (1 / (_LN2 * skew * rate)))
             by_skew = upstream * (_LN2 * result * _log2(result))
-            # An infinite z is saturated: its weight is 0, and 0 * inf must stay 0.
-            by_rate = by_z * ops.clip(z, -1e9, 1e9)
+            reach = 100 / rate  # beyond, the curve is flat, and infinity times 0 must stay 0
             return (
                 by_z,
-                _sum_to(by_rate, rate) / rate,
+                _sum_to(by_z * ops.clip(z, -reach, reach), rate) / rate,
                 _sum_to(by_z, scale) / (rate * scale),
                 _sum_to(by_skew, skew) / skew,
             )
@@ -112,6 +111,8 @@ def along_row(constants, inner, row):
         return flat
     if not _is_per_channel(constants[0], channels):
         return ops.reshape(ops.broadcast_to(constants, (count, *inner)), (count, row))
+    if keras.backend.backend() != "tensorflow":
+        return ops.tile(flat, (1, row // channels))
     # As a product, because XLA would copy a plain broadcast into the loop, as a scattered read.
     halves = ops.full((row // channels, 2), 0.5, dtype=constants.dtype)
     twice = ops.reshape(ops.stack([flat, flat]), (2, -1))

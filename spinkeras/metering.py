@@ -43,7 +43,7 @@ class Meter:
         first, batch = _first_use(layer), ops.cast(ops.shape(inputs)[0], "float32")
         layer.meter_sums.assign_add(ops.append(sums, batch * first))
         if self.phase == "train":
-            self.charge(layer, ops.sum(sums) / batch, first)
+            self.charge(layer, ops.sum(sums) / ops.maximum(batch, 1), first)
 
     def charge(self, layer, energy, first):
         """Told the energy (pJ per inference, differentiable) of every call in training.
@@ -72,12 +72,14 @@ def _kernel(assumptions, twin, pulses):
         inputs, probability = (ops.reshape(v, (-1, row)) for v in (inputs, probability))
         current = twin.current(inputs, weights)
         write = traced_energies(twin, current, probability, None, weights=weights, **options)
-        # The others are linear in the probability: its mean will do.
-        mean = ops.mean(probability, axis=0)
-        energies = traced_energies(twin, current[0], mean, None, weights=weights, **options)
-        energies = {k: e * ops.cast(ops.shape(inputs)[0], e.dtype) for k, e in energies.items()}
+        # The others are linear in the probability and need no current: its mean will do.
+        rows = ops.cast(ops.shape(inputs)[0], probability.dtype)
+        mean = ops.sum(probability, axis=0) / ops.maximum(rows, 1)  # a replica may have no sample
+        at_mean = traced_energies(twin, 0 * mean, mean, None, weights=weights, **options)
+        energies = {name: energy * rows for name, energy in at_mean.items()}
         energies["write"] = fusion.sum_over_batch(write["write"])
-        return ops.stack([ops.sum(energies[k] * _PICO) for k in COMPONENTS])
+        sums = ops.stack([ops.sum(energies[name] * _PICO) for name in COMPONENTS])
+        return ops.cast(sums, "float32")
 
     trained = (True, True, *(knob in twin.train for knob in KNOBS))
     return fusion.fused(sums, trained)

@@ -185,12 +185,17 @@ def test_logs_equal_the_numpy_sum_over_the_same_batches(jit):
     assert set(history) >= {"loss", "val_loss"}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shared_axes", [None, (1,), (1, 2, 3)])
-def test_logs_of_images(shared_axes):
+def test_logs_of_images(shared_axes, dtype):
     """Whichever elements share a knob: per channel, per position, one for all."""
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 unless asked")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(21, 5, 4, 3)).astype("float32")
-    model = keras.Sequential([keras.Input(x.shape[1:]), SpinNeuron(shared_axes=shared_axes)])
+    model = keras.Sequential(
+        [keras.Input(x.shape[1:]), SpinNeuron(shared_axes=shared_axes, dtype=dtype)]
+    )
     layer = model.layers[0]
     layer.pulse_width = rng.uniform(2e-9, 20e-9, layer.pulse_width.shape)
     layer.gate_voltage = rng.uniform(-1, 1, layer.anisotropy.shape)
@@ -199,6 +204,24 @@ def test_logs_of_images(shared_axes):
     history = model.fit(x, x, batch_size=21, verbose=0, callbacks=[tracker]).history
     report = spinkeras.energy_report(model, x, print_fn=None)
     assert history["energy_pj"][0] == pytest.approx(report.total_pj, rel=2e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="needs a tf.data pipeline")
+@pytest.mark.parametrize("callback", [EnergyTracker, lambda: spinkeras.EnergyBudget(1e-11)])
+def test_a_batch_may_be_empty(callback):
+    """As the last one of a replica may be."""
+    import tensorflow as tf
+
+    model, x, y = model_and_data(samples=16)
+    data = tf.data.Dataset.from_generator(
+        lambda: ((x[k], y[k]) for k in (slice(0, 8), slice(0, 0), slice(8, 16))),
+        output_signature=(tf.TensorSpec((None, 6)), tf.TensorSpec((None, 1))),
+    ).apply(tf.data.experimental.assert_cardinality(3))
+    model.compile(keras.optimizers.SGD(0.0), lambda t, p: ops.sum((t - p) ** 2, axis=-1))
+    history = model.fit(data, verbose=0, shuffle=False, callbacks=[callback()]).history
+    report = spinkeras.energy_report(model, x, print_fn=None)
+    assert history["energy_pj"][0] == pytest.approx(report.total_pj, rel=1e-5)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
 def test_report_equals_the_numpy_sum_and_prints_its_assumptions(capsys):

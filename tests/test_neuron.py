@@ -333,6 +333,25 @@ def test_training_and_inference_agree_for_images(shared):
     assert_kernel_agrees(SpinNeuron(shared_axes=shared), (3, 4, 2, 3), "float32")
 
 
+@pytest.mark.parametrize("shape", [(19, 5), (11, 4, 2, 3)])
+def test_gradients_of_a_batch_are_the_sums_over_its_samples(shape):
+    layer = SpinNeuron()
+    layer.build((None, *shape[1:]))
+    x = (3 * np.random.default_rng(4).normal(size=shape)).astype("float32")
+    weights = np.full((2, shape[-1]), 0.2, "float32")
+
+    def total(x, w, k):
+        with keras.StatelessScope([(layer.log_pulse_width, w), (layer.log_anisotropy, k)]):
+            return ops.sum(layer(x, training=True) ** 2)
+
+    found = gradients(total, x, *weights)
+    parts = [gradients(total, x[k : k + 1], *weights) for k in range(len(x))]
+    for k in (1, 2):
+        each = np.array([part[k] for part in parts], "float64")
+        size = np.abs(each).sum(0).max()
+        np.testing.assert_allclose(found[k], each.sum(0), atol=2e-5 * size)
+
+
 def assert_kernel_agrees(layer, shape, dtype):
     """Of both forms with plain operations in float64, where the backend has it."""
     exact = SpinNeuron.from_config({**layer.get_config(), "dtype": dtype if JAX else "float64"})
@@ -369,9 +388,10 @@ def assert_kernel_agrees(layer, shape, dtype):
                 np.testing.assert_allclose(b, a, atol=20 * tolerance * np.abs(a).max())
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_everything_is_finite_for_huge_inputs(variant, dtype):
+def test_everything_is_finite_for_huge_inputs(variant, dtype, training):
     layer = SpinNeuron(dtype=dtype, **VARIANTS[variant])
     values = np.array([[-1e6, -1e3, -30, -1, 0, 1, 30, 1e3, 1e6]], "float64").T
     layer.build((None, 1))
@@ -379,20 +399,48 @@ def test_everything_is_finite_for_huge_inputs(variant, dtype):
     def total(x, w, k):
         variables = [(layer.log_pulse_width, w), (layer.log_anisotropy, k)]
         with keras.StatelessScope(variables):
-            return ops.sum(ops.cast(layer(x), "float32"))
+            return ops.sum(ops.cast(layer(x, training=training), "float32"))
 
     with np.errstate(over="ignore"):  # 1e6 is infinity in float16
         x = ops.cast(ops.convert_to_tensor(values.astype("float32")), dtype)
-    y = ops.convert_to_numpy(ops.cast(layer(x), "float32"))
+    y = ops.convert_to_numpy(ops.cast(layer(x, training=training), "float32"))
     assert np.isfinite(y).all()
     assert y[0] < 1e-3
     zeros = [np.zeros(1, "float32")] * 2
-    for gradient in gradients(lambda *a: total(*a), x, *zeros):
-        assert np.isfinite(np.asarray(gradient, "float32")).all()
+    names = ("x", "pulse_width", "anisotropy")
+    for name, gradient in zip(names, gradients(lambda *a: total(*a), x, *zeros)):
+        if name == "x" or name in layer.train or not training:
+            assert np.isfinite(np.asarray(gradient, "float32")).all()
 
 
-def test_nan_is_not_hidden():
-    y = ops.convert_to_numpy(SpinNeuron()(np.array([[np.nan, 0.0]], "float32")))
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("log_skew", [0.5, 4.0])
+def test_a_saturated_input_has_no_gradient(log_skew, training):
+    curve = spinkeras.EmpiricalCurve(
+        threshold=50e-6,
+        slope=0.05e6,
+        pulse_width=2e-9,
+        log_skew=log_skew,
+        slope_exponent=0.5,
+        log_skew_rate=0.1,
+    )
+    for layer in (SpinNeuron(), SpinNeuron(switching_model=curve)):
+        layer.build((None, 2))
+
+        def total(x, w, k, layer=layer):
+            with keras.StatelessScope([(layer.log_pulse_width, w), (layer.log_anisotropy, k)]):
+                return ops.sum(layer(x, training=training))
+
+        x = np.array([[np.inf, -np.inf], [1e9, -1e9], [1e4, -1e4]], "float32")
+        zeros = np.zeros(2, "float32")
+        for gradient in gradients(total, x, zeros, zeros):
+            np.testing.assert_allclose(gradient, 0, atol=1e-6)  # P may be rounded
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_nan_is_not_hidden(training):
+    y = SpinNeuron()(np.array([[np.nan, 0.0]], "float32"), training=training)
+    y = ops.convert_to_numpy(y)
     assert np.isnan(y[0, 0])
     assert not np.isnan(y[0, 1])
 
