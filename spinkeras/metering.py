@@ -78,8 +78,8 @@ def _kernel(assumptions, twin, pulses):
         at_mean = traced_energies(twin, 0 * mean, mean, None, weights=weights, **options)
         energies = {name: energy * rows for name, energy in at_mean.items()}
         energies["write"] = fusion.sum_over_batch(write["write"])
-        sums = ops.stack([ops.sum(energies[name] * _PICO) for name in COMPONENTS])
-        return ops.cast(sums, "float32")
+        total = ops.stack([ops.sum(energies[name] * _PICO) for name in COMPONENTS])
+        return ops.cast(total, "float32")
 
     trained = (True, True, *(knob in twin.train for knob in KNOBS))
     return fusion.fused(sums, trained)

@@ -106,6 +106,23 @@ def test_rows_hold_whole_groups_of_channels(inner):
     np.testing.assert_array_equal(rows, np.tile(constants, (1, row // inner[-1])))
 
 
+def test_elementwise_form_takes_constants_of_any_shape():
+    """As of chips, whose axis leads; down to the tails, for every skew."""
+    random = np.random.default_rng(0)
+    shape = (3, 1, 5)
+    log_skew = random.uniform(0, switching.MAX_LOG_SKEW, shape)
+    skew, rate = np.exp(log_skew), random.uniform(0.5, 2, shape)
+    scale = -np.log(-np.expm1(-np.log(2) / skew))
+    arrays = random.uniform(-6, 6, (3, 70, 5)) / rate, rate, scale, skew
+    exact = cloglog.plain(*map(keras.ops.convert_to_tensor, arrays))
+    exact = keras.ops.convert_to_numpy(exact)
+    arrays = (value.astype("float32") for value in arrays)
+    found, _ = value_and_gradients(kernels.elementwise, *arrays)
+    np.testing.assert_allclose(found, exact, atol=2e-6)
+    keep = exact > 1e-25
+    np.testing.assert_allclose(found[keep], exact[keep], rtol=4e-4)  # z itself is rounded
+
+
 @pytest.mark.parametrize("inner", [(3,), (2, 5)])
 @pytest.mark.parametrize("batch", [0, 1, 7, 8, 29])
 def test_sums_over_the_batch(batch, inner):
