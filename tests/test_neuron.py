@@ -388,8 +388,10 @@ def assert_kernel_agrees(layer, shape, dtype):
                 np.testing.assert_allclose(b, a, atol=20 * tolerance * np.abs(a).max())
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("dtype", "training"),  # a kernel computes in float32 whatever the dtype
+    [("float32", True), *((dtype, False) for dtype in ("float32", "bfloat16", "float16"))],
+)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_everything_is_finite_for_huge_inputs(variant, dtype, training):
     layer = SpinNeuron(dtype=dtype, **VARIANTS[variant])
