@@ -36,7 +36,6 @@ KINDS = {
     "divide": ("divide",),
     "round": ("round-nearest-even",),
     "select": ("select", "compare", "maximum", "minimum", "clamp", "clamp"),  # a clamp is two
-    "logarithm": ("log", "log-plus-one"),
 }
 # Links of a chain that XLA cannot shorten, and the multiply-adds in them.
 LINKS = {
@@ -44,9 +43,17 @@ LINKS = {
     "divide": (lambda v: 1.5 / (v + 1.0), 1),
     "round": (lambda v: ops.round(v * 1.3), 1),
     "select": (lambda v: ops.maximum(v * 0.99, 0.5), 1),
-    "logarithm": (lambda v: ops.log(v * v + 1.5), 1),
 }
-UNPRICED = ("exponential", "exponential-minus-one", "logistic", "tanh", "power", "sqrt")
+UNPRICED = (
+    "log",
+    "log-plus-one",
+    "exponential",
+    "exponential-minus-one",
+    "logistic",
+    "tanh",
+    "power",
+    "sqrt",
+)
 LEAST_BYTES = {"forward": 8, "backward": 16, "meter": 8}  # float32 in and out; the weights are few
 
 

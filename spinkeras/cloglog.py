@@ -76,21 +76,25 @@ def _evaluate(xp, z, rate, scale, skew, log_base=_log_base):
     return probability, by_log_y
 
 
-def gradients(upstream, by_z, z, probability, rate, scale, skew):
-    """Gradients of `(z, rate, scale, skew)` from that of `z`."""
-    # An infinite z is saturated: its weight is 0, and 0 * inf must stay 0.
-    reach = ops.clip(z, -1e9, 1e9)
-    by_skew = probability * ops.log(ops.maximum(probability, 1e-37))
+def gradients(upstream, by_z, z, probability, rate, scale, skew, log=None, add=None):
+    """Gradients of `(z, rate, scale, skew)` from that of `z`.
+
+    Args:
+        log: function, the logarithm of a probability. Default: also of 0.
+        add: function `(value, like)`, as `sum_to`, which is the default.
+    """
+    log, add = log or (lambda p: ops.log(ops.maximum(p, 1e-37))), add or sum_to
+    reach = 100 / rate  # beyond, the curve is flat, and infinity times 0 must stay 0
     both = rate * scale
     return (
-        _sum_to(by_z, z),
-        _sum_to(by_z * reach, rate) / rate,
-        _sum_to(_sum_to(by_z, both) / both, scale),
-        _sum_to(upstream * by_skew, skew) / skew,
+        sum_to(by_z, z),
+        add(by_z * ops.clip(z, -reach, reach), rate) / rate,
+        sum_to(add(by_z, both) / both, scale),
+        add(upstream * (probability * log(probability)), skew) / skew,
     )
 
 
-def _sum_to(value, like):
+def sum_to(value, like):
     """Sum a gradient over the axes along which `like` was broadcast."""
     lead = len(value.shape) - len(like.shape)
     ones = [

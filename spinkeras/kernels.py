@@ -21,7 +21,7 @@ import numpy as np
 from keras import ops
 from numpy.polynomial import chebyshev, polynomial
 
-from spinkeras.cloglog import LOWEST, plain, unfused
+from spinkeras.cloglog import LOWEST, gradients, plain, unfused
 from spinkeras.fusion import sum_over_batch
 
 _LN2 = math.log(2.0)
@@ -65,14 +65,7 @@ def fast(z, rate, scale, skew, probability=None, log_skews=None):
             if table is None:  # otherwise such y do not matter
                 growth = ops.where(y < 0.01, y * _horner(y, _GROWTH), growth)
             by_z = upstream * result * y / (growth * (1 / (_LN2 * skew * rate)))
-            by_skew = upstream * (_LN2 * result * _log2(result))
-            reach = 100 / rate  # beyond, the curve is flat, and infinity times 0 must stay 0
-            return (
-                by_z,
-                _sum_to(by_z * ops.clip(z, -reach, reach), rate) / rate,
-                _sum_to(by_z, scale) / (rate * scale),
-                _sum_to(by_skew, skew) / skew,
-            )
+            return gradients(upstream, by_z, z, result, rate, scale, skew, log=_log, add=_add_rows)
 
         return result, gradient
 
@@ -120,7 +113,7 @@ def along_row(constants, inner, row):
     return ops.reshape(ops.transpose(spread, (1, 0, 2)), (count, row))
 
 
-def _sum_to(values, like):
+def _add_rows(values, like):
     """Sum over rows, and along them where one constant serves all of a row."""
     total = sum_over_batch(values)
     return total if like.shape == total.shape else ops.sum(total, keepdims=True)
@@ -191,6 +184,10 @@ def _log2(x):
     whole = tf.bitwise.right_shift(bits - _ROOT_OF_HALF, 23)
     part = tf.bitcast(bits - tf.bitwise.left_shift(whole, 23), tf.float32) - 1
     return tf.cast(whole, tf.float32) + part * _horner(part, _LOGARITHM), gradient
+
+
+def _log(x):
+    return _LN2 * _log2(x)
 
 
 def _exponent(z, rate, scale):

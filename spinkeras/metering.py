@@ -52,34 +52,31 @@ class Meter:
         """
 
 
-def _sums(layer, assumptions, pulses, mask, inputs, probability, *weights):
-    """The four energies in pJ, summed over all elements."""
+def _sums(layer, assumptions, pulses, mask, inputs, probability, *weights, add=ops.sum):
+    """The four energies in pJ, summed over all elements; `add` sums over the batch at least."""
     current = layer.current(inputs, weights)
     options = {"assumptions": assumptions, "pulses": pulses, "weights": weights}
     energies = traced_energies(layer, current, probability, mask, **options)
+    if mask is None:  # all but "write" are linear in the probability and need no current
+        count = ops.cast(ops.shape(inputs)[0], probability.dtype)
+        mean = ops.sum(probability, axis=0) / ops.maximum(count, 1)  # a replica may have no sample
+        at_mean = traced_energies(layer, 0 * mean, mean, None, **options)
+        write = add(energies["write"])
+        energies = {name: energy * count for name, energy in at_mean.items()} | {"write": write}
     return ops.stack([ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS])
 
 
 @functools.lru_cache(maxsize=128)
 def _kernel(assumptions, twin, pulses):
     """`_sums` without a mask as one kernel, shared by all layers of the same physics."""
-    options = {"assumptions": assumptions, "pulses": pulses}
+    add = fusion.sum_over_batch
 
     def sums(known, inputs, probability, *weights):
         inner = inputs.shape[1:]
         row = kernels.row_length(inner, weights[0])
         weights = [kernels.along_row(w[None], inner, row)[0] for w in weights]
         inputs, probability = (ops.reshape(v, (-1, row)) for v in (inputs, probability))
-        current = twin.current(inputs, weights)
-        write = traced_energies(twin, current, probability, None, weights=weights, **options)
-        # The others are linear in the probability and need no current: its mean will do.
-        rows = ops.cast(ops.shape(inputs)[0], probability.dtype)
-        mean = ops.sum(probability, axis=0) / ops.maximum(rows, 1)  # a replica may have no sample
-        at_mean = traced_energies(twin, 0 * mean, mean, None, weights=weights, **options)
-        energies = {name: energy * rows for name, energy in at_mean.items()}
-        energies["write"] = fusion.sum_over_batch(write["write"])
-        total = ops.stack([ops.sum(energies[name] * _PICO) for name in COMPONENTS])
-        return ops.cast(total, "float32")
+        return _sums(twin, assumptions, pulses, None, inputs, probability, *weights, add=add)
 
     trained = (True, True, *(knob in twin.train for knob in KNOBS))
     return fusion.fused(sums, trained)

@@ -191,7 +191,7 @@ def test_logs_equal_the_numpy_sum_over_the_same_batches(jit):
 )
 def test_logs_of_images(shared_axes, dtype):
     """Whichever elements share a knob: per channel, per position, one for all."""
-    if dtype == "float64" and keras.backend.backend() == "jax":
+    if dtype == "float64" and JAX:
         pytest.skip("JAX has no float64 unless asked")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(21, 5, 4, 3)).astype("float32")
@@ -208,7 +208,6 @@ def test_logs_of_images(shared_axes, dtype):
     assert history["energy_pj"][0] == pytest.approx(report.total_pj, rel=2e-6)
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="needs a tf.data pipeline")
 @pytest.mark.parametrize("callback", [EnergyTracker, lambda: spinkeras.EnergyBudget(1e-11)])
 def test_a_batch_may_be_empty(callback):
     """As the last one of a replica may be."""
