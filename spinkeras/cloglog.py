@@ -88,7 +88,7 @@ def gradients(upstream, by_z, z, probability, rate, scale, skew, log=None, add=N
     both = rate * scale
     return (
         sum_to(by_z, z),
-        add(by_z * ops.clip(z, -reach, reach), rate) / rate,
+        add(by_z * ops.maximum(ops.minimum(z, reach), -reach), rate) / rate,
         sum_to(add(by_z, both) / both, scale),
         add(upstream * (probability * log(probability)), skew) / skew,
     )
