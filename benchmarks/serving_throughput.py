@@ -1,19 +1,21 @@
 """Served throughput of a network with spin neurons, relative to the same network with sigmoids.
 
-    python benchmarks/serving_throughput.py              # about 8 minutes on two cores
+    python benchmarks/serving_throughput.py              # about 10 minutes on two cores
     python benchmarks/serving_throughput.py --starts 1   # quicker; one pair of servers may differ
 
-Both networks have the same shape and weights and are exported by `export_for_serving`. Two ways
-to call them: requests per second through examples/model_server.py (REST on the loopback
-interface, one client), and calls of the loaded SavedModel inside this process, where nothing
-hides the activation. Rounds alternate between the networks, and every pair of servers is started
-several times, because two processes of the same program differ by a few per cent. Two ratios,
-spin / sigmoid (above 1 the spin network is the faster one): the median over neighbouring rounds
-of the rates, with the quartiles, and that of the processor time per call, which other work on the
-machine disturbs less.
+Both networks have the same shape and weights and are exported by `export_for_serving`. Three ways
+to call them: 16 clients at once that ask examples/model_server.py (REST on the loopback
+interface) for 1 to 4 samples each, the load of tests/test_serving.py; one client that asks for a
+whole batch; and calls of the loaded SavedModel inside this process, where nothing hides the
+activation. Rounds alternate between the networks, and every pair of servers is started several
+times, because two processes of the same program differ by a few per cent. Two ratios, spin /
+sigmoid (above 1 the spin network is the faster one): the median over neighbouring rounds of the
+rates, with the quartiles, and that of the server's processor time per call, which other work on
+the machine disturbs less.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import http.client
 import json
@@ -37,6 +39,7 @@ import spinkeras
 from spinkeras import serving
 
 SIZES = {"small": (64, [32], 10), "medium": (784, [256, 256], 10), "wide": (784, [1024, 1024], 10)}
+CLIENTS, REQUESTS = 16, 128
 SERVER = pathlib.Path(__file__).resolve().parents[1] / "examples" / "model_server.py"
 
 
@@ -72,8 +75,8 @@ def export(size, folder):
 
 
 @contextlib.contextmanager
-def rest(path):
-    """A function that sends inputs to a new server of this network, and the server's process."""
+def server(path):
+    """The address and the process of a new server of this network."""
     command = [sys.executable, str(SERVER), "--name", "m", "--path", str(path), "--port", "0"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -82,22 +85,43 @@ def rest(path):
         address = next((line for line in process.stdout if line.startswith("http://")), None)
         if address is None:
             raise SystemExit("The model server did not start; is KServe installed?")
-        connection = http.client.HTTPConnection(address.strip().removeprefix("http://"), timeout=60)
-
-        def call(body):
-            connection.request(
-                "POST", "/v1/models/m:predict", body, {"Content-Type": "application/json"}
-            )
-            response = connection.getresponse()
-            response.read()
-            if response.status != 200:
-                raise SystemExit(f"status {response.status}")
-
-        yield call, psutil.Process(process.pid)
-        connection.close()
+        yield address.strip().removeprefix("http://"), psutil.Process(process.pid)
     finally:
         process.terminate()
         process.communicate()
+
+
+def connect(address):
+    return contextlib.closing(http.client.HTTPConnection(address, timeout=60))
+
+
+def send(connection, body):
+    connection.request("POST", "/v1/models/m:predict", body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    response.read()
+    if response.status != 200:
+        raise SystemExit(f"status {response.status}")
+
+
+@contextlib.contextmanager
+def rest(path):
+    """A function that sends one request to a new server of this network, and its process."""
+    with server(path) as (address, process), connect(address) as connection:
+        yield lambda body: send(connection, body), process
+
+
+@contextlib.contextmanager
+def clients(path):
+    """A function that sends `REQUESTS` requests of 16 clients at once, and the server's process."""
+    with server(path) as (address, process), contextlib.ExitStack() as stack:
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(CLIENTS))
+        connections = [stack.enter_context(connect(address)) for _ in range(CLIENTS)]
+
+        def client(connection, bodies):
+            for k in range(REQUESTS // CLIENTS):
+                send(connection, bodies[k % len(bodies)])
+
+        yield lambda bodies: list(pool.map(client, connections, [bodies] * CLIENTS)), process
 
 
 @contextlib.contextmanager
@@ -108,11 +132,21 @@ def inside(path):
     yield lambda x: function(x=x), psutil.Process()
 
 
+def instances(x):
+    return json.dumps({"instances": x.round(4).tolist()}).encode()
+
+
+def up_to(x):
+    """Requests of 1 sample, of 2, and so on."""
+    return [instances(x[: k + 1]) for k in range(len(x))]
+
+
+# A way to call: how, from what, how many samples, and calls per call of the function.
 WAYS = {
-    "REST": (rest, lambda x: json.dumps({"instances": x.round(4).tolist()}).encode()),
-    "inside": (inside, tf.constant),
+    "clients": (clients, up_to, (4,), REQUESTS),
+    "REST": (rest, instances, (1, 32, 256), 1),
+    "inside": (inside, tf.constant, (1, 32, 1024), 1),
 }
-BATCHES = {"REST": (1, 32, 256), "inside": (1, 32, 1024)}
 
 
 def compare(calls, x, rounds, seconds):
@@ -140,8 +174,7 @@ def compare(calls, x, rounds, seconds):
 
 def measure(way, paths, inputs, starts, rounds, seconds):
     """Rows of results, one for every number of samples."""
-    enter, form = WAYS[way]
-    batches = BATCHES[way]
+    enter, form, batches, calls_at_once = WAYS[way]
     rates = {batch: {name: [] for name in paths} for batch in batches}
     used = {batch: dict.fromkeys(paths, 0.0) for batch in batches}
     random = np.random.default_rng(1)
@@ -160,7 +193,10 @@ def measure(way, paths, inputs, starts, rounds, seconds):
             "batch": batch,
             "ratios": [a / b for a, b in zip(rates[batch]["spin"], rates[batch]["sigmoid"])],
             "cpu_ratio": used[batch]["sigmoid"] / used[batch]["spin"],
-            **{name: statistics.median(values) for name, values in rates[batch].items()},
+            **{
+                name: statistics.median(values) * calls_at_once
+                for name, values in rates[batch].items()
+            },
         }
 
 
@@ -177,7 +213,7 @@ def main():
     print(
         f"{machine}; tensorflow {tf.__version__}, keras {keras.__version__}, {time.strftime('%F')}"
     )
-    print("network  called   batch  spin /s  sigmoid /s  ratio (quartiles)        of CPU time")
+    print("network  called    batch  spin /s  sigmoid /s  ratio (quartiles)        of CPU time")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes:
@@ -188,7 +224,7 @@ def main():
                     rows.append({"network": size, **row})
                     low, median, high = np.quantile(row["ratios"], [0.25, 0.5, 0.75])
                     print(
-                        f"{size:7s}  {way:6s}  {row['batch']:6d}  {row['spin']:7.0f}  "
+                        f"{size:7s}  {way:7s}  {row['batch']:6d}  {row['spin']:7.0f}  "
                         f"{row['sigmoid']:10.0f}  {median:.3f} ({low:.3f} to {high:.3f})  "
                         f"{row['cpu_ratio']:.3f}",
                         flush=True,
