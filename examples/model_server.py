@@ -18,7 +18,10 @@ two requests; if it cannot be loaded, or disappears, the one before it goes on.
 import argparse
 import asyncio
 import concurrent.futures
+import itertools
+import math
 import pathlib
+import re
 import socket
 import sys
 import threading
@@ -30,6 +33,7 @@ from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 MAX_BODY = 4 * 2**20  # bytes; the default of gRPC, kept for HTTP as well
+MAX_REPEATED = 2**20  # elements of a tensor that is sent as one number for all of them
 
 
 class Refused(ValueError):
@@ -97,18 +101,28 @@ def reason(error):
     return next(line for line in reversed(lines) if line and not line.startswith(places))
 
 
+def fingerprint(folder):
+    """What changes while a version is copied into its folder: names, sizes and times."""
+    try:
+        stats = [(str(path), path.stat()) for path in sorted(folder.rglob("*"))]
+    except OSError:  # a file disappeared meanwhile; the next look will differ from this
+        return None
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
 class Versions:
     """The newest version of a folder that can be loaded, kept up to date by a thread."""
 
     def __init__(self, path, interval=1.0):
         self.path = pathlib.Path(path)
         self.interval = interval
-        self.broken = {}
+        self.broken = {}  # number: (fingerprint when its loading failed, why it did)
         self.current = None
         self._stop = threading.Event()
         self.refresh()
         if self.current is None:
-            raise SystemExit(f"No version that can be loaded in {self.path} ({self.broken}).")
+            broken = {number: why for number, (_, why) in self.broken.items()}
+            raise SystemExit(f"No version that can be loaded in {self.path} ({broken}).")
         threading.Thread(target=self._watch, daemon=True).start()
 
     def refresh(self):
@@ -116,20 +130,23 @@ class Versions:
             (int(p.name) for p in self.path.iterdir() if p.name.isdecimal() and p.is_dir()),
             reverse=True,
         )
-        self.broken = {n: error for n, error in self.broken.items() if n in numbers}
+        self.broken = {n: failure for n, failure in self.broken.items() if n in numbers}
         for number in numbers:
             if self.current is not None and number == self.current.number:
                 return
-            if number in self.broken:
+            folder = self.path / str(number)
+            mark = fingerprint(folder)  # before it is loaded: what comes later is tried again
+            if number in self.broken and self.broken[number][0] == mark:
                 continue
             try:
-                version = Version(self.path / str(number))
+                version = Version(folder)
                 for function, _ in version.signatures.values():
                     function.graph  # noqa: B018  (restored here, not in the first request)
                 self.current = version
             except Exception as error:
-                self.broken[number] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-                print(f"version {number} is not served: {self.broken[number]}", flush=True)
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                self.broken[number] = (mark, why)
+                print(f"version {number} is not served: {why}", flush=True)
                 continue
             print(f"serving version {number}", flush=True)
             return
@@ -144,24 +161,51 @@ class Versions:
         while not self._stop.wait(self.interval):
             try:
                 self.refresh()
-            except OSError as error:  # the folder may be on a network file system
-                print(f"cannot read {self.path}: {error}", flush=True)
+            except Exception as error:  # a network file system, say; later looks may succeed
+                print(f"cannot read {self.path}: {type(error).__name__}: {error}", flush=True)
 
 
 # --- HTTP ----------------------------------------------------------------------------------------
 
 
+def types_of(entries):
+    types = list(map(type, entries))
+    # Mostly there is but one, and counting it takes half the time of a set of all.
+    return {types[0]} if types and types.count(types[0]) == len(types) else set(types)
+
+
 def to_array(value, key, dtype):
     """JSON value to an array of a signature's type; text, null, true and false are no numbers."""
+    if dtype.is_bool:
+        allowed, wanted = {bool}, "true or false"
+    elif dtype.is_integer:
+        allowed, wanted = {int}, f"whole numbers of type {dtype.name}"
+    elif dtype.is_floating:
+        allowed, wanted = {int, float}, f"numbers of type {dtype.name}"
+    else:
+        raise Refused(f"Input {key!r} is of type {dtype.name}, for which this server needs gRPC.")
+    # Types before NumPy sees them: it would give every entry the memory of the longest text.
+    entries, shape = [value], []
+    while list in (types := types_of(entries)):
+        lengths = set(map(len, entries)) if types == {list} else ()
+        if len(lengths) != 1:
+            raise Refused(f"Input {key!r} is ragged: lists of different lengths, or beside others.")
+        shape.extend(lengths)
+        entries = list(itertools.chain.from_iterable(entries))
+    if types - allowed:
+        raise Refused(f"Input {key!r} must hold {wanted}, and nothing else.")
+    if dtype.is_integer and entries:
+        low, high = min(entries), max(entries)
+        if low < dtype.min or high > dtype.max:
+            raise Refused(
+                f"Input {key!r} must hold whole numbers from {dtype.min} to {dtype.max} "
+                f"({dtype.name}); got {low if low < dtype.min else high}."
+            )
     try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise Refused(f"Input {key!r} is ragged: {error}.") from error
-    kinds = "if" if dtype.is_floating else "i"
-    if array.dtype.kind not in kinds and array.size:
-        raise Refused(f"Input {key!r} must hold numbers of type {dtype.name}, and nothing else.")
-    with np.errstate(over="ignore"):
-        return array.astype(dtype.as_numpy_dtype)
+        with np.errstate(over="ignore"):
+            return np.asarray(entries, dtype.as_numpy_dtype).reshape(shape)
+    except ValueError as error:  # NumPy has a largest number of dimensions
+        raise Refused(f"Input {key!r} is nested {len(shape)} deep: {error}.") from error
 
 
 def answer(version, payload):
@@ -259,10 +303,9 @@ def http_server(name, versions, limit, port):
         def validate(self, payload):
             return payload  # `answer` checks it, with better messages
 
-        async def predict(self, payload, headers=None, number=None):
+        async def predict(self, body, headers=None, number=None):
             try:
-                if isinstance(payload, bytes):  # curl -d does not say that it sends JSON
-                    payload = orjson.loads(payload)
+                payload = orjson.loads(body)  # whatever type it has: curl -d says "form"
                 version = versions.get(number)
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(pool, answer, version, payload)
@@ -272,6 +315,15 @@ def http_server(name, versions, limit, port):
                 if error.not_found:
                     raise not_found(str(error)) from error
                 raise InvalidInput(str(error)) from error
+
+    class PlainDataPlane(DataPlane):
+        # Bodies as they come: TensorFlow Serving knows no CloudEvents, and KServe's decoder of
+        # these fails on some bodies, such as an empty one.
+        def decode(self, body, headers, *args, **kwargs):
+            return body, {}
+
+        def encode(self, model_name, response, headers, req_attributes):
+            return response, {}
 
     model = SavedModel()
 
@@ -298,9 +350,14 @@ def http_server(name, versions, limit, port):
     @app.post("/v1/models/{model_name}/versions/{number}:predict")
     async def predict_version(model_name: str, number: str, request: Request):
         check(model_name)
-        if not number.isdecimal():
-            raise InvalidInput(f"{number!r} is not a version number.")
+        if not re.fullmatch("[0-9]{1,19}", number):
+            raise InvalidInput(f"A version is a number of 1 to 19 digits; got {number[:30]!r}.")
         return ORJSONResponse(await model.predict(await request.body(), number=int(number)))
+
+    @app.post("/v2/{rest:path}")
+    def no_v2(rest: str):
+        # KServe's own V2 routes would let any client unload the model.
+        raise not_found("There is no such request; POST to /v1/models/NAME:predict.")
 
     def check(model_name):
         if model_name != name:
@@ -310,7 +367,7 @@ def http_server(name, versions, limit, port):
     repository.update(model)
     app.add_middleware(BodyLimit, limit=limit)
     extension = ModelRepositoryExtension(repository)
-    return RESTServer("kserve.model_server:app", DataPlane(repository), extension, port)
+    return RESTServer("kserve.model_server:app", PlainDataPlane(repository), extension, port)
 
 
 # --- gRPC ----------------------------------------------------------------------------------------
@@ -335,6 +392,20 @@ def grpc_server(name, versions, host, port):
         except Refused as error:
             context.abort(grpc.StatusCode.NOT_FOUND, str(error))
 
+    def from_proto(proto, key):
+        # A few bytes may declare a shape of any size, and all of it would be allocated.
+        count = math.prod(dim.size for dim in proto.tensor_shape.dim)
+        if proto.tensor_content:
+            given = len(proto.tensor_content) / tf.as_dtype(proto.dtype).size
+        else:
+            given = sum(len(v) for field, v in proto.ListFields() if field.name.endswith("_val"))
+        if given != count and not (given == 1 and 1 < count <= MAX_REPEATED):
+            raise Refused(
+                f"Input {key!r} holds {given:g} values where its declared shape needs {count}; "
+                f"send all of them, or one for at most {MAX_REPEATED} equal ones."
+            )
+        return tf.make_ndarray(proto)
+
     def describe(response, version):
         response.model_spec.name = name
         response.model_spec.version.value = version.number
@@ -349,10 +420,13 @@ def grpc_server(name, versions, host, port):
                 for key, proto in request.inputs.items():
                     if key in specs and proto.dtype != specs[key].dtype.as_datatype_enum:
                         raise Refused(f"Input {key!r} must be of type {specs[key].dtype.name}.")
-                    arrays[key] = tf.make_ndarray(proto)
+                    arrays[key] = from_proto(proto, key)
                 outputs = version.run(signature, arrays)
             except (ValueError, TypeError) as error:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            except MemoryError:
+                text = "The server has no memory for this request; send fewer samples."
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
             response = predict_pb2.PredictResponse()
             describe(response, version)
             response.model_spec.signature_name = signature

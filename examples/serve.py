@@ -11,6 +11,7 @@ of TensorFlow Serving, so the last form works with the official image as well: d
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import pathlib
@@ -18,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -81,7 +81,7 @@ def wait_for_version(url, number, seconds=60):
     """Until a server that was running before has picked up the version just exported."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        with contextlib.suppress(urllib.error.URLError):
+        with contextlib.suppress(OSError, http.client.HTTPException):  # it may be restarting
             with urllib.request.urlopen(f"{url}/v1/models/digits", timeout=10) as response:
                 versions = json.load(response)["model_version_status"]
             if any(v["version"] == str(number) and v["state"] == "AVAILABLE" for v in versions):

@@ -5,11 +5,11 @@
 #
 #   bash examples/tensorflow_serving.sh [FOLDER]      # FOLDER keeps the exported versions
 set -euo pipefail
-cd "$(dirname "$0")"
 image=${TF_SERVING_IMAGE:-tensorflow/serving:latest}
 port=${TF_SERVING_PORT:-8501}
-folder=$(realpath -m "${1:-$(mktemp -d)/digits}")
+folder=$(realpath -m "${1:-$(mktemp -d)/digits}")  # before cd: it may be relative
 mkdir -p "$folder"
+cd "$(dirname "$0")"
 
 container=$(docker run --detach --rm --publish "127.0.0.1:$port:8501" \
   --volume "$folder:/models/digits:ro" --env MODEL_NAME=digits "$image")

@@ -259,13 +259,13 @@ def _compare_neurons(got, alone, suffix):
     for name, new, old in zip(alone.output_names, got, alone.reference):
         floor = np.maximum(np.abs(old), SMALLEST_PROBABILITY)
         error = np.abs(new.astype("float64") - old) / floor
-        where = np.unravel_index(np.argmax(error), error.shape)
-        worst = max(worst, float(error[where]))
-        if not worst <= TOLERANCE:
+        where = np.unravel_index(np.argmax(error), error.shape)  # the first NaN if there is one
+        if not error[where] <= TOLERANCE:
             raise ValueError(
                 f"The {suffix} file gives {new[where]:.6g} for a probability of {old[where]:.6g} "
                 f"(spin layer number {name.removeprefix('spin_')}), which is off by more than "
                 f"{TOLERANCE:g}: this format's arithmetic does not carry its switching model. Use "
                 "export_for_serving."
             )
+        worst = max(worst, float(error[where]))
     return worst

@@ -1,9 +1,10 @@
 """Export of trained networks as TensorFlow SavedModel, for TensorFlow Serving and its kin.
 
-An export traces the network, checks the written graph against the Keras model on probe inputs, and
-only then gives it its final name: a version that is visible has been checked, and a crash leaves
-the ones before it untouched. TensorFlow backend only; a `.keras` file written under another
-backend can be loaded and exported with `KERAS_BACKEND=tensorflow`.
+An export traces the network, checks the written graph on probe inputs (answers and energies against
+the Keras model; samples for their shape and that they are finite), and only then gives it its final
+name: a version that is visible has been checked, and a crash leaves the ones before it untouched.
+TensorFlow backend only; a `.keras` file written under another backend can be loaded and exported
+with `KERAS_BACKEND=tensorflow`.
 """
 
 import dataclasses
@@ -14,7 +15,10 @@ import re
 import shutil
 import uuid
 
+import numpy as np
+
 from spinkeras._version import __version__
+from spinkeras.devices import as_whole
 from spinkeras.energy import EnergyAssumptions
 from spinkeras.metering import energy_report
 from spinkeras.tracing import (
@@ -53,7 +57,8 @@ def export_for_serving(
     * `energy`: pJ per inference for every sample of the request, `energy_pj` for all spin layers
       and `energy_pj_<layer>` for each; the quantity that `energy_report` prints as a mean.
     * `sample` (on request): the outputs when every spin neuron answers with the fraction of its
-      `pulses` that switched (by default one bit), drawn anew for every request.
+      `pulses` that switched (by default one bit), drawn anew for every request. A draw has no
+      value to be compared with; it must be finite and have the shape of `serve`.
 
     `serve` and `energy` belong to the expected network: probabilities travel from layer to layer,
     also where a layer's `output` is sampled.
@@ -84,7 +89,8 @@ def export_for_serving(
     Raises:
         ValueError: for another backend, an unbuilt model, `energy` without spin layers, names
             that no client could use, a version that exists, a network that writes state or calls
-            Python while it infers, or one whose written graph disagrees with the model.
+            Python while it infers, one whose written graph disagrees with the model, or whose
+            samples are not finite.
 
     Example:
 
@@ -103,12 +109,8 @@ def export_for_serving(
             "This model has no SpinNeuron, so it has no energy and nothing to sample; export it "
             "with energy=False and sample=False."
         )
-    if version is not None and (
-        isinstance(version, bool) or int(version) != version or version < 1
-    ):
-        raise ValueError(f"version = {version!r} must be a whole number >= 1.")
-    if seed is not None and not 0 <= seed < 2**31:
-        raise ValueError(f"seed = {seed!r} must be a whole number from 0 to 2^31 - 1.")
+    version = None if version is None else as_whole("version", version, 1, 2**63 - 1)
+    seed = None if seed is None else as_whole("seed", seed, 0, 2**31 - 1)
     assumptions = EnergyAssumptions() if assumptions is None else assumptions
 
     functions = {"serve": network.function(check_inputs)}
@@ -127,7 +129,7 @@ def export_for_serving(
     hidden = base / f".export-{uuid.uuid4().hex}"  # servers skip names that are not numbers
     try:
         network.write(hidden, functions)
-        report = _check_saved_model(tf, hidden, network, assumptions, energy)
+        report = _check_saved_model(tf, hidden, network, assumptions, energy, sample)
         _write_provenance(hidden, network, layers, assumptions, functions)
         _sync(hidden)
         final = _publish(hidden, base, version)
@@ -137,7 +139,7 @@ def export_for_serving(
     return dataclasses.replace(report, path=final)
 
 
-def _check_saved_model(tf, folder, network, assumptions, energy):
+def _check_saved_model(tf, folder, network, assumptions, energy, sample):
     """Load what was written and compare it with the model."""
     loaded = tf.saved_model.load(str(folder))
 
@@ -152,9 +154,11 @@ def _check_saved_model(tf, folder, network, assumptions, energy):
 
     got = run("serve", network.probes)
     output_error = network.compare([got[name].numpy() for name in network.output_names])
+    few = [value[:: max(1, len(value) // 4)] for value in network.probes]
+    if sample:
+        _check_sample(run("sample", few), run("serve", few))
     energy_error = None
     if energy:
-        few = [value[:: max(1, len(value) // 4)] for value in network.probes]
         got = run("energy", few)
         energy_error = _compare_energy(got, network, few, assumptions)
     return ExportReport(
@@ -165,6 +169,18 @@ def _check_saved_model(tf, folder, network, assumptions, energy):
         output_error,
         energy_error=energy_error,
     )
+
+
+def _check_sample(got, expected):
+    """A draw has no value to compare with, but it has a shape and must be finite."""
+    for name, value in got.items():
+        if value.shape != expected[name].shape or not np.all(np.isfinite(value.numpy())):
+            raise ValueError(
+                f"The endpoint 'sample' gives NaN or infinite values of {name!r}, or another shape "
+                f"than 'serve' (got {value.shape}, 'serve' gives {expected[name].shape}): a layer "
+                "does not stand bits where it stands probabilities (a division, a logarithm). "
+                "Export it with sample=False."
+            )
 
 
 def _compare_energy(got, network, probes, assumptions):

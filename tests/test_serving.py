@@ -2,6 +2,7 @@
 
 import http.client
 import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+import urllib.request
 import zipfile
 
 import keras
@@ -64,6 +67,14 @@ def signature(path, name):
         return {key: value.numpy() for key, value in loaded.signatures[name](**inputs).items()}
 
     return run
+
+
+def example(name):
+    """A program of `examples/` as a module, to test its parts without a server."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def visible(path):
@@ -223,6 +234,9 @@ def test_export_in_the_middle_of_a_measured_training(tmp_path):
     # The knobs still are variables, and learn; the meters still count.
     assert np.any(model.layers[-1].pulse_width != width)
     assert history["energy_pj"][1] == pytest.approx(history["energy_pj"][0], rel=0.1)
+    # The last validation saw the final knobs, and none of the probes of the export within it.
+    wanted = spinkeras.energy_report(model, x, print_fn=None).total_pj
+    assert history["val_energy_pj"][1] == pytest.approx(wanted, rel=1e-5)
     got = signature(tmp_path / "4", "serve")(x=x)["spin"]
     np.testing.assert_allclose(got, model.predict(x, verbose=0), rtol=1e-5)
 
@@ -274,8 +288,11 @@ def test_bits_feed_the_layers_that_follow(exported):
     x = samples(1, seed=5)
     got = signature(base / "1", "sample")(pixels=np.repeat(x, 64, axis=0))["digit"]
     assert len(np.unique(got.round(5), axis=0)) > 10
-    np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-5)
-    assert not np.allclose(got[0], model.predict(x, verbose=0)[0], atol=1e-4)
+    patterns = (np.arange(2**8)[:, None] >> np.arange(8) & 1).astype("float32")
+    allowed = model.get_layer("digit")(patterns).numpy()
+    distance = np.abs(got[:, None] - allowed).max(axis=-1).min(axis=-1)
+    np.testing.assert_allclose(distance, 0, atol=1e-6)
+    assert np.abs(allowed - model.predict(x, verbose=0)).max(axis=-1).min() > 1e-4
 
 
 def test_layers_that_sample_by_themselves(tmp_path):
@@ -346,8 +363,10 @@ def test_versions_count_up_and_are_never_overwritten(tmp_path):
     assert (tmp_path / "8" / "saved_model.pb").read_bytes() == before
     assert serving.export_for_serving(model, tmp_path, energy=False).path.name == "9"
     assert not list(tmp_path.glob(".*"))
-    for version in (0, -1, 1.5, True):
-        with pytest.raises(ValueError, match="whole number"):
+    report = serving.export_for_serving(model, tmp_path, energy=False, version=12.0)
+    assert report.path.name == "12"  # servers skip "12.0"
+    for version in (0, -1, 1.5, True, np.inf, "2", 2**63):
+        with pytest.raises(ValueError, match=r"version = .* must be a whole number from 1"):
             serving.export_for_serving(model, tmp_path, energy=False, version=version)
 
 
@@ -412,13 +431,17 @@ def test_a_killed_export_leaves_no_version(tmp_path, stage):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("delay", [0.0, 0.2, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("delay", [0.0, 0.2, 0.5, 1.0, 2.0, None])
 def test_an_export_killed_at_any_time_leaves_whole_versions_only(tmp_path, delay):
     process = start(HERE / "serving" / "export_and_wait.py", tmp_path, "none")
     with process:
         read_until(process, "exporting")
-        time.sleep(delay)
+        if delay is None:  # once not before it is done: then the version must be there
+            read_until(process, "done")
+        else:
+            time.sleep(delay)
         process.kill()
+    assert visible(tmp_path) in ([["1"]] if delay is None else [[], ["1"]])
     for name in visible(tmp_path):
         got = signature(tmp_path / name, "serve")(x=np.zeros((1, 4), "float32"))["spin"]
         assert np.all(np.isfinite(got))
@@ -480,10 +503,21 @@ def test_networks_that_no_server_can_run_are_refused(tmp_path, do, message):
     assert list((tmp_path / "m").iterdir()) == []
 
 
-def test_a_network_that_answers_otherwise_after_export_is_refused(tmp_path):
-    model = model_with(lambda layer, x: x * (1 if tf.executing_eagerly() else 1.001))
-    with pytest.raises(ValueError, match=r"differs from the model's by 0\.001"):
+@pytest.mark.parametrize("factor", [1.001, np.nan])
+def test_a_network_that_answers_otherwise_after_export_is_refused(tmp_path, factor):
+    model = model_with(lambda layer, x: x * (1 if tf.executing_eagerly() else factor))
+    message = {1.001: r"0\.001"}.get(factor, "nan")
+    with pytest.raises(ValueError, match=f"differs from the model's by {message}"):
         serving.export_for_serving(model, tmp_path / "m", energy=False)
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_samples_that_cannot_be_served_are_refused(tmp_path):
+    """Probabilities of 1/2 pass through this layer; bits do not."""
+    model = model_with(lambda layer, x: 1 / (x * (1 - x)))
+    probe = np.zeros((2, 3), "float32")
+    with pytest.raises(ValueError, match="'sample' gives NaN or infinite values of 'output_0'"):
+        serving.export_for_serving(model, tmp_path / "m", energy=False, sample=True, probe=probe)
     assert list((tmp_path / "m").iterdir()) == []
 
 
@@ -528,8 +562,9 @@ def test_arguments_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"needs a keras\.Model"):
         serving.export_for_serving(SpinNeuron(), tmp_path)
     model = neuron()
-    with pytest.raises(ValueError, match="seed"):
-        serving.export_for_serving(model, tmp_path, sample=True, seed=-1)
+    for seed in (-1, 1.5, "3", 2**31):
+        with pytest.raises(ValueError, match=r"seed = .* must be a whole number from 0"):
+            serving.export_for_serving(model, tmp_path, sample=True, seed=seed)
     with pytest.raises(ValueError, match="one name for each of 1 outputs"):
         serving.export_for_serving(model, tmp_path, output_names=["a", "b"])
     with pytest.raises(ValueError, match="cannot name an input or output"):
@@ -765,6 +800,13 @@ def test_a_neuron_whose_tail_is_lost_is_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="gives 0 for a probability of"):
         spinkeras.export_litert(neuron(), tmp_path / "m.tflite")
     assert visible(tmp_path) == []
+
+
+def test_a_neuron_that_gives_nan_is_refused():
+    alone = portable._neurons_alone(spinkeras.spin_neurons(neuron()))
+    got = [np.where(value < 1e-8, np.nan, value) for value in alone.reference]
+    with pytest.raises(ValueError, match="gives nan for a probability of"):
+        portable._compare_neurons(got, alone, ".tflite")
 
 
 @pytest.mark.parametrize("package", ["tf2onnx", "onnxruntime"])
@@ -1007,6 +1049,8 @@ BAD = {
     "ragged": ({"instances": [ROW, ROW[:3]]}, 400, "ragged"),
     "text": ({"instances": [["a"] * 16]}, 400, "numbers of type float32"),
     "text among numbers": ({"instances": [["a", *ROW[1:]]]}, 400, "numbers of type float32"),
+    "lists among numbers": ({"instances": [[ROW, *ROW[1:]]]}, 400, "ragged"),
+    "objects among numbers": ({"instances": [[{}, *ROW[1:]]]}, 400, "numbers of type float32"),
     "null": ({"instances": [[None, *ROW[1:]]]}, 400, "numbers of type float32"),
     "booleans": ({"instances": [[True] * 16]}, 400, "numbers of type float32"),
     "NaN": (b'{"instances": [[NaN' + b", 0" * 15 + b"]]}", 400, "expected a JSON value|not JSON"),
@@ -1036,13 +1080,100 @@ BAD = {
 
 # One test for all cases: every test here also costs the reset of the Keras session.
 def test_bad_rest_requests_get_a_clear_answer_and_hurt_nobody(server):
-    for case, (body, status, message) in BAD.items():
-        got, answer = server.predict(body)
+    cloud_event = {"ce-specversion": "1.0", "ce-source": "a", "ce-type": "b", "ce-id": "c"}
+    cases = {key: (*case, {}) for key, case in BAD.items()}
+    cases["empty event"] = (b"", 400, "not JSON", {"headers": cloud_event})
+    huge = f"/v1/models/digits/versions/{'9' * 5000}:predict"
+    cases["huge version"] = ({"instances": [ROW]}, 400, "1 to 19 digits", {"path": huge})
+    for change in ("unload", "load"):
+        path = f"/v2/repository/models/digits/{change}"
+        cases[change] = (b"", 404, "no such request", {"path": path})
+    for case, (body, status, message, options) in cases.items():
+        got, answer = server.predict(body, **options)
         assert (got, list(answer)) == (status, ["error"]), (case, answer)
         assert re.search(message, answer["error"]), (case, answer)
         assert len(answer["error"]) < 500, case
         assert server.predict({"instances": [ROW]})[0] == 200, case
         assert server.process.poll() is None, case
+
+
+def test_json_numbers_are_taken_as_they_are_or_refused():
+    """The network of the server has one float input; here are the other types."""
+    pytest.importorskip("orjson")
+    module = example("model_server")
+    for value, dtype in (
+        ([[1, 2.5], [-3, 2**63]], tf.float32),
+        ([[-(2**31), 2**31 - 1]], tf.int32),
+        ([0, 2**64 - 1], tf.uint64),
+        ([True, False], tf.bool),
+        (7, tf.int64),
+    ):
+        array = module.to_array(value, "x", dtype)
+        assert array.dtype == dtype.as_numpy_dtype
+        assert array.tolist() == value
+    for value, dtype, message in (
+        ([[4294967297]], tf.int32, "from -2147483648 to 2147483647"),
+        ([-1], tf.uint8, "from 0 to 255"),
+        ([-1, 2**64 - 1], tf.int64, "from -9223372036854775808 to"),
+        ([1.0], tf.int32, "whole numbers of type int32"),
+        ([1, 0], tf.bool, "true or false"),
+        ([True, 1.0], tf.float32, "numbers of type float32"),
+        ([True], tf.int32, "numbers of type int32"),
+        (json.loads("[" * 100 + "1" + "]" * 100), tf.float32, "nested 100 deep"),
+        (["a"], tf.string, "needs gRPC"),
+    ):
+        with pytest.raises(module.Refused, match=message):
+            module.to_array(value, "x", dtype)
+    # An array of text takes the longest text for every entry: 80 MB for 25 kB.
+    tracemalloc.start()
+    with pytest.raises(module.Refused, match="numbers of type float32"):
+        module.to_array([["a" * 5000, *[0.0] * 4000]], "x", tf.float32)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
+
+
+def test_versions_that_cannot_be_loaded_are_tried_again_when_they_change(tmp_path, monkeypatch):
+    """As when a version is copied into the folder while the server looks."""
+    pytest.importorskip("orjson")
+    module = example("model_server")
+    tried = []
+
+    class Version:
+        def __init__(self, folder):
+            self.number, self.signatures = int(folder.name), {}
+            tried.append(self.number)
+            if not (folder / "complete").exists():
+                raise MemoryError
+
+    def copy(name):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+
+    monkeypatch.setattr(module, "Version", Version)
+    copy("1/complete")
+    versions = module.Versions(tmp_path, interval=1000)
+    copy("2/half")
+    versions.refresh()
+    versions.refresh()
+    assert (versions.current.number, tried) == (1, [1, 2])
+    copy("2/complete")
+    versions.refresh()
+    assert (versions.current.number, tried) == (2, [1, 2, 2])
+
+    # The thread outlives whatever a look at the folder raises.
+    looks = []
+
+    def refresh():
+        looks.append(None)
+        if len(looks) == 2:
+            versions._stop.set()
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(versions, "refresh", refresh)
+    versions.interval = 0
+    versions._watch()
+    assert len(looks) == 2
 
 
 def test_unknown_models_and_versions_are_not_found(server):
@@ -1171,7 +1302,7 @@ def test_versions_change_under_load_without_a_failed_request(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_example_trains_exports_serves_and_asks(tmp_path):
+def test_the_example_trains_exports_serves_and_asks(tmp_path, monkeypatch):
     pytest.importorskip("kserve")
     pytest.importorskip("sklearn")
     script = ROOT / "examples" / "serve.py"
@@ -1184,6 +1315,41 @@ def test_the_example_trains_exports_serves_and_asks(tmp_path):
     assert len(re.findall(r"\d\.\d{3} +\d+\.\d\d pJ", result.stdout)) == 5
     accuracy = float(re.search(r"test accuracy (\d\.\d+)", result.stdout)[1])
     assert accuracy > 0.9
+
+    # A server that restarts accepts connections and closes them.
+    module = example("serve")
+    answer = b'{"model_version_status": [{"version": "2", "state": "AVAILABLE"}]}'
+    replies = [
+        http.client.RemoteDisconnected(),
+        http.client.IncompleteRead(b""),
+        io.BytesIO(answer),
+    ]
+
+    def urlopen(*args, **kwargs):
+        reply = replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    module.wait_for_version("http://nowhere", 2)
+    assert replies == []
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_the_script_for_docker_takes_a_relative_folder(tmp_path):
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\nexit 1\n")
+    docker.chmod(0o755)
+    script = ROOT / "examples" / "tensorflow_serving.sh"
+    result = subprocess.run(
+        ["bash", str(script), "models"],
+        env={**ENVIRONMENT, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert (tmp_path / "models").is_dir(), result.stderr
 
 
 @pytest.mark.slow
@@ -1243,6 +1409,15 @@ def test_the_official_grpc_client(exported, stub):
     assert signatures.signature_def["serving_default"].inputs["pixels"].dtype == tf.float32
 
 
+def declared(rows, values, key="pixels"):
+    """A request that declares `rows` samples and holds these numbers."""
+    request = predict_request(samples(1), key=key)
+    request.inputs[key].ClearField("tensor_content")
+    request.inputs[key].float_val.extend(values)
+    request.inputs[key].tensor_shape.dim[0].size = rows
+    return request
+
+
 def test_bad_grpc_requests_get_a_clear_answer(stub):
     import grpc
 
@@ -1258,12 +1433,44 @@ def test_bad_grpc_requests_get_a_clear_answer(stub):
         (predict_request(x, key="pixel"), "INVALID_ARGUMENT", "takes inputs"),
         (predict_request(x, name="other"), "NOT_FOUND", "other"),
         (predict_request(samples(200_000)), "RESOURCE_EXHAUSTED", "larger than max"),
+        (declared(2, [0.5] * 31), "INVALID_ARGUMENT", r"holds 31 values .* needs 32"),
+        (declared(2, []), "INVALID_ARGUMENT", "holds 0 values"),
+        (declared(-1, [0.5] * 16), "INVALID_ARGUMENT", "holds 16 values"),
+        (declared(2**40, [0.5] * 2), "INVALID_ARGUMENT", "holds 2 values"),
+        (declared(2**40, [0.5]), "INVALID_ARGUMENT", "at most 1048576"),
+        (declared(2**40, [], key="pixel"), "INVALID_ARGUMENT", "holds 0 values"),
     ]
     for request, code, message in wrong:
         with pytest.raises(grpc.RpcError, match=message) as error:
             stub.Predict(request, timeout=60)
         assert error.value.code().name == code
     stub.Predict(predict_request(x), timeout=60)
+    one_for_all = stub.Predict(declared(2, [0.5]), timeout=60)  # as the protocol allows
+    assert tf.make_ndarray(one_for_all.outputs["digit"]).shape == (2, 10)
+
+
+def test_no_memory_for_a_grpc_request_is_said_so():
+    grpc = pytest.importorskip("grpc")
+    pytest.importorskip("tensorflow_serving")
+    from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+    class Full:
+        number = 1
+
+        def get(self, number):
+            return self
+
+        def signature(self, name):
+            raise MemoryError
+
+    server, port = example("model_server").grpc_server("digits", Full(), "127.0.0.1", 0)
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match="no memory") as error:
+            stub.Predict(predict_request(samples(1)), timeout=60)
+    server.stop(None).wait()
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 # --- files from strangers ------------------------------------------------------------------------
@@ -1358,8 +1565,6 @@ def test_a_tampered_layer_in_a_model_file_is_refused(saved, monkeypatch):
 
 
 def edit_weights(change):
-    import io
-
     import h5py
 
     def edited(content):
@@ -1390,6 +1595,8 @@ def put(name, value):
         (put("anisotropy", [-1.0, 1e5, 1e5]), "anisotropy that is not finite and > 0"),
         (put("pulse_width", [2e-9] * 4), r"pulse_width of shape \(4,\)"),
         (put("anisotropy", None), "holds no 'anisotropy'"),
+        (put("energy_weight", np.float32("nan")), "energy_weight .* not one finite number >= 0"),
+        (put("energy_weight", [1.0, 2.0]), "energy_weight .* not one finite number >= 0"),
     ],
 )
 def test_tampered_weights_are_refused(saved, change, message):
