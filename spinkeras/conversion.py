@@ -134,8 +134,10 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
         model: functional or sequential Keras model. It is not changed.
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
         where: which layers to convert. `None` (default): all that can be. A function of the
-            layer that returns true or false, or a list of layer names or paths; a layer named in
-            a list is converted although it is an output or has an unknown function.
+            layer that returns true or false, or a list of layer names or paths as the report
+            gives them; a layer named in a list is converted although it is an output or has an
+            unknown function. What is in a nested model or a wrapper is named itself: the name of
+            the model or the wrapper stands for nothing.
         **neuron: further arguments of `SpinNeuron`, except `name` and `dtype`, such as `train`.
             Where the channels come first, `shared_axes` is set to the positions: by the layer's
             `data_format`, or by that of the layer before it. The search goes back through
@@ -148,8 +150,8 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
         alone, and why.
 
     Raises:
-        ValueError: for a subclassed model, for a name in `where` that does not exist or cannot be
-            converted, and for arguments that `SpinNeuron` refuses.
+        ValueError: for a subclassed model, for a name in `where` that converts nothing, and for
+            arguments that `SpinNeuron` refuses.
 
     Example:
 
@@ -178,9 +180,8 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
         names = [where] if isinstance(where, str) else list(where)
     conversion = _Conversion(dict(neuron, device=device), None if names is not None else where)
     conversion.names = names
-    if names is not None:
-        conversion.check_names(model)
     new = conversion.model(model, prefix="", is_output=True)
+    conversion.check_names()
     conversion.copy_weights()
     if model.compiled and not new.compiled:
         new.compile_from_config(model.get_compile_config())
@@ -199,6 +200,11 @@ class _Conversion:
         self.names = None
         self.copies = {}  # id of an old layer -> (old, new): shared layers stay shared
         self.behind = {}  # id of a new layer -> the spin neuron that follows it
+        self.lifted = set()  # ids of new layers whose spin neuron has the axes of a wrapper
+        # Ids of old activation layers that went and of spin neurons that came, of an activation
+        # inside a layer with the id of that in front: another layer that holds it may keep it.
+        self.replaced = set()
+        self.used = set()  # names in `where` that stand for something converted
         self.converted = []
         self.left_alone = []
 
@@ -214,7 +220,8 @@ class _Conversion:
             layers = []
             for layer in model.layers:
                 copy = clone(layer)
-                layers += [copy, self.behind[id(copy)]] if id(copy) in self.behind else [copy]
+                spin = self.follower(copy)
+                layers += [copy] if spin is None else [copy, spin]
             if model.built:
                 (tensor,) = model.inputs
                 layers.insert(
@@ -225,13 +232,20 @@ class _Conversion:
 
             def call(layer, *args, **kwargs):
                 result = layer(*args, **kwargs)
-                spin = self.behind.get(id(layer))
+                spin = self.follower(layer)
                 return result if spin is None else spin(result)
 
             new = keras.models.clone_model(model, clone_function=clone, call_function=call)
         if not model.trainable:
             new.trainable = False
         return new
+
+    def follower(self, new):
+        """The spin neuron behind a new layer, or None."""
+        spin = self.behind.get(id(new))
+        if id(new) in self.lifted:
+            raise _two_ranks(new, spin)
+        return spin
 
     def layer(self, layer, prefix, is_output):
         if id(layer) not in self.copies:
@@ -258,7 +272,7 @@ class _Conversion:
 
     def wanted(self, layer, path, activation, kind, is_output):
         """Whether to convert; the reason is noted if not."""
-        named = self.names is not None and (path in self.names or layer.name in self.names)
+        named = self.named(path, layer.name)
         reason = None
         if (self.names is not None and not named) or (
             self.chosen is not None and not self.chosen(layer)
@@ -273,11 +287,16 @@ class _Conversion:
         elif not named and is_output and activation != _SAME_FUNCTION:
             reason = "an output with another range than a probability; name it in `where` to insist"
         if reason is None:
+            self.used |= named
             return True
         if named:
             raise ValueError(f"Layer {path!r} ({activation}) cannot be converted: {reason}.")
         self.left_alone.append((path, activation, reason))
         return False
+
+    def named(self, *names):
+        """Those of the names of a layer that stand in `where`."""
+        return {name for name in names if name in (self.names or ())}
 
     # --- layers -----------------------------------------------------------------------------
 
@@ -286,16 +305,20 @@ class _Conversion:
         if positions:
             neuron.setdefault("shared_axes", positions)
         # An operation of keras.ops has no dtype policy; the neuron then takes the global one.
-        return SpinNeuron(name=name, dtype=getattr(layer, "dtype_policy", None), **neuron)
+        spin = SpinNeuron(name=name, dtype=getattr(layer, "dtype_policy", None), **neuron)
+        self.replaced.add(id(spin))
+        return spin
 
     def replace(self, layer, path, activation, kind):
         if kind == "itself":
             dropped = " (its trained slopes are dropped)" if getattr(layer, "weights", ()) else ""
             self.converted.append((path, activation, f"replaced{dropped}"))
+            self.replaced.add(id(layer))
             return self.spin(layer, layer.name, _positions(layer))
         new = _copy(layer, activation="linear")
         spin = self.spin(layer, f"{layer.name}_spin", _positions(layer))
         self.behind[id(new)] = spin
+        self.replaced.add((id(layer), id(layer.activation)))
         self.converted.append((path, activation, f"{spin.name} follows the layer"))
         return new
 
@@ -303,9 +326,13 @@ class _Conversion:
         inner = self.layer(layer.layer, f"{path}/", is_output)
         new = type(layer)(inner, **_rest(layer, "layer"))
         # Per channel, after the wrapper is the same as inside it, with one axis more to share.
-        if id(inner) in self.behind:
-            spin = self.behind[id(new)] = self.behind.pop(id(inner))
-            if spin.shared_axes is not None:
+        spin = self.behind.get(id(inner))
+        if spin is not None:
+            self.behind[id(new)] = spin
+            if spin.shared_axes is not None and id(inner) not in self.lifted:
+                if spin.built:
+                    raise _two_ranks(inner, spin)
+                self.lifted.add(id(inner))
                 spin.shared_axes = (1, *(a + 1 if a > 0 else a for a in spin.shared_axes))
         return new
 
@@ -324,6 +351,11 @@ class _Conversion:
         new = type(layer)(
             halves["forward_layer"], backward_layer=halves["backward_layer"], **config
         )
+        for side, half in halves.items():  # Keras makes copies of its own
+            for argument in _RECURRENT[type(half)]:
+                if id(getattr(half, argument)) in self.replaced:
+                    self.replaced.remove(id(getattr(half, argument)))
+                    self.replaced.add(id(getattr(getattr(new, side), argument)))
         return new
 
     def recurrent(self, layer, path, units, steps):
@@ -332,7 +364,7 @@ class _Conversion:
         for argument in _RECURRENT[type(layer)]:
             activation = _name(getattr(layer, argument))
             place = f"{path}.{argument}"
-            if activation == "linear":
+            if activation in ("linear", "SpinNeuron"):
                 continue
             if activation != _SAME_FUNCTION:
                 reason = "inside a recurrent cell only a sigmoid keeps the range of its function"
@@ -340,7 +372,7 @@ class _Conversion:
                 reason = "unrolling, which measuring energy needs, needs a known number of steps"
             else:
                 reason = None
-            named = self.names is not None and {path, layer.name, place} & set(self.names)
+            named = self.named(path, layer.name, place)
             if (self.names is not None and not named) or (
                 self.chosen is not None and not self.chosen(layer)
             ):
@@ -350,7 +382,9 @@ class _Conversion:
                 continue
             spin = self.spin(layer, f"{layer.name}_spin")
             spin.build((None, units))
+            self.used |= named
             changes[argument] = spin
+            self.replaced.add((id(layer.cell), id(getattr(layer, argument))))
             self.converted.append((place, activation, "spin neuron in the cell; layer unrolled"))
         if changes:
             changes["unroll"] = True
@@ -358,32 +392,44 @@ class _Conversion:
 
     # --- the rest ---------------------------------------------------------------------------
 
-    def check_names(self, model):
-        paths = dict(_walk(model, ""))
-        known = set(paths) | {layer.name for layer in paths.values()}
-        for path, layer in list(paths.items()):
-            known |= {f"{path}.{argument}" for argument in _RECURRENT.get(type(layer), ())}
-        missing = [name for name in self.names if name not in known]
-        if missing:
+    def check_names(self):
+        unused = [name for name in self.names or () if name not in self.used]
+        if unused:
+            rows = [f"{path} ({kind}): {text}" for path, kind, text in self.left_alone]
             raise ValueError(
-                f"The model has no layer {missing} to convert. Its layers: {list(paths)}."
+                f"The model has no layer {unused} whose activation to_spin can convert; for what "
+                "is in a nested model or a wrapper, name the layer inside. Activations left: "
+                f"{'; '.join(rows) or 'none'}."
             )
 
     def copy_weights(self):
         for old, new in self.copies.values():
-            if isinstance(old, keras.layers.Layer) and not _has_graph(old):
-                old_weights, new_weights = _own_weights(old), _own_weights(new)
-                if isinstance(new, SpinNeuron) and not isinstance(old, SpinNeuron):
-                    continue
-                shapes = [[tuple(w.shape) for w in ws] for ws in (old_weights, new_weights)]
-                if shapes[0] != shapes[1]:
-                    raise ValueError(
-                        f"The copy of layer {old.name!r} ({type(old).__name__}) has weights of "
-                        f"shape {shapes[1]} in place of {shapes[0]}; its get_config does not "
-                        "describe the layer fully."
-                    )
-                for source, target in zip(old_weights, new_weights):
-                    target.assign(source)
+            is_layer = isinstance(old, keras.layers.Layer) and not _has_graph(old)
+            if not is_layer or id(new) in self.replaced:
+                continue
+            kept = _kept(old, self.replaced), _kept(new, self.replaced)
+            for before, after in zip(*kept):
+                # A dense layer in a graph is built without its activation.
+                if before.built and not after.built and type(before) is type(after):
+                    after.build_from_config(before.get_build_config())
+            weights = [[w for layer in layers for w in _own_weights(layer)] for layers in kept]
+            shapes = [[tuple(w.shape) for w in ws] for ws in weights]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"The copy of layer {old.name!r} ({type(old).__name__}) has weights of "
+                    f"shape {shapes[1]} in place of {shapes[0]}; its get_config does not "
+                    "describe the layer fully."
+                )
+            for source, target in zip(*weights):
+                target.assign(source)
+
+
+def _two_ranks(layer, spin):
+    return ValueError(
+        f"Layer {layer.name!r} is called both inside TimeDistributed and outside it. Its spin "
+        f"neuron, with shared_axes = {spin.shared_axes}, takes inputs of one number of axes only; "
+        "leave the layer out by `where`."
+    )
 
 
 def _has_graph(layer):
@@ -474,6 +520,16 @@ def _rest(layer, *without):
 
 def _copy(layer, **changes):
     """A new layer of the same configuration but for some arguments, not yet built."""
+    if type(layer) is keras.layers.Lambda:  # Keras stores its functions as code or by name
+        return keras.layers.Lambda(
+            layer.function,
+            output_shape=layer._output_shape,
+            mask=layer.mask,
+            arguments=layer.arguments,
+            name=layer.name,
+            trainable=layer.trainable,
+            dtype=layer.dtype_policy,
+        )
     config = layer.get_config()
     for argument in ("activation", "recurrent_activation"):
         function = getattr(layer, argument, None)
@@ -487,28 +543,16 @@ def _copy(layer, **changes):
     return type(layer).from_config(config)
 
 
+def _kept(layer, replaced):
+    """A layer and all inside it, but for the activations that were replaced."""
+    layers = [layer]
+    for sub in layer._layers:
+        if not replaced & {id(sub), (id(layer), id(sub))}:
+            layers += _kept(sub, replaced)
+    return layers
+
+
 def _own_weights(layer):
-    """Weights of a layer but for those of an activation it holds."""
-    inner = [
-        sub
-        for sub in layer._flatten_layers(include_self=False)
-        if isinstance(sub, (SpinNeuron, *_ACTIVATION_LAYERS))
-    ]
-    foreign = {id(weight) for sub in inner for weight in sub.weights}
-    return [weight for weight in layer.weights if id(weight) not in foreign]
-
-
-def _walk(model, prefix):
-    """`(path, layer)` of everything `to_spin` can reach."""
-    for layer in model.layers:
-        path = prefix + layer.name
-        yield path, layer
-        if _has_graph(layer):
-            yield from _walk(layer, f"{path}/")
-        elif isinstance(layer, keras.layers.TimeDistributed):
-            yield f"{path}/{layer.layer.name}", layer.layer
-            if _has_graph(layer.layer):
-                yield from _walk(layer.layer, f"{path}/{layer.layer.name}/")
-        elif isinstance(layer, keras.layers.Bidirectional):
-            for half in (layer.forward_layer, layer.backward_layer):
-                yield f"{path}/{half.name}", half
+    """Weights of a layer but for those of the layers inside it."""
+    inner = {id(weight) for sub in layer._layers for weight in sub.weights}
+    return [weight for weight in layer.weights if id(weight) not in inner]

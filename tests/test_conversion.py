@@ -252,6 +252,23 @@ class TestWhere:
         with pytest.raises(ValueError, match=r"'head'.*element-wise"):
             to_spin(small(), where=["head"])
 
+    @pytest.mark.parametrize("name", ["inner", "inner/td", "lin", "norm", "cell.activation"])
+    def test_a_name_that_converts_nothing_is_refused(self, name):
+        td = layers.TimeDistributed(layers.Dense(2, activation="sigmoid", name="step"), name="td")
+        inner = keras.Sequential([keras.Input((3, 2)), td], name="inner")
+        stack = [keras.Input((3, 2)), inner, layers.Dense(2, name="lin")]
+        stack += [layers.BatchNormalization(name="norm"), layers.LSTM(2, name="cell")]
+        old = keras.Sequential(stack)
+        with pytest.raises(ValueError, match=rf"\['{name}'\].*inner/td/step \(sigmoid\).*cell.act"):
+            to_spin(old, where=name)
+
+    def test_an_operation_has_a_name_too(self):
+        x = keras.Input((4,))
+        old = keras.Model(x, keras.ops.tanh(layers.Dense(3)(x)))
+        ((name, _, reason),) = to_spin(old).spin_conversion.left_alone
+        assert "name it in `where`" in reason
+        assert names(to_spin(old, where=name).spin_conversion.converted) == [name]
+
     def test_unknown_function_needs_its_name(self):
         def cube(x):
             return x**3
@@ -303,6 +320,27 @@ class TestGraphs:
         head = np.abs(old.layers[-1].get_weights()[0]).sum()
         assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < CURVE * head
 
+    @pytest.mark.parametrize("shared_axes", [None, (1,)])
+    def test_layers_shared_by_time_distributed(self, shared_axes):
+        def net(*kinds):
+            dense = layers.Dense(3, activation="sigmoid", name="d")
+            inputs = [keras.Input((5, 4) if kind == "td" else (4,)) for kind in kinds]
+            calls = [layers.TimeDistributed(dense) if kind == "td" else dense for kind in kinds]
+            return keras.Model(inputs, [call(x) for call, x in zip(calls, inputs)])
+
+        spin = to_spin(net("td", "td"), shared_axes=shared_axes)
+        (neuron,) = spinkeras.spin_neurons(spin)
+        assert neuron.pulse_width.size == (1 if shared_axes else 3)
+        assert [output._keras_history.operation for output in spin.outputs] == 2 * [neuron]
+        for kinds in (("td", "direct"), ("direct", "td")):
+            if shared_axes:
+                with pytest.raises(ValueError, match="both inside TimeDistributed and outside"):
+                    to_spin(net(*kinds), shared_axes=shared_axes)
+            else:
+                spin = to_spin(net(*kinds))
+                assert len({o._keras_history.operation for o in spin.outputs}) == 1
+                assert len(spinkeras.spin_neurons(spin)) == 1
+
     def test_time_distributed_model(self):
         inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="relu", name="d")])
         old = keras.Sequential(
@@ -320,6 +358,43 @@ class TestGraphs:
         spin = to_spin(old)
         assert spin.spin_conversion == ConversionReport((), ())
         np.testing.assert_allclose(spin.layers[-1].pulse_width, 5e-9, rtol=1e-6)
+
+    def test_activations_inside_kept_layers_keep_their_weights(self):
+        @keras.saving.register_keras_serializable(package="test_conversion")
+        class Holder(layers.Layer):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                self.act = layers.PReLU()
+
+            def call(self, x):
+                return self.act(x)
+
+        slopes = layers.PReLU()
+        old = keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(3, activation=spinkeras.SpinNeuron("stt_arm"), name="spin"),
+                layers.Dense(3, activation=slopes, name="kept"),
+                layers.Dense(3, activation=slopes, name="gone"),
+                Holder(name="holder"),
+            ]
+        )
+        old(data(1, 4))
+        spinkeras.spin_neurons(old)[0].pulse_width = 5e-9
+        slopes.alpha.assign([1.0, 2.0, 3.0])
+        old.get_layer("holder").act.alpha.assign([4.0, 5.0, 6.0])
+        new = to_spin(old, where="gone").get_layer
+        np.testing.assert_allclose(new("spin").activation.pulse_width, 5e-9, rtol=1e-6)
+        np.testing.assert_array_equal(new("kept").activation.alpha, [1.0, 2.0, 3.0])
+        np.testing.assert_array_equal(new("holder").act.alpha, [4.0, 5.0, 6.0])
+
+    def test_lambda_layers_are_copied(self):
+        def double(x):  # a function that Keras could not find by its name
+            return 2 * x
+
+        stack = [keras.Input((4,)), layers.Dense(3), layers.Lambda(double)]
+        old = keras.Sequential([*stack, layers.Lambda(lambda x: keras.ops.square(x), (3,))])
+        np.testing.assert_array_equal(outputs(to_spin(old), data(2, 4)), outputs(old, data(2, 4)))
 
     def test_subclassed_model_is_refused(self):
         class Net(keras.Model):
@@ -355,6 +430,14 @@ class TestRecurrent:
         pulses = spinkeras.energy_report(spin, x, print_fn=None).layers[0]["pulses"]
         assert pulses == gates * 2 * 3
         assert run(spin, x)["energy_pj"][0] > 0
+
+    def test_converted_twice(self):
+        old = to_spin(keras.Sequential([keras.Input((3, 2)), layers.GRU(2), layers.Dense(1)]))
+        spinkeras.spin_neurons(old)[0].pulse_width = 5e-9
+        new = to_spin(old)
+        (neuron,) = spinkeras.spin_neurons(new)
+        np.testing.assert_allclose(neuron.pulse_width, 5e-9, rtol=1e-6)
+        assert [row[1] for row in new.spin_conversion.left_alone] == ["tanh"]
 
     def test_saved_and_loaded(self, tmp_path):
         spin = to_spin(keras.Sequential([keras.Input((3, 2)), layers.GRU(2), layers.Dense(1)]))
