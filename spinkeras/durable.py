@@ -22,7 +22,8 @@ def durable(tuner_class, lease=180.0):
 
     - In one process it resumes, but a trial killed after it ended and before the next one began
       is run twice, and a kill while a state file is written leaves a file that cannot be read.
-      Here finished trials are never queued again, and files are replaced as a whole.
+      Here finished trials are never queued again, and files are replaced as a whole. A grid
+      search forgets its place in the grid and ends early; here it goes on.
     - A worker killed in mid-trial keeps that trial: only a worker with the same
       `KERASTUNER_TUNER_ID` gets it again. Without one the trial is lost and the chief waits for
       ever (in Hyperband the other workers, too). Here every worker shows that it is alive by a
@@ -134,8 +135,19 @@ class _DurableOracle:
         path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
         _replace_json(path, trial.get_state())
 
+    def get_state(self):
+        state = super().get_state()
+        if isinstance(self, kt.oracles.GridSearchOracle):  # keras-tuner forgets its place
+            state["grid"] = {"order": _in_order(self._ordered_ids), "next": self._populate_next}
+        return state
+
     def set_state(self, state):
         super().set_state(state)
+        if isinstance(self, kt.oracles.GridSearchOracle):
+            self._ordered_ids = type(self._ordered_ids)()
+            for trial_id in state["grid"]["order"]:
+                self._ordered_ids.insert(trial_id)
+            self._populate_next = state["grid"]["next"]
         self._was_ongoing = dict(state["ongoing_trials"])
 
     def reload(self):
@@ -209,6 +221,15 @@ class _DurableOracle:
         trial.metrics = type(trial.metrics)()
         trial.status = "RUNNING"
         self._save_trial(trial)
+
+
+def _in_order(linked):
+    """The entries of the linked list of keras-tuner's grid search, first to last."""
+    entries, index = [], linked._next_index[None]
+    while index is not None:
+        entries.append(linked._memory[index])
+        index = linked._next_index[index]
+    return entries
 
 
 def _alive_path(project_dir, tuner_id):

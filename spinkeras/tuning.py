@@ -75,7 +75,8 @@ def spin_search_space(
             answers with drawn bits (`output="always_sampled"`), so that accuracy and energy both
             feel the choice. Default `None`: expected values, the energy of one pulse.
         rank: axes of the neuron's input, the batch included, for `sharing="layer"`: 2 behind a
-            dense layer, 4 behind a two-dimensional convolution. Default 2.
+            dense layer, 4 behind a two-dimensional convolution. Default 2. A network with neurons
+            of several ranks needs one space (and prefix) for each, or `sharing="channel"`.
         prefix: start of the names. Default `"spin"`.
 
     Returns:
@@ -316,7 +317,8 @@ class SpinHyperModel(kt.HyperModel):
         **space: arguments of `spin_search_space`.
 
     Raises:
-        ValueError: from `build` for a model that is not compiled or has no spin neuron.
+        ValueError: from `build` for a model that is not compiled or has no spin neuron, and
+            where `rank` is not that of a neuron's input and `sharing="layer"` is tried.
 
     Example:
 
@@ -351,8 +353,22 @@ class SpinHyperModel(kt.HyperModel):
             model = self.network(hp, spin)
         if not getattr(model, "compiled", False):
             raise ValueError("SpinHyperModel needs a compiled model; call model.compile first.")
-        if not spin_neurons(model):
+        neurons = spin_neurons(model)
+        if not neurons:
             raise ValueError("The network has no SpinNeuron; put spin() where an activation goes.")
+        shared = settings["shared_axes"]
+        split = [
+            neuron.name
+            for neuron in neurons
+            if shared and neuron.shared_axes == shared and neuron.built
+            if neuron.pulse_width.size > 1
+        ]
+        if split:
+            raise kt.errors.FatalValueError(
+                f'sharing="layer" does not give one knob to {split}, whose inputs have more than '
+                f"rank = {len(shared) + 1} axes (the batch included). Set rank to their number, or "
+                'sharing="channel" for a network that mixes ranks.'
+            )
         return model
 
     def fit(self, hp, model, *args, callbacks=(), **kwargs):

@@ -1,8 +1,10 @@
 """Search spaces, the energy objective, and searches by keras-tuner in one process."""
 
+import gc
 import json
 import math
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -26,6 +28,8 @@ from spinkeras.tuning import (  # noqa: E402
 def _one_process(monkeypatch):
     for name in ("TUNER_ID", "ORACLE_IP", "ORACLE_PORT"):
         monkeypatch.delenv(f"KERASTUNER_{name}", raising=False)
+    # keras-tuner does so twice per trial, which takes longer than these trials do.
+    monkeypatch.setattr(gc, "collect", lambda *args: 0)
 
 
 def data(n=48):
@@ -273,6 +277,15 @@ class TestHyperModel:
         assert {"learning_rate", "hidden_layers"} <= set(hp.values)
         assert "hidden" not in hp.values
 
+    def test_layer_sharing_needs_the_rank(self):
+        conv = keras.layers.Conv2D(2, 1, activation="relu", name="conv")
+        old = keras.Sequential([keras.Input((4, 3, 2)), conv, keras.layers.Flatten()])
+        old.compile("adam", "mse")
+        with pytest.raises(ValueError, match=r"\['conv_spin'\].*rank = 2 axes"):
+            SpinHyperModel(old, sharing="layer").build(kt.HyperParameters())
+        model = SpinHyperModel(old, sharing="layer", rank=4).build(kt.HyperParameters())
+        assert spinkeras.spin_neurons(model)[0].pulse_width.size == 1
+
     def test_refuses_models_it_cannot_use(self):
         def bare(hp, spin):
             return keras.Sequential([keras.Input((2,)), spin()])
@@ -403,6 +416,7 @@ def chief(monkeypatch, tmp_path):
     def make(kind=kt.RandomSearch, lease=10.0, **limit):
         def build(hp):
             hp.Float("x", 0.0, 1.0)
+            hp.Boolean("y")
             model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
             model.compile("adam", "mse")
             return model
@@ -559,6 +573,25 @@ class TestDurableOracle:
         assert trial.status == "STOPPED"
         assert lost.trial_id in runs
         assert len(runs) == len(set(runs)) == len(oracle.trials)
+
+    def test_grid_search_goes_on_where_it_was(self, chief):
+        def run(restart):
+            oracle, points = chief(kt.GridSearch, max_trials=7).oracle, []
+            while True:
+                trial = oracle.create_trial("tuner0")
+                if trial.status == "STOPPED":
+                    return points
+                if restart:  # in mid-trial; the chief then takes the worker for alive
+                    oracle = chief(kt.GridSearch, max_trials=7).oracle
+                points.append(trial.hyperparameters.values)
+                finish(oracle, oracle.get_trial(trial.trial_id))
+                if restart:
+                    oracle = chief(kt.GridSearch, max_trials=7).oracle
+
+        killed = run(restart=True)
+        shutil.rmtree(chief(kt.GridSearch).project_dir)
+        assert killed == run(restart=False)
+        assert len({str(point) for point in killed}) == 7
 
     @pytest.mark.parametrize("bad", [kt.Oracle, 3])
     def test_refuses_what_is_no_tuner(self, bad):
