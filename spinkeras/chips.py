@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import math
 import pathlib
@@ -244,15 +245,16 @@ def evaluate_chips(
         batch_size: samples per step and chip.
         chips_at_once: chips per step.
         results_file: path of a JSON-lines file that receives every finished group of chips; a
-            later call with the same arguments continues from it.
+            later call with the same arguments continues from it. The metric must then have a name
+            of its own, to be told from that of another file.
         progress: whether to show a progress bar.
 
     Returns:
         `ChipReport`.
 
     Raises:
-        ValueError: for a model without spin layers, unknown layer names or a foreign results
-            file.
+        ValueError: for a model without spin layers, unknown layer names, a foreign results file,
+            or a metric without a name where there is such a file.
     """
     x, y = np.asarray(x), np.asarray(y)
     neurons = spin_neurons(model)
@@ -272,10 +274,15 @@ def evaluate_chips(
         raise ValueError(f"No spin layer is called {sorted(unknown)}; they are {names}.")
     chosen = [layers is None or name in layers for name in names]
 
-    options = (pulses, seed, cause, chosen, batch_size, chips_at_once)
-    label = _fingerprint(model, x, y, spread, metric, options)
-    done = _read_results(results_file, label)
+    known = None if results_file is None else _identity(metric)
     study = _Study(model, x, batch_size, spread, cause, pulses)
+    answer = study.measure(1, None)[0][0]
+    nominal = float(metric(y, answer))
+    label, done = None, {}
+    if results_file is not None:
+        options = (pulses, seed, cause, chosen, batch_size, chips_at_once)
+        label = _fingerprint(model, x, y, spread, known, answer, options)
+        done = _read_results(results_file, label)
     bar = keras.utils.Progbar(chips, unit_name="chip", verbose=1 if progress else 0)
     for start in range(0, chips, chips_at_once):
         group = range(start, min(start + chips_at_once, chips))
@@ -294,7 +301,6 @@ def evaluate_chips(
                         file.write(json.dumps(row) + "\n")
         bar.add(len(group))
     pairs = np.array([done[chip] for chip in range(chips)])
-    nominal = float(metric(y, study.measure(1, None)[0][0]))
     return ChipReport(pairs[:, 0], pairs[:, 1], nominal, spread, pulses)
 
 
@@ -302,15 +308,20 @@ def chip_sensitivity(model, x, y, spread, chips=20, **options):
     """Mean accuracy lost when only one layer varies, and for one cause alone.
 
     Args:
-        model, x, y, spread, chips, **options: as `evaluate_chips`.
+        model, x, y, spread, chips, **options: as `evaluate_chips`. A `results_file` gives one
+            file per layer and cause: `name.jsonl` becomes `name-layer-cause.jsonl`.
 
     Returns:
         Dictionary from `(layer name, cause)` to the mean loss of accuracy against the nominal
         network, a fraction.
     """
-    loss = {}
+    path, loss = options.pop("results_file", None), {}
     for layer in spin_neurons(model):
         for cause in CAUSES:
+            if path is not None:
+                whole = pathlib.Path(path)
+                name = f"{whole.stem}-{layer.name}-{cause}{whole.suffix}"
+                options["results_file"] = whole.with_name(name)
             report = evaluate_chips(
                 model, x, y, spread, chips, cause=cause, layers=[layer.name], **options
             )
@@ -380,9 +391,29 @@ def _draw(neurons, chosen, spread, seed, chips):
     }
 
 
-def _fingerprint(model, x, y, spread, metric, options):
-    """Short hash of everything that decides the results, so that a file is not mixed up."""
-    text = [options, spread.get_config(), getattr(metric, "__qualname__", repr(metric))]
+def _identity(metric):
+    """What tells a metric from another one, in another process too."""
+    named = inspect.isfunction(metric) or inspect.isclass(metric)
+    if not named or "<" in metric.__qualname__:  # <lambda>, or in the <locals> of a function
+        raise ValueError(
+            f"metric = {metric!r} cannot be told from another one in a results_file. Give it a "
+            "name: a function or class at the top level of a module (def, not lambda, partial or "
+            "a method). Or leave results_file out."
+        )
+    code = getattr(metric, "__code__", None)
+    if code is None:
+        return metric.__qualname__
+    constants = [repr(value) for value in code.co_consts if not inspect.iscode(value)]
+    return metric.__qualname__, code.co_code.hex(), code.co_names, constants
+
+
+def _fingerprint(model, x, y, spread, metric, answer, options):
+    """Short hash of everything that decides the results, so that a file is not mixed up.
+
+    The nominal answer of the network, to three digits, stands for its other layers.
+    """
+    size = [f"{value:.2e}" for value in (np.mean(answer), np.sqrt(np.mean(np.square(answer))))]
+    text = [options, spread.get_config(), metric, size]
     tallies = []  # of the energy, which decide nothing here
     for layer in spin_neurons(model):
         config = layer.get_config()
@@ -397,7 +428,7 @@ def _fingerprint(model, x, y, spread, metric, options):
 
 
 def _read_results(results_file, label):
-    if results_file is None or not pathlib.Path(results_file).exists():
+    if not pathlib.Path(results_file).exists():
         return {}
     done = {}
     lines = pathlib.Path(results_file).read_text().splitlines()

@@ -209,7 +209,9 @@ class MTJDevice:
 
     @property
     def retention_time(self) -> float:
-        """Mean time before a thermal reversal, `attempt_time exp(Delta)`, in s."""
+        """Mean time before a thermal reversal, `attempt_time exp(Delta)`, in s; inf for ages."""
+        if self.thermal_stability > 709.78:  # exp overflows
+            return math.inf
         return self.attempt_time * math.exp(self.thermal_stability)
 
     # --- electrics --------------------------------------------------------------------------

@@ -156,6 +156,12 @@ class EmpiricalCurve:
         )
         if not np.all(np.isfinite(pulse_width) & (pulse_width > 0)):
             raise ValueError("pulse_width must be finite and > 0 s; 2 ns is 2e-9.")
+        bad = ~(np.isfinite(ratio) & (ratio > 0))
+        if np.any(bad):
+            raise ValueError(
+                f"anisotropy_ratio = {ratio[bad].flat[0]:g} must be finite and > 0; it is K_eff "
+                "over the device's own, so 1 at zero gate voltage."
+            )
         s = np.log(pulse_width / self.pulse_width)
         curve = curve_at(np, self.fields(), s, np.log(ratio))
         return curve.probability(current - curve.midpoint)
@@ -175,6 +181,7 @@ class EmpiricalCurve:
             log_ratio = xp.log(stability / device.thermal_stability)
             return curve_at(xp, fields, log_duration + offset, log_ratio, unit)
 
+        curve.in_seconds = curve.measured = True  # see switching.get_curve
         return curve
 
     def fields(self) -> dict:

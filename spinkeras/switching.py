@@ -245,6 +245,10 @@ def own_model(device: MTJDevice):
 def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=None):
     """The function `(xp, log_duration, stability) -> Curve` of a switching model.
 
+    Attributes of the function, where set, say what a spread of devices may change: `domain`, the
+    bounds of `u` and of `Delta`; `in_seconds`, true if it depends on the pulse width itself,
+    whatever `t_D`; `measured`, true if what the temperature does to it is not known.
+
     Args:
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, or an object whose method
             `curve(device)` returns the function, such as `EmpiricalCurve`.
@@ -283,6 +287,7 @@ def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=N
     def curve(xp, log_duration, stability):
         return neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt)
 
+    curve.in_seconds = attempt_time is not None  # then it depends on t_p / tau0
     return curve
 
 
@@ -310,6 +315,9 @@ def macrospin_curve(xp, log_duration, stability) -> Curve:
         return exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
 
     return Curve(midpoint, slope, probability, log_skew)
+
+
+macrospin_curve.domain = DURATION_DOMAIN, STABILITY_DOMAIN
 
 
 def stop_gradient(xp, value):

@@ -10,6 +10,7 @@ current do not know the factors, so a spread moves the threshold and the slope.
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import keras
@@ -18,7 +19,6 @@ from keras import ops
 from scipy import special
 
 from spinkeras.devices import get_device
-from spinkeras.switching import STABILITY_DOMAIN
 
 CAUSES = ("all", "threshold", "slope", "faults")
 FACTORS = ("stability", "current", "diffusion_time", "resistance", "tmr")
@@ -42,13 +42,16 @@ class ChipSpread:
 
     Args:
         stability: relative sigma of the thermal stability, 0 to 0.5. The critical current
-            follows it, as both are proportional to `K_eff V`.
-        current: relative sigma of `Ic0 / Delta` (damping, spin-torque efficiency), 0 to 0.5.
+            follows it, as both are proportional to `K_eff V`; a measured curve as its exponents
+            of the anisotropy say.
+        current: relative sigma of `Ic0 / Delta` (damping, spin-torque efficiency), 0 to 0.5; of
+            the threshold of a measured curve.
         resistance: relative sigma of the parallel resistance, 0 to 0.5. The drive is a current:
             changes the energy, and the reading if `sense_noise > 0`.
         tmr: relative sigma of the tunnel magnetoresistance, 0 to 0.5; as `resistance`.
-        temperature: K, sigma of the chip's temperature around the device's, 0 to 100; one value
-            for the whole chip.
+        temperature: K, sigma of the chip's temperature around the device's, 0 to 100. One value
+            for the whole chip in `evaluate_chips`; in training every layer draws its own. Not for
+            layers with a measured curve, which tells nothing about other temperatures.
         pulse_jitter: relative sigma of every pulse width, 0 to 0.2, independent from pulse to
             pulse. A bit of a jittery pulse is exactly a bit with the mean probability.
         read_error: probability that a read returns the wrong bit, whatever the device, 0 to 0.5.
@@ -104,7 +107,9 @@ class ChipSpread:
 
         Every device of a chip is one of them, drawn with replacement, so that the correlations
         between its properties are kept. Only the five `FACTORS` count; the bias dependence of the
-        TMR, the gate and a `write_resistance` stay those of the layer's device.
+        TMR, the gate and a `write_resistance` stay those of the layer's device. Devices with a
+        `switching_curve` switch by it, in amperes and seconds: of their differences only those of
+        resistance and TMR count, and `current` spreads the threshold.
 
         Args:
             devices: sequence of `MTJDevice` (or preset names), 1 to 2000.
@@ -138,13 +143,13 @@ class ChipSpread:
         def ratio(name):
             return [getattr(device, name) / getattr(nominal, name) for device in devices]
 
-        factors = {
-            "stability": ratio("thermal_stability"),
-            "current": ratio("critical_current_per_stability"),
-            "diffusion_time": ratio("diffusion_time"),
-            "resistance": ratio("resistance_parallel"),
-            "tmr": ratio("tmr"),
-        }
+        factors = {"resistance": ratio("resistance_parallel"), "tmr": ratio("tmr")}
+        if nominal.switching_curve is None:  # a measured curve does not follow from these
+            factors |= {
+                "stability": ratio("thermal_stability"),
+                "current": ratio("critical_current_per_stability"),
+                "diffusion_time": ratio("diffusion_time"),
+            }
         return cls.from_factors(factors, **spread)
 
     @classmethod
@@ -220,7 +225,10 @@ class ChipSpread:
         return float(np.clip(drawn, temperature * 2 / 3, temperature * 4 / 3))
 
     def draw_tensors(self, shape, temperature, seed, dtype):
-        """As `draw`, as tensors from a Keras seed generator (a new chip at every call)."""
+        """As `draw`, as tensors from a Keras seed generator (a new chip at every call).
+
+        The temperature is drawn with the devices: that of one layer, not of a whole chip.
+        """
         normal = keras.random.normal((3, *shape), dtype=dtype, seed=seed)
         uniform = keras.random.uniform(shape, dtype=dtype, seed=seed)
         tmr, row, warm = 0 * uniform, None, 1.0
@@ -235,6 +243,7 @@ class ChipSpread:
 
     def _factors(self, xp, normal, uniform, tmr, row, warm):
         factors = dict.fromkeys(FACTORS, 1.0)
+        none = 0 * uniform  # in the dtype of the draws, which need not be Keras's default
         if self.devices:
             for name, column in zip(FACTORS, np.array(self.devices).T):
                 if xp is ops:
@@ -246,8 +255,8 @@ class ChipSpread:
             diffusion_time=factors["diffusion_time"] / (warm + 0 * normal[0]),
             resistance=factors["resistance"] * xp.exp(self.resistance * normal[2]),
             tmr=factors["tmr"] * xp.exp(self.tmr * tmr),
-            stuck_low=xp.where(uniform < self.stuck_low, 1.0, 0.0),
-            stuck_high=xp.where(uniform >= 1 - self.stuck_high, 1.0, 0.0),
+            stuck_low=xp.where(uniform < self.stuck_low, none + 1, none),
+            stuck_high=xp.where(uniform >= 1 - self.stuck_high, none + 1, none),
         )
 
 
@@ -304,7 +313,8 @@ def chip_curve(
 
     Args:
         xp: `numpy` or `keras.ops`.
-        build: function `(xp, log_duration, stability) -> Curve`.
+        build: function `(xp, log_duration, stability) -> Curve` of `switching.get_curve`. A device
+            outside its domain is moved to the edge.
         log_duration, stability: nominal `ln u` and `Delta` of the knobs.
         drive: `h` of every element for the nominal device.
         chip: `ChipLayer`.
@@ -313,19 +323,35 @@ def chip_curve(
             `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
         nominal_tmr: TMR of the nominal device; needed if `spread.sense_noise > 0`.
         kernel: form of the curve, as `Curve.probability`; devices have curves of any skew.
+
+    Raises:
+        ValueError: for a spread of the temperature of a measured curve.
     """
-    low, high = STABILITY_DOMAIN
-    actual_duration = log_duration - xp.log(chip.diffusion_time)
-    actual_stability = xp.clip(stability * chip.stability, low, high)
+    if spread.temperature and getattr(build, "measured", False):
+        raise ValueError(
+            f"temperature = {spread.temperature:g} K has no defined effect on a measured switching "
+            "curve, which holds at the temperature of its measurement. Use temperature=0, and "
+            "current= for how much the thresholds then differ."
+        )
+    times = 0.0 if getattr(build, "in_seconds", False) else 1.0
+    actual_duration = log_duration - times * xp.log(chip.diffusion_time)
+    actual_stability = stability * chip.stability
+
+    def law(log_duration, stability):
+        if hasattr(build, "domain"):
+            durations, stabilities = build.domain
+            log_duration = xp.clip(log_duration, *(math.log(end) for end in durations))
+            stability = xp.clip(stability, *stabilities)
+        return build(xp, log_duration, stability)
 
     def answer(stretch):
         if cause == "faults":
-            curve = build(xp, log_duration + stretch, stability)
+            curve = law(log_duration + stretch, stability)
             return curve.probability(drive - curve.midpoint, kernel=kernel)
-        curve = build(xp, actual_duration + stretch, actual_stability)
+        curve = law(actual_duration + stretch, actual_stability)
         if cause == "all":
             return curve.probability(drive / chip.current - curve.midpoint, kernel=kernel)
-        nominal = build(xp, log_duration, stability)
+        nominal = law(log_duration, stability)
         if cause == "threshold":  # the chip's threshold, the nominal shape
             return nominal.probability(drive - curve.midpoint * chip.current, kernel=kernel)
         return curve.probability((drive - nominal.midpoint) / chip.current, kernel=kernel)

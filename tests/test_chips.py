@@ -1,6 +1,7 @@
 """Simulated chips: the factors, their physics, the evaluation and its bookkeeping."""
 
 import dataclasses
+import functools
 import json
 
 import keras
@@ -14,6 +15,7 @@ from spinkeras import SpinNeuron, chips
 from spinkeras.variability import FACTORS, ChipLayer, ChipSpread, chip_curve
 from tests.test_hardware import ALARM, inside_binomial
 
+VGSOT = spinkeras.MTJDevice.preset("vgsot_zhang2020")
 JAX = keras.backend.backend() == "jax"
 SPREAD = ChipSpread(stability=0.1, current=0.05, resistance=0.07, tmr=0.1)
 
@@ -121,29 +123,45 @@ def test_whole_devices_are_drawn_with_equal_chances(device, tensors):
     assert inside_binomial(np.sum(picked[1:] == picked[:-1]), 29_999, 1 / 3, 1)
 
 
-def test_a_given_device_answers_as_itself(device):
+NEEL_BROWN = {"switching_model": "neel_brown"}
+
+
+@pytest.mark.parametrize(
+    ("nominal", "law", "width", "highest", "top"),
+    [
+        ({}, {"switching_model": "macrospin"}, 4e-9, 120e-6, 1.0),
+        ({"diameter": 80e-9}, NEEL_BROWN, 1e-6, 240e-6, 1.0),  # Delta = 160
+        ({}, NEEL_BROWN | {"attempt_time": 1e-9}, 1e-6, 60e-6, 1.0),
+        (VGSOT.get_config() | {"diameter": 95e-9}, {}, 4e-9, 200e-6, 0.77),  # Delta = 109
+    ],
+)
+def test_a_given_device_answers_as_itself(device, nominal, law, width, highest, top):
     """Also with other damping, efficiency and temperature, against the device's own curve."""
     from spinkeras import switching
 
+    device = device.replace(**nominal)
+    size = device.diameter / 40e-9
     actual = device.replace(
-        diameter=43e-9, thickness=1.1e-9, damping=0.02, spin_torque_efficiency=0.55,
-        saturation_magnetization=0.9e6, temperature=340.0, resistance_area_product=12e-12,
+        diameter=43e-9 * size, thickness=1.1e-9, damping=0.02, spin_torque_efficiency=0.55,
+        saturation_magnetization=0.9e6, temperature=340.0,
+        resistance_area_product=1.2 * device.resistance_area_product,
     )  # fmt: skip
-    width, current = 4e-9, np.linspace(20e-6, 120e-6, 25)
+    current = np.linspace(highest / 12, highest, 25)
     chip = ChipSpread.from_devices([actual], device).draw((1,), np.random.default_rng(0))
+    options = {"switching_model": switching.own_model(device)} | law
     found = chip_curve(
         np,
-        switching.macrospin_curve,
+        switching.get_curve(**options, device=device),
         np.full(1, np.log(width / device.diffusion_time)),
         np.full(1, device.thermal_stability),
         current / device.critical_current_per_stability,
         chip,
         ChipSpread(),
     )
-    expected = spinkeras.switching_probability(current, width, actual)
+    expected = spinkeras.switching_probability(current, width, actual, **law)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert expected.min() < 0.01
-    assert expected.max() > 0.99
+    assert expected.max() > 0.99 * top
     assert chip.resistance[0] == pytest.approx(
         actual.resistance_parallel / device.resistance_parallel
     )
@@ -221,10 +239,9 @@ def test_bad_devices(device):
         ChipSpread.from_devices([], device)
     with pytest.raises(ValueError, match="tmr = 0"):
         ChipSpread.from_devices([device], device.replace(tmr=0.0))
-    measured = spinkeras.MTJDevice.preset("vgsot_zhang2020")
-    other = dataclasses.replace(measured.switching_curve, threshold=120e-6)
+    other = dataclasses.replace(VGSOT.switching_curve, threshold=120e-6)
     with pytest.raises(ValueError, match="another switching_curve"):
-        ChipSpread.from_devices([measured.replace(switching_curve=other)], measured)
+        ChipSpread.from_devices([VGSOT.replace(switching_curve=other)], VGSOT)
     with pytest.raises(ValueError, match="has the factors"):
         ChipSpread(devices=[[1.0, 1.0]])
 
@@ -269,6 +286,41 @@ def test_a_chip_is_another_device_driven_with_the_nominal_settings(device):
         )
         expected = spinkeras.switching_probability(current, width, actual)
         np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_a_macrospin_outside_the_closed_form_is_moved_to_its_edge(device):
+    from spinkeras import switching
+
+    def answer(u, stability, chip, **spread):
+        settings = np.full(1, np.log(u)), np.full(1, stability)
+        drive = np.linspace(0, 60, 7)
+        return chip_curve(
+            np, switching.macrospin_curve, *settings, drive, chip, ChipSpread(**spread)
+        )
+
+    tenth = unit_chip(diffusion_time=np.full(1, 0.1))
+    edge = answer(60.0, 40.0, unit_chip())
+    assert edge[1] < 1e-3 < 0.999 < edge[3]
+    for spread in ({}, {"pulse_jitter": 0.2}):
+        np.testing.assert_allclose(answer(58.0, 40.0, tenth, **spread), edge, atol=1e-12)
+    small = unit_chip(stability=np.full(1, 0.2))
+    np.testing.assert_allclose(answer(1.0, 30.0, small), answer(1.0, 7.0, unit_chip()), atol=1e-12)
+
+
+def test_a_measured_curve_is_spread_as_it_says():
+    """Factors on threshold and anisotropy; neither `t_D` nor the temperature enter."""
+    build, unit = VGSOT.switching_curve.curve(VGSOT), VGSOT.critical_current_per_stability
+    current = np.linspace(60e-6, 140e-6, 9)
+    chip = unit_chip(
+        current=np.full(1, 1.1), stability=np.full(1, 1.2), diffusion_time=np.full(1, 3.0)
+    )
+    settings = np.full(1, np.log(2e-9 / VGSOT.diffusion_time)), np.full(1, VGSOT.thermal_stability)
+    found = chip_curve(np, build, *settings, current / unit, chip, ChipSpread())
+    expected = VGSOT.switching_curve.switching_probability(current / 1.1, 2e-9, 1.2)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    layer = SpinNeuron(VGSOT, spread=ChipSpread(temperature=10.0))
+    with pytest.raises(ValueError, match=r"temperature = 10 K has no defined effect on a measured"):
+        layer(np.zeros((2, 3)), training=True)
 
 
 def test_errors_and_faults(device):
@@ -376,6 +428,10 @@ def test_training_sees_a_new_chip_every_step_and_inference_none():
     np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), 0.5, atol=1e-6)
     again = SpinNeuron.from_config(layer.get_config())
     assert again.spread == SPREAD
+    if JAX:  # which has no float64 unless told to
+        return
+    double = SpinNeuron(spread=ChipSpread(stability=0.1, stuck_low=0.1), dtype="float64")
+    assert np.all(np.isfinite(ops.convert_to_numpy(double(np.zeros((2, 3)), training=True))))
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -441,12 +497,13 @@ def test_one_chip_per_epoch(jit):
 
 
 def test_bits_go_on_while_a_chip_is_held():
-    layer = SpinNeuron(spread=SPREAD, output="sampled", seed=1)
-    layer.build((None, 200))
-    layer.hold_chip(7)
     x = np.zeros((1, 200), "float32")
-    first, second = (ops.convert_to_numpy(layer(x, training=True)) for _ in range(2))
-    assert np.any(first != second)
+    for output in ("probability", "sampled"):
+        layer = SpinNeuron(spread=SPREAD, output=output, seed=1)
+        layer.build((None, 200))
+        layer.hold_chip(7)
+        first, second = (ops.convert_to_numpy(layer(x, training=True)) for _ in range(2))
+        assert np.all(first == second) == (output == "probability")
     with pytest.raises(ValueError, match="from 0 to"):
         layer.hold_chip(-1)
     with pytest.raises(ValueError, match="has no spread"):
@@ -506,6 +563,28 @@ def test_no_spread_is_the_nominal_network(trained):
     assert report.nominal > 0.85
 
 
+def mean_output(y_true, y_pred):
+    return float(y_pred.mean())
+
+
+@pytest.mark.parametrize(
+    ("changes", "law"),
+    [
+        (VGSOT.get_config() | {"diameter": 100e-9}, {}),
+        ({"diameter": 80e-9}, NEEL_BROWN | {"attempt_time": 1e-11}),
+    ],
+)
+def test_no_spread_is_the_nominal_device_of_any_law(device, changes, law):
+    """At a thermal stability outside the domain of the macrospin's closed form."""
+    layer = SpinNeuron(device.replace(**changes), **law)
+    assert layer.device.thermal_stability > 90
+    model = keras.Sequential([keras.Input((1,)), layer])
+    x, options = np.linspace(-2, 1, 7).reshape(-1, 1), {"metric": mean_output, "progress": False}
+    report = chips.evaluate_chips(model, x, np.zeros(7), ChipSpread(), chips=1, **options)
+    assert report.accuracy[0] == pytest.approx(report.nominal, rel=1e-5)
+    assert 0.01 < report.nominal < 0.99
+
+
 def test_single_pulses_are_drawn_and_cost_accuracy(trained):
     model, x, y = trained
     expected = chips.evaluate_chips(model, x, y, ChipSpread(), chips=4, progress=False)
@@ -558,10 +637,15 @@ def test_sensitivity_separates_layers_and_causes(trained):
         assert loss[name, "faults"] == pytest.approx(0, abs=2.5 / len(x))
 
 
-def test_faults_are_a_cause_of_their_own_and_stay_in_their_layer(trained):
+def test_faults_are_a_cause_of_their_own_and_stay_in_their_layer(trained, tmp_path, monkeypatch):
     model, x, y = trained
     spread = ChipSpread(read_error=0.2, stuck_low=0.1)
-    loss = chips.chip_sensitivity(model, x, y, spread, chips=4, progress=False)
+    options = {"chips": 4, "progress": False, "results_file": tmp_path / "chips.jsonl"}
+    loss = chips.chip_sensitivity(model, x, y, spread, **options)
+    assert (tmp_path / "chips-second-faults.jsonl").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(chips, "_draw", None)  # a second call reads its files
+        assert chips.chip_sensitivity(model, x, y, spread, **options) == loss
     for name in ("first", "second"):
         assert loss[name, "faults"] == loss[name, "all"] > 0.01
         assert loss[name, "threshold"] == pytest.approx(0, abs=2.5 / len(x))
@@ -688,10 +772,46 @@ def test_a_saved_model_goes_on_with_its_file_and_another_device_does_not(tmp_pat
         chips.evaluate_chips(other, x, y[:, :1] > 0, SPREAD, chips=2, **options)
 
 
-def test_layers_are_left_as_they_were(trained):
+def metric_of(text):
+    names = {}
+    exec(f"def metric(y_true, y_pred):\n    return {text}", names)
+    return names["metric"]
+
+
+def test_a_file_is_not_mistaken_for_that_of_another_metric_or_network(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(2, 24, 3))
+    options = {"results_file": tmp_path / "chips.jsonl", "progress": False}
+
+    def evaluate(metric="float(np.mean(y_pred > 0.5))", activation="sigmoid"):
+        model = keras.Sequential(
+            [keras.Input((3,)), SpinNeuron(), keras.layers.Dense(1, activation=activation)]
+        )
+        model.layers[-1].set_weights([np.ones((3, 1)), -np.ones(1)])
+        metric = metric_of(metric) if isinstance(metric, str) else metric
+        metric.__globals__["np"] = np
+        return chips.evaluate_chips(model, x, y, SPREAD, chips=1, metric=metric, **options)
+
+    evaluate()
+    evaluate()  # the same metric, defined anew
+    for change in (
+        {"metric": "float(np.mean(y_pred > 0.6))"},
+        {"metric": "float(np.max(y_pred > 0.5))"},
+        {"activation": "tanh"},
+    ):
+        with pytest.raises(ValueError, match="belongs to another model, data or setting"):
+            evaluate(**change)
+    model = keras.Sequential([keras.Input((3,)), SpinNeuron()])
+    for metric in (lambda a, b: 0.0, functools.partial(mean_output, 0), np.array([1]).dot):
+        with pytest.raises(ValueError, match=r"cannot be told from another one .* top level"):
+            chips.evaluate_chips(model, x, y, SPREAD, chips=1, metric=metric, **options)
+
+
+def test_layers_are_left_as_they_were(trained, monkeypatch):
     model, x, y = trained
-    with pytest.raises(ZeroDivisionError):
-        chips.evaluate_chips(model, x, y, SPREAD, metric=lambda *_: 1 / 0, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(SpinNeuron, "response", lambda *a, **k: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            chips.evaluate_chips(model, x, y, SPREAD, progress=False)
     assert all(layer.chip is None for layer in spinkeras.spin_neurons(model))
 
 

@@ -50,6 +50,7 @@ def test_reference_electrics(device):
     assert device.gate_capacitance == pytest.approx(77.1e-18, rel=1e-3)
     assert device.attempt_time == pytest.approx(0.483e-9, rel=1e-3)
     assert device.retention_time == pytest.approx(0.483e-9 * np.exp(40.0005), rel=1e-3)
+    assert device.replace(diameter=200e-9).retention_time == np.inf  # Delta = 1000
     # VCMA: 10.8 units of Delta per volt for 50 fJ/(V m) in 1.4 nm
     shift = device.thermal_stability * (1 - device.anisotropy_at(1.0) / device.anisotropy)
     assert shift == pytest.approx(10.8, rel=0.01)

@@ -62,6 +62,9 @@ def test_functions_accept_a_curve():
     current = np.array([60e-6, 75e-6, 200e-6])
     actual = spinkeras.switching_probability(current, 2e-9, DEVICE, switching_model=CURVE)
     np.testing.assert_allclose(actual, CURVE.switching_probability(current, 2e-9))
+    for bad in (-1.0, 0.0, np.nan):
+        with pytest.raises(ValueError, match=f"anisotropy_ratio = {bad:g} must be finite and > 0"):
+            CURVE.switching_probability(current, 2e-9, [1.0, 1.0, bad])
     assert spinkeras.midpoint_current(2e-9, DEVICE, switching_model=CURVE) == pytest.approx(75e-6)
     slope = spinkeras.slope_at_midpoint(2e-9, DEVICE, switching_model=CURVE)
     assert slope == pytest.approx(0.9 * 3e4)
