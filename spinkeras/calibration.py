@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from spinkeras import empirical
+from spinkeras import empirical, switching
 from spinkeras.devices import get_device
 from spinkeras.laws import CurveLaw, DeviceLaw, Scaled, scaled_fields
 from spinkeras.likelihood import FitResult, listed, maximum_likelihood
@@ -59,7 +59,8 @@ def fit_device(
             efficiency.
         switching_model, barrier_exponent, attempt_time: the law, as in
             `spinkeras.switching_probability`.
-        resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`.
+        resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`;
+            none where that would change with a free diameter: give the measured one.
         max_relative_error: largest relative standard error that counts as determined (of
             vcma_coefficient: relative to itself or to 10 fJ/(V m), whichever is larger). Default
             0.5. With `posterior` it may be `math.inf`: the bounds of `free` then limit what the
@@ -100,7 +101,11 @@ def fit_device(
     """
     device = get_device(device)
     law = DeviceLaw(device, switching_model, barrier_exponent, attempt_time)
-    table = read_table(data, device.write_path_resistance if resistance is None else resistance)
+    # The resistance of a junction whose size is fitted is not known before the fit.
+    sized = device.write_resistance is None and "diameter" in str(free)
+    if resistance is None and not sized:
+        resistance = device.write_path_resistance
+    table = read_table(data, resistance)
     scaled = scaled_fields(free, device, table)
     start = {name: getattr(device, name) for name in scaled.names}
     fit = maximum_likelihood(law, scaled, start, table, max_relative_error)
@@ -111,7 +116,20 @@ def fit_device(
             f"The fit ended at {listed(fit.parameters)}, which the other fields of the device do "
             f"not allow: {error}"
         ) from None
-    return _with_posterior(dataclasses.replace(fit, device=fitted), law, posterior, seed)
+
+    def predict(current, pulse_width, gate_voltage):
+        return switching.switching_probability(
+            current,
+            pulse_width,
+            fitted,
+            fitted.anisotropy_at(gate_voltage),
+            switching_model,
+            barrier_exponent=barrier_exponent,
+            attempt_time=attempt_time,
+        )
+
+    fit = dataclasses.replace(fit, device=fitted, _predict=predict)
+    return _with_posterior(fit, law, posterior, seed)
 
 
 def fit_empirical(
@@ -132,8 +150,9 @@ def fit_empirical(
         free: names of the fields of `EmpiricalCurve` to fit, or `{name: (lowest, highest)}`.
             Default: threshold and slope, with their exponents if there are several pulse widths,
             and the anisotropy exponent if there are several gate voltages.
-        fixed: values of other fields, for example `{"log_skew": 0.0}`. Default: those of
-            `EmpiricalCurve`; `pulse_width` is the (geometric) middle of the data.
+        fixed: values of other fields, for example `{"log_skew": 0.0}`; the default `free` leaves
+            these out. Default: those of `EmpiricalCurve`; `pulse_width` is the (geometric) middle
+            of the data.
         device: `MTJDevice` or preset name. Needed for a table with gate voltages, which it turns
             into anisotropies; `.device` of the result is this one with the fitted curve.
         resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`.
@@ -181,6 +200,7 @@ def fit_empirical(
             free += ["threshold_exponent", "slope_exponent"]
         if several_gates:
             free += ["anisotropy_exponent"]
+        free = [name for name in free if name not in fixed]
     # Where the search starts to look, if the caller does not say.
     span = max(np.ptp(current), 1e-3 * np.max(current))
     default = {name: limits[1:3] for name, limits in empirical.LIMITS.items()}
@@ -196,13 +216,17 @@ def fit_empirical(
     curve = base.replace(**fit.parameters)
     if device is not None:
         device = device.replace(switching_curve=curve)
-    return _with_posterior(
-        dataclasses.replace(fit, curve=curve, device=device), law, posterior, seed
-    )
+
+    def predict(current, pulse_width, gate_voltage):
+        ratio = np.exp(law.log_ratio(gate_voltage))
+        return curve.switching_probability(current, pulse_width, ratio)
+
+    fit = dataclasses.replace(fit, curve=curve, device=device, _predict=predict)
+    return _with_posterior(fit, law, posterior, seed)
 
 
 def _with_posterior(fit, law, posterior, seed):
-    if not posterior:
+    if posterior in (False, None):  # {}: draws with the default options
         return fit
     options = posterior if isinstance(posterior, dict) else {}
     unknown = set(options) - {"chains", "draws", "warmup"}

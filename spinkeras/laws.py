@@ -119,10 +119,6 @@ def scaled_fields(free, device, table):
     return scaled
 
 
-def rows_of(current, pulse_width, gate_voltage):
-    return {"current_a": current, "pulse_width_s": pulse_width, "gate_voltage_v": gate_voltage}
-
-
 class DeviceLaw:
     """Switching probability as a function of a device's fields, on the scales of the fit."""
 
@@ -211,13 +207,13 @@ class CurveLaw:
             else:
                 fields[name] = xp.exp(value) if SCALES.get(name) == "log" else value
         s = np.log(rows["pulse_width_s"] / self.base.pulse_width)
-        curve = empirical.curve_at(xp, fields, s, self._log_ratio(rows["gate_voltage_v"]))
+        curve = empirical.curve_at(xp, fields, s, self.log_ratio(rows["gate_voltage_v"]))
         # Of the full shape even where only the slope is free: its gradient expects that.
         z = rows["current_a"] - curve.midpoint + 0 * curve.slope
         return curve.probability(z), 0.0
 
-    def _log_ratio(self, gate):
-        """`ln K_eff(V) / K_eff` of every row."""
+    def log_ratio(self, gate):
+        """`ln K_eff(V) / K_eff` at gate voltages in V, an array."""
         if not np.any(gate):
             return np.zeros(gate.shape)
         if self.device is None:

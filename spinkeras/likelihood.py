@@ -12,13 +12,14 @@ from scipy import optimize, special, stats
 from spinkeras import switching
 from spinkeras.devices import MTJDevice
 from spinkeras.empirical import EmpiricalCurve
-from spinkeras.laws import SCALES, rows_of
+from spinkeras.laws import SCALES
 from spinkeras.posterior import FLOOR, Posterior
 
 _SEARCH_ROWS = 2000
 _STARTS = 256
 _KNOWN_VCMA = 10.0  # fJ/(V m): an error is judged against this where the coefficient is smaller
-_WIDE = ("log_skew", "ceiling", "log_skew_rate", "ceiling_rate")  # known less well, still useful
+# known less well, still useful
+_WIDE = ("log_skew", "ceiling", "log_skew_rate", "ceiling_rate", "ceiling_anisotropy_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +31,8 @@ class FitResult:
             as its `switching_curve`, or `None` if none was given.
         curve: fitted `EmpiricalCurve`, or `None` after `fit_device`.
         parameters: fitted values by name, SI units.
-        standard_errors: their standard errors (from the expected information), SI units.
+        standard_errors: their standard errors (from the expected information), SI units. Huge
+            for what the data do not limit, where `max_relative_error` lets that pass.
         correlation: correlation matrix of the estimates, in the order of `parameters`.
         deviance: see `spinkeras.calibration`; small is good.
         degrees_of_freedom: settings minus parameters.
@@ -58,11 +60,14 @@ class FitResult:
     _predict: Any = dataclasses.field(default=None, repr=False)
 
     def predict(self, current, pulse_width, gate_voltage=0.0):
-        """Fitted switching probability at currents in A, pulse widths in s, gates in V (NumPy)."""
-        settings = np.broadcast_arrays(
-            *(np.asarray(v, "float64") for v in (current, pulse_width, gate_voltage))
-        )
-        return self._predict(rows_of(*(v.ravel() for v in settings))).reshape(settings[0].shape)
+        """Fitted switching probability at currents in A, pulse widths in s, gates in V (NumPy).
+
+        Raises:
+            ValueError: for settings at which the fitted law has no meaning, as
+                `spinkeras.switching_probability`.
+        """
+        settings = (np.asarray(v, "float64") for v in (current, pulse_width, gate_voltage))
+        return self._predict(*np.broadcast_arrays(*settings))
 
     def summary(self) -> str:
         """The estimates and the goodness of fit as text."""
@@ -181,7 +186,10 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error):
             for n, t in zip(scaled.names, theta)
         ]
     )
-    _refuse_undetermined(information, allowed, scaled, theta, table)
+    covariance, weakest = _inverse(information, allowed)
+    error = np.sqrt(np.diag(covariance))
+    if not np.all(error <= allowed):
+        _refuse_undetermined(error, allowed, weakest, scaled, theta, table)
     margin = np.minimum(theta - scaled.low, scaled.high - theta) / (scaled.high - scaled.low)
     bound = [name for name, value in zip(scaled.names, margin) if value < 1e-6]
     if bound:
@@ -190,8 +198,6 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error):
             "standard error is not valid. Widen the bounds if the value is not a known limit.",
             stacklevel=3,
         )
-    covariance = np.linalg.pinv(information, hermitian=True)
-    error = np.sqrt(np.diag(covariance))
     residual = _deviance_residuals(probability, table)
     deviance, freedom = float(np.sum(residual**2)), len(trials) - len(theta)
     values = {name: float(value) for name, value in scaled.backward(theta).items()}
@@ -208,7 +214,6 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error):
         probability=probability,
         residuals=residual,
         _internal=_Internal(scaled, theta, information),
-        _predict=lambda rows: law.probability(np, dict(zip(scaled.names, theta)), rows)[0],
     )
 
 
@@ -239,14 +244,20 @@ def _refuse_without_transition(table, names):
                 f"{what}, so the data do not determine {names}: they only bound the threshold. "
                 f"Add settings with {cure} current until both outcomes occur."
             )
-    gaps = [_gap(table, gate) for gate in np.unique(table["gate_voltage_v"])]
+    gates = np.unique(table["gate_voltage_v"])
+    gaps = [_gap(table, gate) for gate in gates]
     if None not in gaps:
-        width, failed, succeeded = max(gaps, key=lambda gap: gap[1] - gap[2])
+        gate, (width, failed, succeeded) = max(
+            zip(gates, gaps), key=lambda pair: pair[1][1] - pair[1][2]
+        )
+        where = f"{width:g} s" + (f" and a gate voltage of {gate:g} V" if len(gates) > 1 else "")
+        ends = [f"all fail up to {failed:g} A"] if np.isfinite(failed) else []
+        ends += [f"all succeed from {succeeded:g} A on"] if np.isfinite(succeeded) else []
         raise ValueError(
             "At no setting do both outcomes occur, nor in an overlapping range of currents (at "
-            f"{width:g} s all fail up to {failed:g} A and all succeed from {succeeded:g} A on), so "
-            f"the data do not determine {names}: any steeper transition fits as well. Add settings "
-            "inside the transition, where both outcomes occur."
+            f"{where} {' and '.join(ends)}), so the data do not determine {names}: any steeper "
+            "transition fits as well. Add settings inside the transition, where both outcomes "
+            "occur."
         )
     if len(trials) < len(names):
         raise ValueError(
@@ -274,14 +285,16 @@ def _gap(table, gate):
     return widths[k], failed_later[k], succeeded[k]
 
 
-def _refuse_undetermined(information, allowed, scaled, theta, table):
-    """Refuse if any standard error exceeds what is allowed, naming the weakest combination."""
+def _inverse(information, allowed):
+    """Covariance, huge where the information is singular, and the least known direction."""
     unit = np.where(np.isfinite(allowed), allowed, 1.0)
     values, vectors = np.linalg.eigh(information * np.outer(unit, unit))
-    values = np.maximum(values, max(1e-14 * values[-1], 1e-30))  # a singular matrix included
-    errors = unit * np.sqrt((vectors**2 / values).sum(axis=1))
-    if np.all(errors <= allowed):
-        return
+    values = np.maximum(values, max(1e-14 * values[-1], 1e-30))
+    return (vectors / values) @ vectors.T * np.outer(unit, unit), vectors[:, 0]
+
+
+def _refuse_undetermined(errors, allowed, weakest, scaled, theta, table):
+    """Say which standard errors exceed what is allowed, and the weakest combination."""
 
     def in_words(name, error, limit):
         kind = SCALES.get(name, "linear")
@@ -298,7 +311,7 @@ def _refuse_undetermined(information, allowed, scaled, theta, table):
         for name, error, limit in zip(scaled.names, errors, allowed)
         if error > limit
     ]
-    mixed = [name for name, share in zip(scaled.names, vectors[:, 0]) if abs(share) > 0.3]
+    mixed = [name for name, share in zip(scaled.names, weakest) if abs(share) > 0.3]
     exchange = (
         f"A change of one of {mixed} is made up for by the others. " if len(mixed) > 1 else ""
     )
