@@ -26,6 +26,14 @@ def compiled(function):
     return tf.function(function, jit_compile=True, autograph=False)
 
 
+def is_vectorized(value):
+    """Whether a tensor is inside `tf.vectorized_map`, which drops gradients written by hand.
+
+    Keras runs `TimeDistributed` over an unknown number of steps so.
+    """
+    return "loop_body/" in getattr(value, "name", "")
+
+
 def fused(function, trained):
     """`function(None, *inputs)`, compiled, and its gradient compiled, as one kernel each.
 

@@ -9,6 +9,14 @@ import math
 from keras import ops
 
 
+def _nearest(xp, steps):
+    """Nearest whole number; a tie, as between an even number of levels, goes down.
+
+    Rounding errors must not decide one: the network counts in float32, its read-outs in float64.
+    """
+    return xp.round(steps - 1e-3)
+
+
 class PulseGrid:
     """Multiples of the step of a pulse generator, inside the device's range.
 
@@ -34,7 +42,7 @@ class PulseGrid:
             )
 
     def __call__(self, xp, ratio):
-        return xp.clip(xp.round(ratio / self.step), self.fewest, self.most) * self.step
+        return xp.clip(_nearest(xp, ratio / self.step), self.fewest, self.most) * self.step
 
 
 class GateGrid:
@@ -62,7 +70,7 @@ class GateGrid:
         self.per_volt = device.anisotropy_at(1.0) / device.anisotropy - 1
 
     def __call__(self, xp, ratio):
-        level = xp.round(((ratio - 1) / self.per_volt - self.lowest_voltage) / self.step)
+        level = _nearest(xp, ((ratio - 1) / self.per_volt - self.lowest_voltage) / self.step)
         voltage = self.lowest_voltage + self.step * xp.clip(level, 0, self.highest)
         return 1 + self.per_volt * voltage
 

@@ -246,7 +246,8 @@ class SpinNeuron(keras.layers.Layer):
             kernel = _kernel(self.twin())
             probability = kernel(inputs, *(ops.cast(w, dtype) for w in self.knob_weights()))
         else:
-            probability = self.response(inputs, factors)
+            keeps = training and fusion.is_vectorized(inputs)
+            probability = self.response(inputs, factors, kernel=cloglog.linear if keeps else None)
         if self.meter is not None:
             self.meter(self, inputs, probability, training=training, mask=mask)
         if self.output_mode == "always_sampled" or (self.output_mode == "sampled" and training):
@@ -280,7 +281,7 @@ class SpinNeuron(keras.layers.Layer):
     def fuses(self, inputs):
         """Whether training on these inputs runs in compiled kernels: not for subclasses."""
         known = isinstance(self.switching_model, Hashable) and None not in inputs.shape[1:]
-        return known and type(self) is SpinNeuron
+        return known and type(self) is SpinNeuron and not fusion.is_vectorized(inputs)
 
     def twin(self):
         """An unbuilt layer of the same physics; the same one for all such layers."""
@@ -373,7 +374,13 @@ class SpinNeuron(keras.layers.Layer):
 
     @gate_voltage.setter
     def gate_voltage(self, value):
-        self._assign("anisotropy", self.device.anisotropy_at(np.asarray(value, "float64")))
+        value = np.asarray(value, "float64")
+        if self.device.vcma_coefficient == 0 and np.any(value != 0):
+            raise ValueError(
+                f"gate_voltage = {value.flat[np.argmax(value != 0)]:g} V: this device has no gate "
+                "(its vcma_coefficient is 0). Leave it at 0 V, or give the device one."
+            )
+        self._assign("anisotropy", self.device.anisotropy_at(value))
 
     @property
     def bias_current(self):
@@ -425,7 +432,13 @@ class SpinNeuron(keras.layers.Layer):
             weight = self._ranges[knob].to_weight(np.clip(value, low, high))
             getattr(self, f"log_{knob}").assign(weight)
         if "energy_weight" in names:
-            self.energy_weight.assign(np.asarray(store["energy_weight"]))
+            weight = np.asarray(store["energy_weight"], "float32")
+            if weight.shape or not (np.isfinite(weight) and weight >= 0):
+                raise ValueError(
+                    f"The file has an energy_weight for layer {self.name!r} that is not one finite "
+                    "number >= 0."
+                )
+            self.energy_weight.assign(weight)
 
     def get_config(self):
         config = super().get_config()
@@ -457,7 +470,10 @@ class SpinNeuron(keras.layers.Layer):
     # --- inside -----------------------------------------------------------------------------
 
     def _nominal(self):
-        return tuple(np.array(knob_nominal(self.device, knob)) for knob in KNOBS)
+        """The setting of an untrained neuron, as the driver makes it."""
+        nominal = {knob: knob_nominal(self.device, knob) for knob in KNOBS}
+        grids = self._grids.items()
+        return tuple(np.array(nominal[k] * (1.0 if g is None else g(np, 1.0))) for k, g in grids)
 
     def _numpy_curve(self, pulse_width, anisotropy):
         log_duration = np.log(pulse_width / self.device.diffusion_time)

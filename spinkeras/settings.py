@@ -12,6 +12,7 @@ import os
 import pathlib
 
 import numpy as np
+from keras import ops
 from scipy import stats
 
 from spinkeras import energy
@@ -135,7 +136,8 @@ def apply_device_settings(model, source):
         if absent:
             raise ValueError(f"The table has no row for neurons {absent[:5]} of layer {name!r}.")
 
-    before = {name: (layer.pulse_width, layer.anisotropy) for name, layer in layers.items()}
+    weights = [weight for layer in layers.values() for weight in layer.knob_weights()]
+    before = [ops.convert_to_numpy(weight) for weight in weights]
     try:
         for name, layer in layers.items():
             table = [wanted[name][k][1] for k in range(len(wanted[name]))]
@@ -156,8 +158,8 @@ def apply_device_settings(model, source):
                         f"{expected[k]:g} A; the table belongs to another device or model."
                     )
     except ValueError:
-        for name, layer in layers.items():
-            layer.pulse_width, layer.anisotropy = before[name]
+        for weight, value in zip(weights, before):
+            weight.assign(value)
         raise
 
 

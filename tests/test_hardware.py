@@ -162,6 +162,25 @@ def test_gate_voltages_are_levels_of_the_converter():
     np.testing.assert_allclose(np.unique(layer.gate_voltage.round(9)), [-1, -0.5, 0, 0.5, 1])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"gate_levels": n} for n in (2, 4, 8, 64, 4096)]
+    + [{"pulse_step": 0.8e-9}, {"pulse_step": 0.7e-9, "gate_levels": 8}],
+)
+def test_the_untrained_setting_is_the_one_that_is_driven(options):
+    """With an even number of levels it is a tie, which rounding errors must not decide."""
+    layer = SpinNeuron(train="pulse_width", recenter=False, **options)
+    layer.build((None, 1))
+    zero = np.zeros((1, 1), "float32")
+    network = ops.convert_to_numpy(layer(zero))
+    told = spinkeras.switching_probability(
+        layer.bias_current, layer.pulse_width, layer.device, layer.anisotropy
+    )
+    np.testing.assert_allclose(network[0], told, atol=1e-6)
+    np.testing.assert_allclose(told, 0.5, atol=1e-6)
+    np.testing.assert_allclose(layer.slope, 0.25, rtol=1e-6)
+
+
 def test_the_forward_pass_uses_the_grid_and_the_gradient_passes_through():
     smooth, coarse = SpinNeuron(), SpinNeuron(pulse_step=1e-9, gate_levels=3)
     x = np.linspace(-3, 3, 5, dtype="float32")[:, None]

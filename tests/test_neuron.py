@@ -10,7 +10,8 @@ import pytest
 from keras import ops
 
 import spinkeras
-from spinkeras import MTJDevice, SpinNeuron, neuron, switching
+from spinkeras import MTJDevice, SpinNeuron, cloglog, neuron, switching
+from spinkeras.constraints import KNOBS
 from tests.harness import run_layer_test
 
 JAX = keras.backend.backend() == "jax"
@@ -469,6 +470,11 @@ def test_setters_and_readouts():
             layer.pulse_width = bad
     with pytest.raises(ValueError, match=r"anisotropy = .* J/m\^3 is outside"):
         layer.gate_voltage = 2.0
+    bare = SpinNeuron(layer.device.replace(vcma_coefficient=0.0), train="pulse_width")
+    bare.build((None, 3))
+    bare.gate_voltage = 0.0
+    with pytest.raises(ValueError, match=r"gate_voltage = 0.1 V: this device has no gate"):
+        bare.gate_voltage = [0.0, 0.1, 0.0]
     np.testing.assert_allclose(layer.pulse_width, 5e-9, rtol=1e-6)
 
 
@@ -479,11 +485,12 @@ def test_box_holds_from_the_start(value):
         anisotropy_initializer=keras.initializers.Constant(value),
     )
     layer.build((None, 3))
-    ends = (0, 1) if value < 0 else (1, 0)
-    np.testing.assert_allclose(
-        layer.pulse_width, layer.device.pulse_width_range[ends[0]], rtol=1e-6
-    )
-    np.testing.assert_allclose(layer.gate_voltage, (1.0, -1.0)[ends[0]], atol=1e-5)
+    for knob, weight in zip(KNOBS, layer.knob_weights()):  # the read-outs would clip
+        end = layer._ranges[knob].bounds[0 if value < 0 else 1]
+        np.testing.assert_allclose(ops.convert_to_numpy(weight), end, rtol=1e-6)
+    end = layer.device.pulse_width_range[0 if value < 0 else 1]
+    np.testing.assert_allclose(layer.pulse_width, end, rtol=1e-6)
+    np.testing.assert_allclose(layer.gate_voltage, 1.0 if value < 0 else -1.0, atol=1e-5)
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -493,13 +500,12 @@ def test_box_holds_under_an_absurd_learning_rate(jit):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(64, 6)), rng.normal(size=(64, 1))
     layer = model.layers[0]
-    low, high = layer.device.pulse_width_range
     for _ in range(3):
         model.train_on_batch(x, y)
-        assert np.all((layer.pulse_width >= low) & (layer.pulse_width <= high))
-        assert np.all(np.abs(layer.gate_voltage) <= 1)
-    raw = ops.convert_to_numpy(layer.log_pulse_width)
-    assert np.all(raw <= layer._ranges["pulse_width"].bounds[1] + 1e-6)
+        for knob, weight in zip(KNOBS, layer.knob_weights()):  # the read-outs would clip
+            low, high = layer._ranges[knob].bounds
+            raw = ops.convert_to_numpy(weight)
+            assert np.all((raw >= low - 1e-6) & (raw <= high + 1e-6))
     assert len(np.unique(layer.pulse_width)) > 1
 
 
@@ -641,7 +647,7 @@ def test_clone_and_functional_reuse():
 # --- training ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_training_finds_the_slope_of_the_data(jit):
     """A student recovers the pulse widths of a teacher."""
     rng = np.random.default_rng(0)
@@ -704,6 +710,48 @@ def test_a_switching_model_of_ones_own_that_has_no_hash_trains():
         model.compile("sgd", "mse")
         losses.append(model.fit(x, x, epochs=2, verbose=0, shuffle=False).history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize("log_skew", [0.0, 4.0])
+def test_the_tangent_is_that_of_the_curve(log_skew):
+    z = np.array([[-1e30, -3.0, 0.0], [2.0, 30.0, np.inf]], "float32")
+    constants = [np.full(3, v, "float32") for v in (1.3, 0.7, np.exp(log_skew))]
+    weights = np.arange(1.0, 7.0, dtype="float32").reshape(2, 3)
+    for kernel in (cloglog.plain, cloglog.linear):
+        found = gradients(lambda *v, kernel=kernel: ops.sum(kernel(*v) * weights), z, *constants)
+        if kernel is cloglog.plain:
+            wanted = found
+    for a, b in zip(wanted, found):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.skipif(JAX, reason="Keras asks for the number of steps there")
+@pytest.mark.parametrize("options", [{}, {"spread": spinkeras.ChipSpread()}])
+def test_time_distributed_over_an_unknown_number_of_steps_has_gradients(options):
+    """`tf.vectorized_map`, which Keras then uses, drops gradients that are written by hand."""
+    import tensorflow as tf
+
+    # Keras 3.15 takes as many steps as there are samples.
+    x = np.random.default_rng(0).normal(scale=2, size=(5, 5, 3)).astype("float32")
+    x[0, 0] = -1e6, 1e6, 0
+    results = []
+    for steps in (5, None):
+        layer = SpinNeuron(**options)
+        whole = keras.layers.TimeDistributed(layer)
+        whole.build((None, steps, 3))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, steps, 3))])
+        def both(x, whole=whole, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = whole(x, training=True)
+            weights = [v.value for v in layer.trainable_variables]
+            return value, tape.gradient(value, [x, *weights])
+
+        results.append(tf.nest.flatten(both(x)))
+    for known, unknown in zip(*results):
+        assert np.any(known != 0)
+        np.testing.assert_allclose(known, unknown, rtol=1e-4, atol=1e-6)
 
 
 def test_spin_neurons_finds_nested_layers():
