@@ -60,7 +60,8 @@ class EnergyBudget(EnergyTracker):
     it); nothing is compiled again when it moves.
 
     At the end the weights of the best epoch within the limit come back: of those epochs whose
-    `val_energy_pj` is at most the limit, the one with the best `monitor`. Without validation data
+    `val_energy_pj` is at most the limit, the one with the best `monitor`; epochs that do not
+    validate (`validation_freq`) are not among them. Without validation data
     `energy_pj` (mean over the epoch) and `monitor` without its `val_` decide. If no epoch is within
     the limit, the last weights stay and a warning gives the lowest energy.
 
@@ -78,8 +79,11 @@ class EnergyBudget(EnergyTracker):
 
     Logs: those of `EnergyTracker`, and `energy_weight`. The training `loss` contains about `w`.
 
-    Limits: the best weights are held in memory, as by `keras.callbacks.EarlyStopping`; a run that
-    was killed and resumed remembers those of its last part only.
+    Limits: a callback that brings weights back itself (`keras.callbacks.EarlyStopping` with
+    `restore_best_weights`) must stand before this one, or its weights, of any energy, are the last.
+    The best weights are held in memory, as there; a run that was killed and resumed remembers those
+    of its last part only. After a fit that an exception ended, compile the model before a fit
+    without a budget.
 
     Attributes:
         best_epoch: number (from 0) of the epoch whose weights came back, or `None`.
@@ -141,6 +145,10 @@ class EnergyBudget(EnergyTracker):
         leader = self._leader()
         if not _value(leader.energy_weight):  # else: a restored model
             leader.energy_weight.assign(self._weight)
+        self._validates = False
+        self._forget()
+
+    def _forget(self):
         self.best_epoch = None
         self._best = np.inf if self.mode == "min" else -np.inf
         self._lowest = np.inf
@@ -152,6 +160,11 @@ class EnergyBudget(EnergyTracker):
         self._weight = _value(self._leader().energy_weight)
         logs["energy_weight"] = self._weight
         validated = "val_energy_pj" in self.results
+        if self._validates and not validated:  # validation_freq > 1
+            return
+        if validated and not self._validates:  # what was measured in training does not compare
+            self._validates = True
+            self._forget()
         monitor = self.monitor if validated else self.monitor.removeprefix("val_")
         if monitor not in logs:
             raise ValueError(
@@ -176,8 +189,7 @@ class EnergyBudget(EnergyTracker):
                 f"lowest was {self._lowest:.4g} pJ. Train longer, or raise `highest` or the limit.",
                 stacklevel=2,
             )
-        # The compiled step may serve a later fit without a budget.
-        self._leader().energy_weight.assign(0.0)
+        self._leader().energy_weight.assign(0.0)  # a later fit with a budget starts anew
 
     def _leader(self):
         return spin_neurons(self.model)[0]

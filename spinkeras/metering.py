@@ -30,10 +30,16 @@ class Meter:
     def __init__(self, assumptions):
         self.assumptions = assumptions
         self.phase = None  # "train", "test" or None
+        self.steps = {}  # for these, Keras' compiled step without and with the sums
 
     def __call__(self, layer, inputs, probability, training, mask):
         if not (self.phase == "test" or (self.phase == "train" and training)):
             return
+        if fusion.is_vectorized(inputs):
+            raise ValueError(
+                f"Layer {layer.name!r} runs in TimeDistributed over an unknown number of steps, "
+                "where its energy cannot be counted. Give the number of steps in keras.Input."
+            )
         weights = [ops.cast(weight, probability.dtype) for weight in layer.knob_weights()]
         if training and mask is None and layer.fuses(inputs):
             kernel = _kernel(self.assumptions, layer.twin(), layer.pulses)
@@ -175,7 +181,7 @@ def _first_use(layer) -> bool:
     if keras.backend.backend() == "jax":  # calls the layers of a model one by one, in one scope
         from keras.src.backend import get_stateless_scope
 
-        context = get_stateless_scope()
+        context = get_stateless_scope() or layer._get_call_context()
     else:
         context = layer._get_call_context()
     seen = context.__dict__.setdefault("spinkeras_metered", set())
@@ -202,8 +208,8 @@ class EnergyTracker(keras.callbacks.Callback):
         assumptions: `EnergyAssumptions`. Default: read at 0.1 V, reset of switched devices.
 
     Limits: sums are kept in float32 (relative error about 1e-5 for 1e4 batches per epoch). With
-    `MirroredStrategy` the figure is the mean over replicas. With the JAX backend a layer inside
-    `TimeDistributed` needs a known number of time steps.
+    `MirroredStrategy` the figure is the mean over replicas. A layer inside `TimeDistributed` needs
+    a known number of time steps.
 
     Example:
 
@@ -233,7 +239,7 @@ class EnergyTracker(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._attach(self.model)
         self._fitting = True
-        self._phase("train")
+        self._begin("train")
 
     def on_epoch_begin(self, epoch, logs=None):
         self._training, self._validation = None, {}
@@ -243,11 +249,12 @@ class EnergyTracker(keras.callbacks.Callback):
         if self._fitting:
             self._training = self._read()
         self._reset()
-        self._phase("test")
+        self._begin("test")
 
     def on_test_end(self, logs=None):
         self.results = self._read()
         self._reset()
+        self._end("test")
         self._phase("train" if self._fitting else None)
         if self._fitting:
             self._validation = {f"val_{key}": value for key, value in self.results.items()}
@@ -259,11 +266,12 @@ class EnergyTracker(keras.callbacks.Callback):
             logs.update(self.results)
 
     def on_train_end(self, logs=None):
+        self._end("train")
         self._phase(None)
         self._fitting = False
 
     def _attach(self, model):
-        """Give every spin layer the meter; steps compiled without it are compiled again."""
+        """Give every spin layer the meter."""
         layers = spin_neurons(model)
         if not layers:
             raise ValueError(
@@ -275,10 +283,6 @@ class EnergyTracker(keras.callbacks.Callback):
             meter = self._new_meter(layers)
             for layer in layers:
                 layer.meter = meter
-            model.train_function = None
-            model.test_function = None
-            if hasattr(model, "make_train_function") and self._fitting:
-                model.make_train_function()
         for layer in layers:
             if self.assumptions.reset:
                 reset_energy(layer.device, self.assumptions)  # solved once, outside the graph
@@ -289,6 +293,24 @@ class EnergyTracker(keras.callbacks.Callback):
 
     def _new_meter(self, layers):
         return Meter(self.assumptions)
+
+    def _begin(self, phase):
+        """Let the model take steps with the sums traced into them, compiled once per meter."""
+        name, steps = f"{phase}_function", spin_neurons(self.model)[0].meter.steps
+        plain = getattr(self.model, name, None)
+        if plain is not None:  # else: a training loop without Keras' steps
+            before, measured = steps.get(phase, (None, None))
+            if plain is not before and plain is not measured:
+                _make_step(self.model, phase)
+                steps[phase] = plain, getattr(self.model, name)
+            setattr(self.model, name, steps[phase][1])
+        self._phase(phase)
+
+    def _end(self, phase):
+        """Give the model its plain steps back."""
+        steps = spin_neurons(self.model)[0].meter.steps
+        if phase in steps:
+            setattr(self.model, f"{phase}_function", steps[phase][0])
 
     def _phase(self, phase):
         for layer in spin_neurons(self.model):
@@ -308,6 +330,19 @@ class EnergyTracker(keras.callbacks.Callback):
         for name, mean in zip(unique_names(layers), means):
             result[f"energy_pj_{name}"] = mean
         return result
+
+
+def _make_step(model, phase):
+    """Let Keras compile the step of a phase once more, beside the one that there is."""
+    name, state = f"{phase}_step", vars(model)
+    before, step = state.get(name), getattr(model, name)
+    if keras.backend.backend() == "jax":  # which compiles equal methods once; this one is another
+        state[name] = lambda *args: step(*args)
+    getattr(model, f"make_{phase}_function")(force=True)
+    if before is not None:
+        state[name] = before
+    else:
+        state.pop(name, None)
 
 
 def latency(model) -> float:

@@ -48,13 +48,13 @@ def energy(model, x=None):
 
 def test_the_budget_is_kept_at_nearly_no_cost_in_accuracy():
     free = network()
-    history = fit(free, [EnergyTracker()])
+    history = fit(free, [EnergyTracker()], 15)
     spent, accuracy = energy(free), history["val_accuracy"][-1]
     assert accuracy > 0.95
     model = network()
     limit = 0.6 * spent
     budget = EnergyBudget(limit * 1e-12, rate=0.2, monitor="val_accuracy")
-    history = fit(model, [budget])
+    history = fit(model, [budget], 15)
     assert 0.6 * limit < energy(model) <= limit  # and not further down than asked
     best = history["val_accuracy"][budget.best_epoch]
     within = np.array(history["val_energy_pj"]) <= limit
@@ -62,6 +62,7 @@ def test_the_budget_is_kept_at_nearly_no_cost_in_accuracy():
     assert best > accuracy - 0.02
 
 
+@pytest.mark.slow
 def test_a_loose_budget_changes_nothing_that_matters():
     free, loose = network(), network()
     fit(free, [EnergyTracker()], epochs=3)
@@ -133,14 +134,30 @@ def test_a_moving_weight_compiles_nothing_again():
 
 
 def test_a_later_fit_without_a_budget_pays_no_attention_to_energy():
+    """Not even where another callback brings back the price among the weights."""
     model, reference = network(), network()
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, restore_best_weights=True)
     with pytest.warns(UserWarning, match="lowest was"):
-        fit(model, [EnergyBudget(1e-15)], 2)
+        fit(model, [EnergyBudget(1e-15, start=3.0), stop], 2)
+    assert float(keras.ops.convert_to_numpy(model.layers[1].energy_weight)) > 0
     reference.set_weights(model.get_weights())
-    fit(model, [], 1)  # the step that was compiled with the budget
+    fit(model, [], 1)
     fit(reference, [], 1)
     for a, b in zip(model.trainable_weights, reference.trainable_weights):
         np.testing.assert_allclose(np.array(a), np.array(b), atol=1e-6)
+
+
+def test_epochs_that_do_not_validate_are_not_the_best():
+    """Their loss and energy are those of training; here the validation labels are noise."""
+    x, y = problem()
+    noise = np.random.default_rng(1).permutation(y)
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(4), SpinNeuron()])
+    model.compile(keras.optimizers.SGD(0.5), "binary_crossentropy", run_eagerly=True)
+    budget = EnergyBudget(1e-9)
+    options = {"validation_data": (x, noise), "validation_freq": 3, "batch_size": 256}
+    history = fit(model, [budget], 5, **options)
+    assert budget.best_epoch == 2
+    assert min(history["val_loss"]) > min(history["loss"])
 
 
 def test_the_weight_is_saved_and_continues(tmp_path):
@@ -194,7 +211,7 @@ def test_evaluation_holds_no_price():
 @pytest.mark.parametrize(
     "options",
     [
-        {"shared_axes": (1, 2), "train": "anisotropy"},
+        pytest.param({"shared_axes": (1, 2), "train": "anisotropy"}, marks=pytest.mark.slow),
         {"pulses": 3, "pulse_step": 1e-9, "gate_levels": 5, "recenter": False},
     ],
 )

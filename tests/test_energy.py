@@ -310,6 +310,20 @@ def test_loops_are_refused_and_unrolled_cells_counted():
                 model.fit(x, np.zeros((3, 1)), verbose=0, callbacks=[EnergyTracker()])
 
 
+@pytest.mark.skipif(JAX, reason="Keras asks for the number of steps there")
+def test_an_unknown_number_of_steps_is_refused():
+    """`tf.vectorized_map` would count one step only."""
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((None, 2)), keras.layers.TimeDistributed(SpinNeuron())])
+    model.compile("sgd", "mse")
+    x = np.zeros((4, 4, 2), "float32")
+    unknown = tf.TensorSpec((None, None, 2))
+    data = tf.data.Dataset.from_generator(lambda: [(x, x)], output_signature=(unknown, unknown))
+    with pytest.raises(ValueError, match=r"Give the number of steps in keras\.Input"):
+        model.fit(data, verbose=0, shuffle=False, callbacks=[EnergyTracker()])
+
+
 def test_layers_of_the_same_name_stay_apart():
     model = keras.Sequential(
         [
@@ -354,6 +368,13 @@ def test_evaluate_and_repeated_fits_with_and_without_the_tracker():
     model.evaluate(x, y, verbose=0, callbacks=[tracker])
     assert tracker.results["energy_pj"] == pytest.approx(expected, rel=1e-5)
     assert "energy_pj" not in model.fit(x, y, verbose=0).history
+    model.evaluate(x, y, verbose=0)  # no step of these two may serve a tracked run, nor
+    model.compile(keras.optimizers.SGD(0.0), "mae")  # one from before this
+    options = {"verbose": 0, "validation_data": (x, y), "callbacks": [tracker]}
+    history = model.fit(x, y, **options).history
+    for prefix in ("", "val_"):
+        assert history[f"{prefix}energy_pj"][0] == pytest.approx(expected, rel=1e-5)
+        assert history[f"{prefix}loss"][0] == pytest.approx(model.evaluate(x, y, verbose=0))
     cheaper = EnergyTracker(EnergyAssumptions(reset=False))
     history = model.fit(x, y, verbose=0, callbacks=[cheaper]).history
     assert history["energy_pj"][0] < 0.8 * expected
