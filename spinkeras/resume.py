@@ -51,6 +51,7 @@ class ExactBackup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._earlier, self._history = [], []
+        self.model._initial_epoch = None  # Keras keeps that of an earlier fit
         backups = self._backups()
         if not backups:
             return
@@ -72,7 +73,7 @@ class ExactBackup(keras.callbacks.Callback):
         self.model._initial_epoch = int(backups[-1].split("_")[1])
 
     def on_epoch_end(self, epoch, logs=None):
-        numbers = {key: float(value) for key, value in (logs or {}).items()}
+        numbers = {key: np.asarray(value).tolist() for key, value in (logs or {}).items()}
         self._history.append([epoch, numbers])
         name = f"epoch_{epoch + 1:06d}"
         temporary = os.path.join(self.backup_dir, f"unfinished_{os.getpid()}")
@@ -95,8 +96,11 @@ class ExactBackup(keras.callbacks.Callback):
         history = getattr(self.model, "history", None)
         if self._earlier and history is not None:
             history.epoch = [epoch for epoch, _ in self._earlier] + history.epoch
-            for key, values in history.history.items():
-                history.history[key] = [old.get(key) for _, old in self._earlier] + values
+            earlier = [logs for _, logs in self._earlier]
+            for key in dict.fromkeys(key for logs in (*earlier, history.history) for key in logs):
+                values = [logs[key] for logs in earlier if key in logs]
+                history.history[key] = values + history.history.get(key, [])
+        self.model._initial_epoch = None
         if self.delete:
             shutil.rmtree(self.backup_dir, ignore_errors=True)
 

@@ -258,11 +258,11 @@ class InterruptAt(keras.callbacks.Callback):
             raise Interrupted
 
 
-def fit(folder, epochs=3, interrupt=None, units=4, **options):
+def fit(folder, epochs=3, interrupt=None, units=4, seed=0, more=False, **options):
     from spinkeras import ExactBackup
 
     keras.utils.set_random_seed(3)
-    x = np.random.default_rng(0).normal(size=(16, 5)).astype("float32")
+    x = np.random.default_rng(seed).normal(size=(16, 5)).astype("float32")
     model = keras.Sequential(
         [
             keras.Input((5,)),
@@ -272,14 +272,16 @@ def fit(folder, epochs=3, interrupt=None, units=4, **options):
             keras.layers.Dense(1),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.02), "mse", run_eagerly=True)
+    metrics = [keras.metrics.F1Score(threshold=0.5)] if more else None  # one number per class
+    model.compile(keras.optimizers.Adam(0.02), "mse", metrics=metrics, run_eagerly=True)
     callbacks = [spinkeras.EnergyTracker()]
     if interrupt is not None:
         callbacks.append(InterruptAt(interrupt))
     callbacks.append(ExactBackup(folder, **options))
-    history = model.fit(
-        x, x[:, :1], batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
-    )
+    data = {"x": x, "y": x[:, :1], "batch_size": 8, "shuffle": False}
+    if more:
+        data |= {"validation_data": (x, x[:, :1]), "validation_freq": 2}
+    history = model.fit(**data, epochs=epochs, verbose=0, callbacks=callbacks)
     return model, history
 
 
@@ -298,11 +300,27 @@ def test_interrupted_training_resumes_with_its_history(tmp_path):
 
 
 def test_backup_is_kept_on_request_and_then_nothing_is_left_to_train(tmp_path):
-    model, _ = fit(tmp_path / "kept", delete=False)
+    model, history = fit(tmp_path / "kept", delete=False)
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["epoch_000003"]
-    again, _ = fit(tmp_path / "kept", delete=False)
+    again, told = fit(tmp_path / "kept", delete=False, seed=1)  # other data: nothing learnt from it
     for a, b in zip(model.weights, again.weights):
         np.testing.assert_array_equal(a, b)
+    assert told.epoch == [0, 1, 2]
+    assert told.history == history.history
+    x = np.zeros((8, 5), "float32")
+    assert again.fit(x, x[:, :1], epochs=2, verbose=0).epoch == [0, 1]  # a fit of its own
+
+
+def test_history_holds_what_a_run_never_killed_holds(tmp_path):
+    """A metric of several numbers, and a validation in some epochs only."""
+    _, whole = fit(tmp_path / "whole", epochs=4, more=True)
+    assert len(whole.history["val_loss"]) == 2
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "part", epochs=4, interrupt=3, more=True)
+    _, resumed = fit(tmp_path / "part", epochs=4, more=True)
+    assert whole.history.keys() == resumed.history.keys()
+    for key, values in whole.history.items():
+        np.testing.assert_array_equal(resumed.history[key], values)
 
 
 def test_backup_of_another_model_is_refused(tmp_path):
