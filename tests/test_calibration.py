@@ -803,6 +803,7 @@ def test_posterior_of_a_gate_coefficient():
     assert len({d.vcma_coefficient for d in devices}) > 1
 
 
+@pytest.mark.slow
 def test_posterior_of_an_empirical_curve_agrees_with_integration_on_a_grid():
     bounds = {"threshold": (1.05e-3, 1.3e-3), "slope": (4e3, 12e3)}
     options = {"chains": 4, "draws": 400, "warmup": 300}
