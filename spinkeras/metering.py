@@ -209,7 +209,8 @@ class EnergyTracker(keras.callbacks.Callback):
 
     Limits: sums are kept in float32 (relative error about 1e-5 for 1e4 batches per epoch). With
     `MirroredStrategy` the figure is the mean over replicas. A layer inside `TimeDistributed` needs
-    a known number of time steps.
+    a known number of time steps. Figures are NaN where no call was counted: for a second tracker
+    in one `fit`, or a `train_step` of one's own that calls the layers with `training=False`.
 
     Example:
 
@@ -325,7 +326,8 @@ class EnergyTracker(keras.callbacks.Callback):
         """Mean pJ per inference since the last reset: total and per layer."""
         layers = [layer for layer in spin_neurons(self.model) if layer.built]
         sums = [ops.convert_to_numpy(layer.meter_sums).astype("float64") for layer in layers]
-        means = [float(s[:-1].sum() / s[-1]) if s[-1] else 0.0 for s in sums]
+        none = 0.0 if any(s[-1] for s in sums) else np.nan  # an unused layer, or nothing counted
+        means = [float(s[:-1].sum() / s[-1]) if s[-1] else none for s in sums]
         result = {"energy_pj": float(sum(means))}
         for name, mean in zip(unique_names(layers), means):
             result[f"energy_pj_{name}"] = mean

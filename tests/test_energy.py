@@ -393,6 +393,18 @@ def test_prediction_in_mid_epoch_does_not_count():
     assert history["energy_pj"][0] == pytest.approx(expected, rel=1e-5)
 
 
+def test_what_was_not_counted_is_not_a_number():
+    class Frozen(keras.Sequential):
+        def call(self, inputs, training=None, mask=None):
+            return super().call(inputs, training=False, mask=mask)
+
+    model, x, y = model_and_data()
+    model = Frozen(model.layers)
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    history = model.fit(x, y, verbose=0, callbacks=[EnergyTracker()]).history
+    assert np.isnan(history["energy_pj"][0])
+
+
 def test_tracker_can_be_copied_and_needs_a_spin_layer():
     assert copy.deepcopy(EnergyTracker()).assumptions == EnergyAssumptions()
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
