@@ -29,7 +29,7 @@ def compiled(function):
 def is_vectorized(value):
     """Whether a tensor is inside `tf.vectorized_map`, which drops gradients written by hand.
 
-    Keras runs `TimeDistributed` over an unknown number of steps so.
+    Keras runs `TimeDistributed` over an unknown number of steps so; it traces into a name scope.
     """
     return "loop_body/" in getattr(value, "name", "")
 

@@ -4,6 +4,7 @@ A layer that has a meter (`layer.meter`) hands it the inputs and the probability
 what a pulse costs is in `spinkeras.energy`.
 """
 
+import contextlib
 import dataclasses
 import functools
 
@@ -336,15 +337,26 @@ class EnergyTracker(keras.callbacks.Callback):
 
 def _make_step(model, phase):
     """Let Keras compile the step of a phase once more, beside the one that there is."""
-    name, state = f"{phase}_step", vars(model)
-    before, step = state.get(name), getattr(model, name)
+    make, name, other = getattr(model, f"make_{phase}_function"), f"{phase}_step", {}
     if keras.backend.backend() == "jax":  # which compiles equal methods once; this one is another
-        state[name] = lambda *args: step(*args)
-    getattr(model, f"make_{phase}_function")(force=True)
-    if before is not None:
-        state[name] = before
-    else:
-        state.pop(name, None)
+        step = getattr(model, name)
+        other[name] = lambda *args: step(*args)
+    with replaced(model, **other):
+        make(force=True)
+
+
+@contextlib.contextmanager
+def replaced(layer, **attributes):
+    """Other attributes for a layer or model, out of sight of Keras' bookkeeping."""
+    state = vars(layer)
+    before = {name: state[name] for name in attributes if name in state}
+    state.update(attributes)
+    try:
+        yield
+    finally:
+        for name in attributes:
+            del state[name]
+        state.update(before)
 
 
 def latency(model) -> float:
@@ -452,16 +464,12 @@ def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) ->
             f"energy_report needs data of one length > 0; got lengths {[len(a) for a in arrays]}."
         )
     recorder = _Recorder(assumptions)
-    saved = [layer.meter for layer in layers]
-    try:
+    with contextlib.ExitStack() as stack:
         for layer in layers:
-            layer.meter = recorder
+            stack.enter_context(replaced(layer, meter=recorder))
         for start in range(0, samples, batch_size):
             part = slice(start, start + batch_size)
             model(keras.tree.map_structure(lambda a, s=part: a[s], x), training=False)
-    finally:
-        for layer, meter in zip(layers, saved):
-            layer.meter = meter
 
     rows = []
     for layer, name in zip(layers, unique_names(layers)):

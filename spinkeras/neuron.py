@@ -352,7 +352,7 @@ class SpinNeuron(keras.layers.Layer):
     @property
     def pulse_width(self):
         """Pulse width that drives every knob in s (NumPy). Assigning checks the device's range."""
-        return self._driven("pulse_width")
+        return self._on_grid("pulse_width", self._value("pulse_width"))
 
     @pulse_width.setter
     def pulse_width(self, value):
@@ -361,7 +361,7 @@ class SpinNeuron(keras.layers.Layer):
     @property
     def anisotropy(self):
         """Anisotropy `K_eff` of every knob in J/m^3 (NumPy). Assigning checks the range."""
-        return self._driven("anisotropy")
+        return self._on_grid("anisotropy", self._value("anisotropy"))
 
     @anisotropy.setter
     def anisotropy(self, value):
@@ -471,9 +471,8 @@ class SpinNeuron(keras.layers.Layer):
 
     def _nominal(self):
         """The setting of an untrained neuron, as the driver makes it."""
-        nominal = {knob: knob_nominal(self.device, knob) for knob in KNOBS}
-        grids = self._grids.items()
-        return tuple(np.array(nominal[k] * (1.0 if g is None else g(np, 1.0))) for k, g in grids)
+        nominal = ((knob, knob_nominal(self.device, knob)) for knob in KNOBS)
+        return tuple(np.array(self._on_grid(knob, value)) for knob, value in nominal)
 
     def _numpy_curve(self, pulse_width, anisotropy):
         log_duration = np.log(pulse_width / self.device.diffusion_time)
@@ -585,10 +584,9 @@ class SpinNeuron(keras.layers.Layer):
             )
         return self._ranges[knob].to_value(ops.convert_to_numpy(weight))
 
-    def _driven(self, knob):
-        """Value of a knob as the driver makes it, on its grid."""
-        value, grid = self._value(knob), self._grids[knob]
-        nominal = knob_nominal(self.device, knob)
+    def _on_grid(self, knob, value):
+        """Value of a knob as the driver makes it."""
+        grid, nominal = self._grids[knob], knob_nominal(self.device, knob)
         return value if grid is None else grid(np, value / nominal) * nominal
 
     def _assign(self, knob, value):

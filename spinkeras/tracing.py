@@ -13,7 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras.metering import traced_energies, unique_names
+from spinkeras.fusion import is_vectorized
+from spinkeras.metering import replaced, traced_energies, unique_names
 from spinkeras.neuron import FEW_PULSES, spin_neurons
 
 TOLERANCE = 1e-4
@@ -233,7 +234,7 @@ def tracing(layers, meter=None, bits=None):
                 values = {k: ops.convert_to_numpy(getattr(layer, k)) for k in KNOB_WEIGHTS}
             if bits is not None:
                 values["call"] = bits.wrap(layer)
-            stack.enter_context(_replaced(layer, meter=meter, **values))
+            stack.enter_context(replaced(layer, meter=meter, **values))
         yield
 
 
@@ -246,7 +247,7 @@ def expected_values(layers):
     with contextlib.ExitStack() as stack:
         for layer in layers:
             nominal = {"output_mode": "probability", "chip": None, "meter": None}
-            stack.enter_context(_replaced(layer, **nominal))
+            stack.enter_context(replaced(layer, **nominal))
         yield
 
 
@@ -255,22 +256,8 @@ def with_kernel(layers, kernel):
     """While the curves are traced by a given kernel of `spinkeras.cloglog`."""
     with contextlib.ExitStack() as stack:
         for layer in layers:
-            stack.enter_context(_replaced(layer, unfused=kernel))
+            stack.enter_context(replaced(layer, unfused=kernel))
         yield
-
-
-@contextlib.contextmanager
-def _replaced(layer, **attributes):
-    """Other attributes for a layer, out of sight of Keras' bookkeeping."""
-    state = vars(layer)
-    before = {name: state[name] for name in attributes if name in state}
-    state.update(attributes)
-    try:
-        yield
-    finally:
-        for name in attributes:
-            del state[name]
-        state.update(before)
 
 
 class Bits:
@@ -329,8 +316,8 @@ class SampleMeter:
         self.graph = tf.compat.v1.get_default_graph()
 
     def __call__(self, layer, inputs, probability, training, mask):
-        # `while_loop` traces into a graph of its own, `vectorized_map` into a name scope.
-        if probability.graph is not self.graph or "/loop_body/" in probability.name:
+        # `while_loop` traces into a graph of its own.
+        if probability.graph is not self.graph or is_vectorized(probability):
             raise ValueError(
                 f"Layer {layer.name!r} runs inside a loop of the graph (TimeDistributed over an "
                 "unknown number of steps, or a recurrent layer), where its energy cannot be "
