@@ -33,6 +33,7 @@ import spinkeras
 from spinkeras import calibration
 from spinkeras.macrospin import fokker_planck
 
+THERMAL = {"a": -0.85, "b": 0.56, "c": -1.32, "d": 0.63}  # shape of thermal activation
 CHANNEL = 776.0  # ohm, heavy-metal channel of the measured junction
 MILLIVOLTS = (800, 820, 840, 860, 880, 900, 920, 940, 960, 980, 1000, 1020)
 FRACTIONS = (0, 0.02, 0.10, 0.18, 0.34, 0.50, 0.82, 0.84, 0.90, 0.98, 0.94, 1.0)
@@ -59,7 +60,8 @@ def measured_junction(output):
     print("\nAs an empirical curve:")
     fit = calibration.fit_empirical(path, resistance=CHANNEL)
     print(fit.summary())
-    thermal = calibration.fit_empirical(path, fixed={"log_skew": 0.0}, resistance=CHANNEL)
+    free = ("threshold", "slope")
+    thermal = calibration.fit_empirical(path, free, fixed=THERMAL, resistance=CHANNEL)
     print(
         f"With the shape of thermal activation the deviance is {thermal.deviance:.1f} "
         f"(p = {thermal.p_value:.1g}): rejected."

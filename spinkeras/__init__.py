@@ -4,10 +4,9 @@ The map, in the order in which the modules build on each other:
 
     devices       MTJDevice, presets                    what a junction is, in SI units
     macrospin     fokker_planck, llg                    the ground truth behind the closed form
-    fusion        compiled                              one kernel instead of many
-    series        chebyshev_series                      smooth functions of one or two numbers
-    cloglog       exponentiated_cloglog                 the curve's shape, element by element
-    kernels       fast                                  the same for one compiled kernel
+    series        chebyshev_series                      smooth functions of two numbers
+    curve         RationalLogit                         the one family of switching curves
+    core          response, linked                      the same for many neurons, with its gradient
     switching     switching_probability and friends     the physics, for NumPy and tensors
     empirical     EmpiricalCurve                        a measured switching curve instead
     constraints   DeviceRange                           what a device allows

@@ -10,13 +10,16 @@ and the deviance, `2 (ln L of the observed fractions - ln L)`, is about chi-squa
 """
 
 import dataclasses
+import functools
+import math
+import warnings
 
 import numpy as np
 
 from spinkeras import empirical, switching
 from spinkeras.devices import get_device
 from spinkeras.laws import CurveLaw, DeviceLaw, Scaled, scaled_fields
-from spinkeras.likelihood import FitResult, listed, maximum_likelihood
+from spinkeras.likelihood import FitResult, condensed, listed, maximum_likelihood
 from spinkeras.posterior import Posterior, sample_devices, sample_posterior
 from spinkeras.tables import read_table
 
@@ -28,6 +31,9 @@ __all__ = [
     "read_table",
     "sample_devices",
 ]
+
+_LEAST_GAIN = 10.8
+"""Deviance that a number of the curve must save: chance does that once in 1000 tables."""
 
 
 def fit_device(
@@ -149,24 +155,35 @@ def fit_empirical(
         data: table of counts, see `spinkeras.tables`: a CSV path, a dictionary or a data frame.
         free: names of the fields of `EmpiricalCurve` to fit, or `{name: (lowest, highest)}`.
             Default: threshold and slope, with their exponents if there are several pulse widths,
-            and the anisotropy exponent if there are several gate voltages.
-        fixed: values of other fields, for example `{"log_skew": 0.0}`; the default `free` leaves
+            and the anisotropy exponent if there are several gate voltages. Then those of `c`, `a`,
+            `b`, `d`, `ceiling` and `floor` that are worth it: added, or taken away again, one by
+            one as long as the deviance falls by 10.8 or more for each, which chance does in one
+            table of a thousand, and all of them are determined (`a` only beside `c`, `d` beside
+            `b`, because each pair does much the same alone).
+        fixed: values of other fields, for example `{"ceiling": 1.0}`; the default `free` leaves
             these out. Default: those of `EmpiricalCurve`; `pulse_width` is the (geometric) middle
             of the data.
         device: `MTJDevice` or preset name. Needed for a table with gate voltages, which it turns
             into anisotropies; `.device` of the result is this one with the fitted curve.
         resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`.
         max_relative_error: largest standard error that counts as determined: relative for
-            threshold and slope, absolute for the exponents; four times as much for `log_skew`,
-            `logit(ceiling)` and their rates. Default 0.5.
-        posterior, seed: as in `fit_device`; the prior is uniform in the logarithm of threshold
-            and slope, in the logit of the ceiling and in the others themselves.
+            threshold and slope, absolute for the exponents; four times as much for `a`, `ln b`,
+            `c`, `ln d`, the logits of floor and ceiling and all rates. Default 0.5.
+        posterior, seed: as in `fit_device`; the prior is uniform in the logarithm of threshold,
+            slope, `b` and `d`, in the logits of floor and ceiling and in the others themselves,
+            and excludes curves that fall.
+
+    The curve rises everywhere in the range of the table: its logit is at least 0.02 times as
+    steep as at the threshold. Where a curve that falls would fit better, a warning says so.
 
     Returns:
         `FitResult`, the new curve in `.curve`.
 
     Raises:
         ValueError: as `fit_device`.
+
+    Warns:
+        UserWarning: if an estimate lies on its bound, or where the curve can hardly rise less.
 
     Example:
 
@@ -179,7 +196,7 @@ def fit_empirical(
     ... }
     >>> fit = calibration.fit_empirical(table, resistance=776.0)
     >>> round(fit.curve.threshold * 1e3, 2)  # mA
-    1.16
+    1.15
     """
     if device is not None:
         device = get_device(device)
@@ -193,26 +210,36 @@ def fit_empirical(
             "the sign of the column."
         )
     fixed = dict(fixed or {})
+    unknown = sorted(set(fixed) - set(empirical.LIMITS))
+    if unknown:
+        raise ValueError(
+            f"fixed must name fields of EmpiricalCurve; unknown {unknown}. It has "
+            f"{list(empirical.LIMITS)}."
+        )
     fixed.setdefault("pulse_width", float(np.sqrt(widths[0] * widths[-1])))
-    if free is None:
-        free = ["threshold", "slope"]
-        if len(widths) > 1:
-            free += ["threshold_exponent", "slope_exponent"]
-        if several_gates:
-            free += ["anisotropy_exponent"]
-        free = [name for name in free if name not in fixed]
-    # Where the search starts to look, if the caller does not say.
-    span = max(np.ptp(current), 1e-3 * np.max(current))
     default = {name: limits[1:3] for name, limits in empirical.LIMITS.items()}
-    default["threshold"] = (max(np.min(current), 1e-2 * np.max(current)), 1.5 * np.max(current))
-    default["slope"] = (0.05 / span, 50 / span)
-    default["ceiling"] = (0.01, 1 - 1e-6)
     for name in ("pulse_width", *([] if several_gates else ["anisotropy_exponent"]), *fixed):
         default.pop(name, None)
-    scaled = Scaled.of("EmpiricalCurve", free, default, empirical.LIMITS)
-    base = empirical.EmpiricalCurve.from_config({"threshold": 1e-3, "slope": 1e3, **fixed})
-    law = CurveLaw(base, device)
-    fit = maximum_likelihood(law, scaled, {}, table, max_relative_error)
+    base = empirical.EmpiricalCurve(**{"threshold": 1e-3, "slope": 1e3, **fixed})
+    law = CurveLaw(base, device, table)
+    near, start = _first_guess(table, base)
+
+    def fit_with(free, start, table=table, **options):
+        scaled = Scaled.of("EmpiricalCurve", free, default, empirical.LIMITS, near)
+        return maximum_likelihood(law, scaled, start, table, max_relative_error, **options)
+
+    if free is None:
+        names = ["threshold", "slope"]
+        names += ["threshold_exponent", "slope_exponent"] if len(widths) > 1 else []
+        names += ["anisotropy_exponent"] if several_gates else []
+        names = [name for name in names if name not in fixed]
+        fit = fit_with(names, start)
+        short = functools.partial(fit_with, table=condensed(table), search=False, steps=60)
+        best = _stepwise(short, names, start, fit, fixed)
+        if list(best) != names:
+            fit = fit_with(list(best), best, search=False)
+    else:
+        fit = fit_with(free, start)
     curve = base.replace(**fit.parameters)
     if device is not None:
         device = device.replace(switching_curve=curve)
@@ -236,3 +263,67 @@ def _with_posterior(fit, law, posterior, seed):
         )
     draws = sample_posterior(law.probability, *fit._internal, fit.table, seed, **options)
     return dataclasses.replace(fit, posterior=draws)
+
+
+def _stepwise(fit_with, names, start, fit, fixed):
+    """Estimates with those numbers of the curve free, beyond `names`, that are worth it.
+
+    Numbers are added or taken away one at a time as long as the deviance plus `_LEAST_GAIN` per
+    number falls. What the data do not determine, or leave on a limit, does not count.
+
+    Args:
+        fit_with: function `(names, start) -> FitResult`.
+        names: what is fitted in any case.
+        start: values at which to start what is added.
+        fit: the fit with `names` alone, perhaps of the same table before it was condensed.
+        fixed: names that stay as they are.
+    """
+
+    def attempt(extra, nearby):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                fit = fit_with([*names, *sorted(extra)], start | nearby.parameters)
+        except (ValueError, UserWarning):
+            return math.inf, None
+        return fit.deviance + _LEAST_GAIN * len(extra), fit
+
+    # `a` alone is much like `c` alone, `d` alone like `b` alone
+    needs = {"c": set(), "a": {"c"}, "b": set(), "d": {"b"}, "ceiling": set(), "floor": set()}
+    chosen = frozenset()
+    known = {chosen: attempt(chosen, fit)}
+    while math.isfinite(known[chosen][0]):
+        fit = known[chosen][1]
+        for extra in (chosen ^ {name} for name in needs if name not in fixed):
+            allowed = all(needs[name] <= extra for name in extra)
+            if allowed and extra not in known and len(names) + len(extra) < len(fit.residuals):
+                known[extra] = attempt(extra, fit)
+        best = min(known, key=lambda extra: known[extra][0])
+        if best == chosen:
+            break
+        chosen = best
+    return fit.parameters
+
+
+def _first_guess(table, base):
+    """Where the search for a curve starts: a box `{name: (low, high)}` and one point in it."""
+    current, switched, trials = (table[n] for n in ("current_a", "switched", "trials"))
+    largest = np.max(current)
+    span = max(np.ptp(current), 1e-3 * largest)
+    near = {name: (-1.0, 1.0) for name in empirical.LIMITS}  # exponents and rates
+    near |= {"a": (-0.3, 0.3), "b": (0.15, 0.4), "c": (-0.3, 0.3), "d": (0.15, 0.4)}
+    near |= {"floor": (1e-3, 0.3), "ceiling": (0.3, 0.999)}
+    near["threshold"] = (max(0.3 * np.min(current), 1e-2 * largest), 2 * largest)
+    near["slope"] = (0.05 / span, 50 / span)
+    start = {name: getattr(base, name) for name in near}
+    p = (switched + 0.5) / (trials + 1)
+    start |= {"floor": np.clip(np.min(p), *near["floor"])}
+    start |= {"ceiling": np.clip(np.max(p), *near["ceiling"])}
+    # The line through the logits of the fractions, by weighted least squares.
+    weight, logit = trials * p * (1 - p), np.log(p / (1 - p))
+    middle, level = (np.average(v, weights=weight) for v in (current, logit))
+    away = weight * (current - middle)
+    rise = np.sum(away * logit) / max(np.sum(away * current), 1e-30)
+    if rise > 0 and middle > level / rise:
+        return near, start | {"threshold": middle - level / rise, "slope": rise / 4}
+    return near, start | {"threshold": np.median(current[current > 0]), "slope": 1 / span}

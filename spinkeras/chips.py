@@ -13,9 +13,8 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
-from spinkeras import kernels
+from spinkeras.core import compiled
 from spinkeras.energy import EnergyAssumptions
-from spinkeras.fusion import compiled
 from spinkeras.metering import traced_energies
 from spinkeras.neuron import spin_neurons
 from spinkeras.variability import CAUSES, ChipLayer, ChipSpread
@@ -85,7 +84,7 @@ class _Study:
     def respond(self, layer, inputs, mask):
         """What the devices of every chip answer to its part of the batch."""
         if self.layers is None:
-            return layer.response(inputs)
+            return layer.to_output(layer.response(inputs))
         tiled, signal = self.shared
         one_for_all = inputs is tiled
         split = (1, *signal.shape) if one_for_all else (self.chips, -1, *inputs.shape[1:])
@@ -104,7 +103,7 @@ class _Study:
         self.energy += ops.convert_to_numpy(spent).astype("float64")
         if self.pulses is not None:
             probability = layer.draw(probability, self.pulses, self.generator)
-        return ops.reshape(probability, inputs.shape)
+        return ops.reshape(layer.to_output(probability), inputs.shape)
 
     def _factors(self, layer, shaped):
         if id(layer) not in self.layers:
@@ -118,16 +117,15 @@ class _Study:
 
     def _kernel(self, layer, shaped):
         if math.prod(shaped.shape[1:]) * self.chips < _COMPILE:
-            return functools.partial(self._answer, layer, None)
+            return functools.partial(self._answer, layer)
         if id(layer) not in self.kernels:
-            answer = functools.partial(self._answer, layer, kernels.elementwise)
-            self.kernels[id(layer)] = compiled(answer)
+            self.kernels[id(layer)] = compiled(functools.partial(self._answer, layer))
         return self.kernels[id(layer)]
 
-    def _answer(self, layer, kernel, inputs, *factors):
+    def _answer(self, layer, inputs, *factors):
         """pJ at probability 0, its rise to 1, and the probability, with a leading chip axis."""
         chip = ChipLayer(*factors) if factors else None
-        probability = layer.response(inputs, chip, self.spread, self.cause, kernel=kernel)
+        probability = layer.response(inputs, chip, self.spread, self.cause)
         electric = (chip.resistance, chip.tmr) if chip and self.electric else ()
         ends = ops.reshape(
             ops.convert_to_tensor([0.0, 1.0], inputs.dtype), (2,) + (1,) * len(inputs.shape)

@@ -11,26 +11,35 @@ import math
 import keras
 import numpy as np
 
-from spinkeras.devices import get_device
-from spinkeras.switching import Curve, exponentiated_cloglog
+from spinkeras.curve import RationalLogit, steepest_fall
+from spinkeras.devices import as_number, get_device
 
-MAX_LOG_SKEW = 17.0
+LEAST_REST = 1e-4
+"""Least `d - c^2 / 4`: below, the logit nearly has a pole."""
+_TAILS = 1e-2, 1e2  # slope of the logit far from the midpoint over that at the midpoint, b / d
 
+_BY_WIDTH = "0 if it does not depend on pulse width"
+_BY_ANISOTROPY = "0 if it does not depend on K_eff"
 # field: (unit, lowest, highest, hint)
 LIMITS = {
     "threshold": ("A", 1e-9, 1.0, "73 uA is 73e-6"),
     "slope": ("1/A", 1e-2, 1e12, "0.03 per uA is 3e4"),
-    "log_skew": ("dimensionless", 0.0, MAX_LOG_SKEW, "0 is the thermally activated shape"),
+    "a": ("dimensionless", -10.0, 10.0, "0 with c = 0 and b = d is the logistic curve"),
+    "b": ("dimensionless", 1e-3, 100.0, "0.25, as d, is the logistic curve"),
+    "c": ("dimensionless", -10.0, 10.0, "0 with a = 0 and b = d is the logistic curve"),
+    "d": ("dimensionless", 1e-3, 100.0, "0.25, as b, is the logistic curve"),
+    "floor": ("a probability", 0.0, 0.999, "0 if weak pulses never reverse the device"),
     "ceiling": ("a probability", 1e-3, 1.0, "1 without back-hopping"),
     "pulse_width": ("s", 1e-11, 1e-2, "2 ns is 2e-9"),
-    "threshold_exponent": ("dimensionless", -3.0, 3.0, "0 if it does not depend on pulse width"),
-    "slope_exponent": ("dimensionless", -3.0, 3.0, "0 if it does not depend on pulse width"),
-    "log_skew_rate": ("per e-fold", -5.0, 5.0, "0 if it does not depend on pulse width"),
-    "ceiling_rate": ("per e-fold", -5.0, 5.0, "0 if it does not depend on pulse width"),
+    "threshold_exponent": ("dimensionless", -3.0, 3.0, _BY_WIDTH),
+    "slope_exponent": ("dimensionless", -3.0, 3.0, _BY_WIDTH),
     "anisotropy_exponent": ("dimensionless", -3.0, 3.0, "1 if the threshold follows K_eff"),
-    "slope_anisotropy_exponent": ("dimensionless", -3.0, 3.0, "0 if it does not depend on K_eff"),
-    "ceiling_anisotropy_rate": ("per e-fold", -5.0, 5.0, "0 if it does not depend on K_eff"),
+    "slope_anisotropy_exponent": ("dimensionless", -3.0, 3.0, _BY_ANISOTROPY),
 }
+SHAPE = ("a", "b", "c", "d")
+for _name, _most in (*((name, 10.0) for name in SHAPE), ("floor", 5.0), ("ceiling", 5.0)):
+    LIMITS[f"{_name}_rate"] = ("per e-fold", -_most, _most, _BY_WIDTH)
+    LIMITS[f"{_name}_anisotropy_rate"] = ("per e-fold", -_most, _most, _BY_ANISOTROPY)
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
@@ -41,36 +50,54 @@ class EmpiricalCurve:
     With `s = ln(t_p / pulse_width)` and `k = ln(K_eff / K_eff0)`, `K_eff0` that of the device at
     zero gate voltage, at the current `I` (A) and the pulse width `t_p` (s),
 
-        P     = c * F(b (I - I50))
-        F(z)  = (1 - exp(-E exp(z)))^C,  E such that F(0) = 1/2
-        I50   = threshold * exp(threshold_exponent * s + anisotropy_exponent * k)          [A]
-        dF/dI = slope * exp(slope_exponent * s + slope_anisotropy_exponent * k)   at I50   [1/A]
-        ln C  = log_skew + log_skew_rate * s                                      in [0, 17]
-        c     = 1 / (1 + exp(-(logit(ceiling) + ceiling_rate * s + ceiling_anisotropy_rate * k)))
+        P  = floor_here + (ceiling_here - floor_here) / (1 + exp(-q)),  y = slope_here (I - I50)
+        q  = 4 y (1 + a_here y + b_here y^2) / (1 + c_here y + d_here y^2)
+
+        I50        = threshold exp(threshold_exponent s + anisotropy_exponent k)           [A]
+        slope_here = slope exp(slope_exponent s + slope_anisotropy_exponent k)             [1/A]
+
+    and in the same way, from `x_rate s + x_anisotropy_rate k` with `x` the name of the field,
+    `a` and `c` by addition; `ln b` and `ln(d - c^2 / 4)`; `ln(p / (1 - p))` of floor and ceiling.
+    Far from `I50` the logit `q` is a straight line, `b / d` times as steep as there. No rate can
+    give it a pole (`d <= c^2 / 4`). That the curve rises everywhere is checked at `pulse_width` and
+    `K_eff0` only: rates are meant for the range in which they were measured.
+
+    | shape | a | b | c | d |
+    |---|---|---|---|---|
+    | logistic (default) | 0 | 0.25 | 0 | 0.25 |
+    | thermal activation, a long foot: `1 - exp(-ln 2 exp(z))` | -0.85 | 0.56 | -1.32 | 0.63 |
+    | ballistic, a long shoulder: `exp(-ln 2 exp(-z))` | 0.75 | 0.48 | 1.11 | 0.43 |
+
+    The two last within 0.002.
 
     As the `switching_curve` of an `MTJDevice` it is that device's law. Given as a switching model,
     `SpinNeuron(device, switching_model=curve)`, it replaces the law of any device, which then
     gives the ranges of the knobs, the resistances and the energies.
 
     Args:
-        threshold: A, 1e-9 to 1. Current at which half of the ceiling is reached.
-        slope: 1/A, 1e-2 to 1e12. Slope there, relative to the ceiling.
-        log_skew: 0 to 17. 0 is the shape of thermal activation (a long foot), 2.5 (default) is
-            symmetric and within 0.02 of a logistic, 8 and more is the Gumbel shape of ballistic
-            switching (a long shoulder).
+        threshold: A, 1e-9 to 1. Current halfway from floor to ceiling.
+        slope: 1/A, 1e-2 to 1e12. Slope there, relative to the distance from floor to ceiling.
+        a, c: shape, -10 to 10. Default 0.
+        b, d: shape, 1e-3 to 100, `b / d` 0.01 to 100, `d > c^2 / 4`. Default 0.25.
+        floor: 0 to 0.999 and below `ceiling`, probability far below the threshold. Default 0.
         ceiling: 1e-3 to 1, probability far above the threshold. Default 1; less with
             back-hopping.
         pulse_width: s, 1e-11 to 1e-2, at which the values above hold.
         threshold_exponent, slope_exponent: power of the pulse width, -3 to 3. Default 0.
-        log_skew_rate, ceiling_rate: change of `log_skew` and of `ln(ceiling / (1 - ceiling))` per
-            e-fold of pulse width, -5 to 5. Default 0. A ceiling of 1 stays 1.
+        a_rate, b_rate, c_rate, d_rate: change of `a`, `ln b`, `c`, `ln(d - c^2 / 4)` per e-fold of
+            pulse width, -10 to 10. Default 0.
+        floor_rate, ceiling_rate: change of `logit(floor)`, `logit(ceiling)` per e-fold of pulse
+            width, -5 to 5. Default 0. A floor of 0 stays 0, a ceiling of 1 stays 1.
         anisotropy_exponent, slope_anisotropy_exponent: power of `K_eff` over the device's own in
             threshold and slope, -3 to 3. Default 0: the anisotropy knob then has no effect.
-        ceiling_anisotropy_rate: as `ceiling_rate`, per e-fold of `K_eff`. Default 0.
+        a_anisotropy_rate, b_anisotropy_rate, c_anisotropy_rate, d_anisotropy_rate,
+            floor_anisotropy_rate, ceiling_anisotropy_rate: as the rates above, per e-fold of
+            `K_eff`. Default 0.
         name, source: free text, not compared by `==`.
 
     Raises:
-        ValueError: naming the field, its value, its unit, the allowed range and what to check.
+        ValueError: naming the field, its value, its unit, the allowed range and what to check, or
+            where a curve would have a pole or fall.
 
     Example:
 
@@ -83,15 +110,28 @@ class EmpiricalCurve:
 
     threshold: float
     slope: float
-    log_skew: float = 2.5
+    a: float = 0.0
+    b: float = 0.25
+    c: float = 0.0
+    d: float = 0.25
+    floor: float = 0.0
     ceiling: float = 1.0
     pulse_width: float
     threshold_exponent: float = 0.0
     slope_exponent: float = 0.0
-    log_skew_rate: float = 0.0
+    a_rate: float = 0.0
+    b_rate: float = 0.0
+    c_rate: float = 0.0
+    d_rate: float = 0.0
+    floor_rate: float = 0.0
     ceiling_rate: float = 0.0
     anisotropy_exponent: float = 0.0
     slope_anisotropy_exponent: float = 0.0
+    a_anisotropy_rate: float = 0.0
+    b_anisotropy_rate: float = 0.0
+    c_anisotropy_rate: float = 0.0
+    d_anisotropy_rate: float = 0.0
+    floor_anisotropy_rate: float = 0.0
     ceiling_anisotropy_rate: float = 0.0
     name: str = dataclasses.field(default="", compare=False)
     source: str = dataclasses.field(default="", compare=False)
@@ -110,6 +150,34 @@ class EmpiricalCurve:
                     f"{field} = {value:g} ({unit}) is outside [{low:g}, {high:g}]; {hint}."
                 )
             object.__setattr__(self, field, value)
+        self._check_shape()
+
+    def _check_shape(self):
+        a, b, c, d = (getattr(self, name) for name in SHAPE)
+        if not self.floor < self.ceiling:
+            raise ValueError(
+                f"floor = {self.floor:g} must be below ceiling = {self.ceiling:g} (probabilities); "
+                "the probability rises with the current."
+            )
+        if d - c**2 / 4 < LEAST_REST:
+            raise ValueError(
+                f"d = {d:g} must exceed c^2 / 4 = {c**2 / 4:g} by {LEAST_REST:g} or more, or the "
+                "curve has a pole; use a larger d or a c nearer to 0."
+            )
+        if not _TAILS[0] <= b / d <= _TAILS[1]:
+            raise ValueError(
+                f"b / d = {b:g} / {d:g} = {b / d:g} is outside [{_TAILS[0]:g}, {_TAILS[1]:g}]: "
+                "the slope of the logit far from the threshold over that at it, 1 for the logistic "
+                "curve. A plateau is described by floor or ceiling."
+            )
+        fall = steepest_fall(a, b, c, d)
+        if fall is not None:
+            current = self.threshold + fall / self.slope
+            raise ValueError(
+                f"a = {a:g}, b = {b:g}, c = {c:g}, d = {d:g} make a curve that falls with the "
+                f"current, at {current:.4g} A; a and c nearer to each other, or all nearer to "
+                "0, 0.25, 0, 0.25 (the logistic curve), make one that rises."
+            )
 
     def replace(self, **changes) -> "EmpiricalCurve":
         """A copy with some fields changed, validated like a new curve."""
@@ -121,7 +189,12 @@ class EmpiricalCurve:
 
     @classmethod
     def from_config(cls, config: dict) -> "EmpiricalCurve":
-        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`."""
+        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`.
+
+        The shape of a curve saved by version 0.1.0 (`log_skew`) becomes the nearest one, to 0.002.
+        """
+        if not {"log_skew", "log_skew_rate"}.isdisjoint(config):
+            config = _without_skew(config)
         fields = dataclasses.fields(cls)
         unknown = sorted(set(config) - {f.name for f in fields})
         needed = [f.name for f in fields if f.default is dataclasses.MISSING]
@@ -167,7 +240,10 @@ class EmpiricalCurve:
         return curve.probability(current - curve.midpoint)
 
     def curve(self, device):
-        """The function `(xp, log_duration, stability) -> Curve` that a switching model provides.
+        """The function `(xp, log_duration, stability) -> RationalLogit` of a switching model.
+
+        Its attribute `tangents`, with the same arguments, returns that curve and the derivatives
+        of its numbers with respect to `log_duration` and to `ln(stability)`.
 
         Args:
             device: `MTJDevice` or preset name; sets the dimensionless units.
@@ -181,17 +257,34 @@ class EmpiricalCurve:
             log_ratio = xp.log(stability / device.thermal_stability)
             return curve_at(xp, fields, log_duration + offset, log_ratio, unit)
 
+        def tangents(xp, log_duration, stability):
+            here = curve(xp, log_duration, stability)
+            return here, *(_tangent(here, fields, names) for names in zip(*_RATES.values()))
+
         curve.in_seconds = curve.measured = True  # see switching.get_curve
+        curve.tangents = tangents
         return curve
 
     def fields(self) -> dict:
-        """The numbers of the curve by name, `logit_ceiling` for `ceiling`, as `curve_at` needs."""
+        """The numbers of the curve by name, those of `floor` and `ceiling` on logit scales.
+
+        As `curve_at` needs them; a logit is infinite where it is certain, a float.
+        """
         fields = {name: getattr(self, name) for name in LIMITS}
-        c = fields.pop("ceiling")
-        return fields | {"logit_ceiling": math.log(c / (1 - c)) if c < 1 else math.inf}
+        floor, ceiling = self.floor, self.ceiling
+        fields["floor"] = math.log(floor / (1 - floor)) if floor > 0 else -math.inf
+        fields["ceiling"] = math.log(ceiling / (1 - ceiling)) if ceiling < 1 else math.inf
+        return fields
 
 
-def curve_at(xp, fields, s, log_ratio, unit=1.0) -> Curve:
+# field of a RationalLogit: what changes it with the pulse width and with the anisotropy
+_RATES = {
+    "midpoint": ("threshold_exponent", "anisotropy_exponent"),
+    "steepness": ("slope_exponent", "slope_anisotropy_exponent"),
+} | {name: (f"{name}_rate", f"{name}_anisotropy_rate") for name in (*SHAPE, "floor", "ceiling")}
+
+
+def curve_at(xp, fields, s, log_ratio, unit=1.0) -> RationalLogit:
     """The curve at one pulse width and anisotropy, over the current in `unit` (A).
 
     Args:
@@ -201,36 +294,93 @@ def curve_at(xp, fields, s, log_ratio, unit=1.0) -> Curve:
         log_ratio: logarithm of `K_eff` over the device's own, same shape.
         unit: A.
     """
-    # Exponents of 0 stay in the sums: a knob without effect has the gradient 0, not none.
-    shift = fields["threshold_exponent"] * s + fields["anisotropy_exponent"] * log_ratio
-    midpoint = (fields["threshold"] / unit) * xp.exp(shift)
-    tilt = fields["slope_exponent"] * s + fields["slope_anisotropy_exponent"] * log_ratio
-    slope = (fields["slope"] * unit) * xp.exp(tilt)
-    log_skew = xp.clip(fields["log_skew"] + fields["log_skew_rate"] * s, 0.0, MAX_LOG_SKEW)
-    ceiling = xp.ones_like(s)
-    logit = fields["logit_ceiling"]
-    certain = isinstance(logit, float) and logit == math.inf
-    if not certain:
-        rise = fields["ceiling_rate"] * s + fields["ceiling_anisotropy_rate"] * log_ratio
-        ceiling = 1 / (1 + xp.exp(-(logit + rise)))
+    # Rates of 0 stay in the sums: a knob without effect has the gradient 0, not none.
+    change = {
+        name: fields[by_width] * s + fields[by_ratio] * log_ratio
+        for name, (by_width, by_ratio) in _RATES.items()
+    }
 
-    def probability(z, gain=1.0, kernel=None):
-        # A kernel may have been told the result, but not what the ceiling leaves of it.
-        kernel = kernel if certain else None
-        return ceiling * exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
+    def plateau(name):
+        logit = fields[name]
+        if isinstance(logit, float) and math.isinf(logit):
+            return float(logit > 0)
+        return 1 / (1 + xp.exp(-(logit + change[name])))
 
-    return Curve(midpoint, ceiling * slope, probability, log_skew)
+    c = fields["c"] + change["c"]
+    return RationalLogit(
+        midpoint=(fields["threshold"] / unit) * xp.exp(change["midpoint"]),
+        steepness=(fields["slope"] * unit) * xp.exp(change["steepness"]),
+        a=fields["a"] + change["a"],
+        b=fields["b"] * xp.exp(change["b"]),
+        c=c,
+        d=c * c / 4 + (fields["d"] - fields["c"] * fields["c"] / 4) * xp.exp(change["d"]),
+        floor=plateau("floor"),
+        ceiling=plateau("ceiling"),
+    )
+
+
+def _tangent(curve, fields, names) -> RationalLogit:
+    """Derivatives of the numbers of `curve` along the rates `names`, in the order of `_RATES`."""
+    rate = {field: fields[name] for field, name in zip(_RATES, names)}
+    rest = curve.d - curve.c * curve.c / 4
+
+    def times(factor, field):
+        return factor * rate[field] if rate[field] else 0.0
+
+    return RationalLogit(
+        midpoint=times(curve.midpoint, "midpoint"),
+        steepness=times(curve.steepness, "steepness"),
+        a=times(1 + 0 * curve.a, "a"),
+        b=times(curve.b, "b"),
+        c=times(1 + 0 * curve.c, "c"),
+        d=times(rest, "d") + times(curve.c / 2, "c"),
+        floor=times(curve.floor * (1 - curve.floor), "floor"),
+        ceiling=times(curve.ceiling * (1 - curve.ceiling), "ceiling"),
+    )
+
+
+# The shape (a, ln b, c, ln(d - c^2/4)) that is nearest to (1 - exp(-E exp(z)))^C, the curve of
+# version 0.1.0: powers of ln(1 + ln C) / ln 18, fitted to P over ln C of 0 to 17 (off by 0.002).
+_OF_SKEW = np.array(
+    [
+        [-0.85, 1.11, 2.09, -1.60],
+        [-0.58, -2.68, 4.27, -1.75],
+        [-1.32, 2.12, 2.52, -2.21],
+        [-1.62, -5.48, 7.94, -2.95],
+    ]
+)
+
+
+def _without_skew(config):
+    """A configuration of version 0.1.0 with the nearest shape of today."""
+    config = dict(config)
+    skew, rate = (
+        as_number(name, config.pop(name, default), "dimensionless", "of version 0.1.0")
+        for name, default in (("log_skew", 2.5), ("log_skew_rate", 0.0))
+    )
+    clash = sorted(set(SHAPE) & set(config))
+    if clash or not 0 <= skew <= 17:
+        raise ValueError(
+            f"log_skew = {skew:g}, the shape of version 0.1.0, must be 0 to 17 and come without "
+            f"{clash or list(SHAPE)}."
+        )
+    x = math.log1p(skew) / math.log(18)
+    a, log_b, c, log_rest = _OF_SKEW @ x ** np.arange(4)
+    config |= {"a": a, "b": math.exp(log_b), "c": c, "d": math.exp(log_rest) + c**2 / 4}
+    speed = rate / ((1 + skew) * math.log(18))
+    rates = _OF_SKEW[:, 1:] @ (np.arange(1, 4) * x ** np.arange(3)) * speed
+    return config | {f"{name}_rate": float(v) for name, v in zip(SHAPE, rates)}
 
 
 # Estimates of `fit_empirical` from the published counts; tests/test_calibration.py repeats the fit.
 _PRESETS = {
     "sot_80nm": dict(
-        threshold=1.1578e-3,
-        slope=7.015e3,
+        threshold=1.1565e-3,
+        slope=7.902e3,
         pulse_width=0.75e-9,
         source="Three-terminal spin-orbit-torque junction, 80 nm, 776 ohm channel, 0.75 ns pulses, "
         "12 voltages from 0.80 to 1.02 V of 50 pulses: raw file names of the MIT-licensed "
-        "repository JinChengZ18/vgsot-sim. Deviance 13.1 on 10 degrees of freedom. Nothing is "
+        "repository JinChengZ18/vgsot-sim. Deviance 11.2 on 10 degrees of freedom. Nothing is "
         "known about other pulse widths and anisotropies.",
     ),
 }

@@ -112,9 +112,13 @@ def antiparallel_resistance(current, device, resistance=1.0, tmr=1.0):
     device = get_device(device)
     xp, current = _namespace(current, resistance)
     parallel, tmr = device.resistance_parallel * resistance, device.tmr * tmr
+    return _antiparallel(xp, current, parallel, tmr, device.tmr_half_voltage)
+
+
+def _antiparallel(xp, current, parallel, tmr, half_voltage):
     # In v = V / V_h: v^3 - a v^2 + v - a (1 + TMR) = 0, one root. Three steps of third order reach
     # 1e-11 for every TMR, with one division each; the last one carries the gradient.
-    a = xp.abs(current * parallel) / device.tmr_half_voltage
+    a = xp.abs(current * parallel) / half_voltage
     top = a * (1 + tmr)
     v = a * (1 + tmr / (1 + a * top))
     for _ in range(3):
@@ -147,15 +151,31 @@ def write_energy(
     >>> round(float(energy) * 1e15)  # fJ
     89
     """
-    device = get_device(device)
-    _, current = _namespace(current)
+    xp, current = _namespace(current, resistance)
+    numbers = write_numbers(get_device(device), reversal_fraction, resistance, tmr)
+    return write_energy_by(xp, current, pulse_width, probability, *numbers)
+
+
+def write_numbers(device, reversal_fraction, resistance=1.0, tmr=1.0):
+    """What `write_energy_by` needs to know of a device; a channel has one resistance."""
     if device.write_resistance is not None:
-        return current * current * pulse_width * (device.write_resistance + 0 * probability)
+        return device.write_resistance, 0.0, device.tmr, device.tmr_half_voltage
     parallel = device.resistance_parallel * resistance
-    antiparallel = antiparallel_resistance(current, device, resistance, tmr)
-    # rise of the resistance, averaged over the pulse, if the device switches
-    after = (1 - reversal_fraction) * (antiparallel - parallel)
-    return current * current * pulse_width * (parallel + after * probability)
+    return parallel, 1 - reversal_fraction, device.tmr * tmr, device.tmr_half_voltage
+
+
+def write_energy_by(xp, current, pulse_width, probability, parallel, after, tmr, half_voltage):
+    """`write_energy` from four numbers of the device, for NumPy or tensors.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        current, pulse_width, probability: as `write_energy`.
+        parallel: ohm, resistance before the reversal.
+        after: fraction of the pulse after the reversal; 0 if it does not change the resistance.
+        tmr, half_voltage: of the device, the latter in V.
+    """
+    rise = _antiparallel(xp, current, parallel, tmr, half_voltage) - parallel
+    return current * current * pulse_width * (parallel + after * rise * probability)
 
 
 def gate_energy(gate_voltage, device):

@@ -6,8 +6,6 @@ nearest ratio it can make; `xp` is `numpy` or `keras.ops`.
 
 import math
 
-from keras import ops
-
 
 def _nearest(xp, steps):
     """Nearest whole number; a tie, as between an even number of levels, goes down.
@@ -73,9 +71,3 @@ class GateGrid:
         level = _nearest(xp, ((ratio - 1) / self.per_volt - self.lowest_voltage) / self.step)
         voltage = self.lowest_voltage + self.step * xp.clip(level, 0, self.highest)
         return 1 + self.per_volt * voltage
-
-
-def straight_through(log_ratio, grid):
-    """`ln` of the ratio on a grid, with the gradient of the ratio itself."""
-    exact = ops.stop_gradient(log_ratio)
-    return ops.log(grid(ops, ops.exp(exact))) + (log_ratio - exact)

@@ -26,10 +26,20 @@ _POWERS = {
     "vcma_coefficient": (0, 0, 0, 1),
 }
 _FEMTO = 1e-15
+_EPSILON = 1e-6  # a fitted probability is at least this far from 0 and 1
+
+# Everywhere a fitted logit is at least this times as steep as at the midpoint, so that the curve
+# rises, as those drawn near it do; far away it is at most that times as steep.
+_LEAST_GROWTH, _MOST_GROWTH = 0.02, 50.0
+_GRID = np.outer([-1, 1], np.geomspace(0.03, 1e3, 80)).ravel()  # of y
+_SHAPE, _PLATEAUS = (
+    {name + ending for name in names for ending in ("", "_rate", "_anisotropy_rate")}
+    for names in (empirical.SHAPE, ("floor", "ceiling"))
+)
 
 # name: scale on which a parameter is fitted; others are linear
-SCALES = {name: "log" for name in (*_POWERS, "threshold", "slope")}
-SCALES |= {"ceiling": "logit", "vcma_coefficient": "femto"}
+SCALES = {name: "log" for name in (*_POWERS, "threshold", "slope", "b", "d")}
+SCALES |= {"floor": "logit", "ceiling": "logit", "vcma_coefficient": "femto"}
 _FORWARD = {"log": np.log, "logit": special.logit, "femto": lambda v: v / _FEMTO}
 _BACKWARD = {"log": np.exp, "logit": special.expit, "femto": lambda t: t * _FEMTO}
 _DERIVATIVE = {"log": lambda v: v, "logit": lambda v: v * (1 - v), "femto": lambda v: _FEMTO}
@@ -37,15 +47,28 @@ _DERIVATIVE = {"log": lambda v: v, "logit": lambda v: v * (1 - v), "femto": lamb
 
 @dataclasses.dataclass(frozen=True)
 class Scaled:
-    """Free parameters on the scales on which they are fitted, with bounds there."""
+    """Free parameters on the scales on which they are fitted, with bounds there.
+
+    `near` is the box in which a search starts, `given` names what the caller set bounds of.
+    """
 
     names: list[str]
     low: np.ndarray
     high: np.ndarray
+    near: tuple[np.ndarray, np.ndarray]
+    given: frozenset = frozenset()
 
     @classmethod
-    def of(cls, owner, free, default, limits):
-        """From the caller's `free`; `default` bounds by name, `limits` as in the dataclasses."""
+    def of(cls, owner, free, default, limits, near=None):
+        """From the caller's `free`.
+
+        Args:
+            owner: name of the class of the fields.
+            free: names or `{name: (lowest, highest)}`.
+            default: bounds by name, of all that can be fitted.
+            limits: as in the dataclasses.
+            near: where to start looking, by name, where that is narrower.
+        """
         if not isinstance(free, (str, list, tuple, dict)):
             raise ValueError(f"free = {free!r} must be a list of field names of {owner}.")
         names = [free] if isinstance(free, str) else list(free)
@@ -67,12 +90,14 @@ class Scaled:
                     f"free[{name!r}] = ({low:g}, {high:g}) must be increasing bounds within "
                     f"[{lowest:g}, {highest:g}] ({unit}; {hint})."
                 )
-            if name == "ceiling":
-                high = min(high, 1 - 1e-6)
-            ends.append((low, high))
-        low, high = np.array(ends, "float64").T
-        bare = cls(names, low, high)
-        return cls(names, bare.forward(low), bare.forward(high))
+            if SCALES.get(name) == "logit":
+                low, high = max(low, _EPSILON), min(high, 1 - _EPSILON)
+            start = np.clip((near or {}).get(name, (low, high)), low, high)
+            ends.append((low, high, *start))
+        bare = cls(names, None, None, None)
+        low, high, *near = (bare.forward(column) for column in zip(*ends))
+        given = frozenset(free if isinstance(free, dict) else ())
+        return cls(names, low, high, tuple(near), given)
 
     def forward(self, values):
         return np.array([_FORWARD.get(SCALES.get(n), float)(v) for n, v in zip(self.names, values)])
@@ -121,6 +146,8 @@ def scaled_fields(free, device, table):
 
 class DeviceLaw:
     """Switching probability as a function of a device's fields, on the scales of the fit."""
+
+    tolerance = 1e-9  # of the excess
 
     def __init__(self, device, switching_model, barrier_exponent, attempt_time):
         if not isinstance(switching_model, str):
@@ -192,25 +219,69 @@ class DeviceLaw:
         drive = rows["current_a"] * xp.exp(-log_unit)
         return curve.probability(drive - curve.midpoint), excess
 
+    def outside(self, values):
+        """Why a best fit outside the domain is refused."""
+        return (
+            "The best fit lies outside the domain of the switching law (for 'macrospin': thermal "
+            f"stability {switching.STABILITY_DOMAIN[0]:g} to {switching.STABILITY_DOMAIN[1]:g}, "
+            f"t_p / t_D {switching.DURATION_DOMAIN[0]:g} to {switching.DURATION_DOMAIN[1]:g}); it "
+            f"ended at {values}. Either a pulse width of the table is far "
+            "from those that suit the device, or the device is not a macrospin with the fixed "
+            "fields given here: check them, free others, or use fit_empirical."
+        )
+
 
 class CurveLaw:
-    """Switching probability as a function of an empirical curve's fields, as `DeviceLaw`."""
+    """Switching probability as a function of an empirical curve's fields, as `DeviceLaw`.
 
-    def __init__(self, base, device):
+    Args:
+        base: `EmpiricalCurve`, for the fields that are not fitted.
+        device: `MTJDevice` that turns gate voltages into anisotropies, or `None`.
+        table: pooled counts; the curve must rise in the range of its settings.
+    """
+
+    tolerance = 0.05  # a curve that somewhere is flat has an excess of 0.1 or more
+
+    def __init__(self, base, device, table):
         self.base, self.device = base, device
+        # The curve's own setting, and the middle and the corners of those measured.
+        ends = []
+        for column in self._settings(table):
+            low, high = np.min(column), np.max(column)
+            ends.append(np.unique(np.round([0.0, low, (low + high) / 2, high], 9)))
+        self._corners = tuple(axis.ravel() for axis in np.meshgrid(*ends))
 
     def probability(self, xp, values, rows):
+        """As `DeviceLaw.probability`; the excess is what a curve lacks to rise everywhere."""
         fields = dict(self.base.fields())
         for name, value in values.items():
-            if name == "ceiling":
-                fields["logit_ceiling"] = value
-            else:
-                fields[name] = xp.exp(value) if SCALES.get(name) == "log" else value
-        s = np.log(rows["pulse_width_s"] / self.base.pulse_width)
-        curve = empirical.curve_at(xp, fields, s, self.log_ratio(rows["gate_voltage_v"]))
+            fields[name] = xp.exp(value) if SCALES.get(name) == "log" else value
+        excess = 0.0
+        if not _SHAPE.isdisjoint(values):
+            pole = fields["c"] * fields["c"] / 4 + empirical.LEAST_REST - fields["d"]
+            pole = _positive(xp, pole)
+            fields["d"] = fields["d"] + pole
+            lack = _lack_of_rise(xp, empirical.curve_at(xp, fields, *self._corners))
+            excess = excess + xp.sum(lack + 20 * pole, axis=-1)
+        if not _PLATEAUS.isdisjoint(values):
+            corners = empirical.curve_at(xp, fields, *self._corners)
+            overlap = corners.floor - corners.ceiling + 0.01 + 0 * corners.midpoint
+            excess = excess + xp.sum(_positive(xp, overlap), axis=-1)
+        curve = empirical.curve_at(xp, fields, *self._settings(rows))
         # Of the full shape even where only the slope is free: its gradient expects that.
         z = rows["current_a"] - curve.midpoint + 0 * curve.slope
-        return curve.probability(z), 0.0
+        return curve.probability(z), excess
+
+    def outside(self, values):
+        """Why the best fit is refused if its excess is beyond `tolerance`."""
+        return (
+            f"No curve that rises with the current fits the data; the best fit is {values}. Free "
+            "fewer of the shape numbers a, b, c, d and their rates, or check the table."
+        )
+
+    def _settings(self, rows):
+        s = np.log(rows["pulse_width_s"] / self.base.pulse_width)
+        return s, self.log_ratio(rows["gate_voltage_v"])
 
     def log_ratio(self, gate):
         """`ln K_eff(V) / K_eff` at gate voltages in V, an array."""
@@ -229,6 +300,26 @@ class CurveLaw:
                 "check its vcma_coefficient, thicknesses and anisotropy."
             )
         return np.log(ratio)
+
+
+def _lack_of_rise(xp, curve):
+    """Of curves, an array: 0 where the logit is nowhere too flat, nor too steep far away."""
+    a, b, c, d = (v[..., None] for v in (curve.a, curve.b, curve.c, curve.d))
+    powers = 2 * a, 3 * b + a * c - d, 2 * b * c, b * d  # those of `curve.least_growth`
+    y = _GRID
+    if xp is np:  # and at the exact extremes, so that nothing hides between the points
+        columns = np.stack([*powers[::-1], np.ones_like(d)], axis=-1)[:, 0]
+        turns = [np.roots(np.polyder(column)).real for column in columns]
+        y = np.concatenate([np.broadcast_to(y, (len(turns), y.size)), turns], axis=-1)
+    growth = 1 + y * (powers[0] + y * (powers[1] + y * (powers[2] + y * powers[3])))
+    growth = growth / (1 + y * (c + y * d)) ** 2  # the slope of the logit over that at y = 0
+    flat = 0.1 * xp.sum(_positive(xp, 1 - growth / _LEAST_GROWTH), axis=-1)
+    steep = _positive(xp, curve.b / (_MOST_GROWTH * curve.d) - 1)
+    return flat + steep
+
+
+def _positive(xp, value):
+    return xp.maximum(value, 0 * value)
 
 
 def _clip(xp, log, domain):

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special, stats
 
-from spinkeras import switching
 from spinkeras.devices import MTJDevice
-from spinkeras.empirical import EmpiricalCurve
+from spinkeras.empirical import SHAPE, EmpiricalCurve
 from spinkeras.laws import SCALES
 from spinkeras.posterior import FLOOR, Posterior
 
@@ -19,7 +18,11 @@ _SEARCH_ROWS = 2000
 _STARTS = 256
 _KNOWN_VCMA = 10.0  # fJ/(V m): an error is judged against this where the coefficient is smaller
 # known less well, still useful
-_WIDE = ("log_skew", "ceiling", "log_skew_rate", "ceiling_rate", "ceiling_anisotropy_rate")
+_WIDE = {
+    name + ending
+    for name in (*SHAPE, "floor", "ceiling")
+    for ending in ("", "_rate", "_anisotropy_rate")
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +129,18 @@ class FitResult:
         return figure
 
 
-def maximum_likelihood(law, scaled, start, table, max_relative_error):
-    """Maximise the binomial likelihood of `law.probability(xp, values, rows) -> P, excess`."""
+def maximum_likelihood(law, scaled, start, table, max_relative_error, search=True, steps=300):
+    """Maximise the binomial likelihood of `law.probability(xp, values, rows) -> P, excess`.
+
+    Args:
+        law: of `spinkeras.laws`.
+        scaled: the free parameters.
+        start: values by name, SI units, at which to start; may be empty.
+        table: pooled counts of `spinkeras.tables.read_table`.
+        max_relative_error: as `fit_device`.
+        search: look around for other starts as well.
+        steps: at most so many from every start.
+    """
     trials = table["trials"]
     if isinstance(max_relative_error, str) or not max_relative_error > 0:
         raise ValueError(f"max_relative_error = {max_relative_error!r} must be > 0; 50 % is 0.5.")
@@ -137,40 +150,39 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error):
         probability, excess = law.probability(np, dict(zip(scaled.names, theta)), rows)
         return np.clip(probability, FLOOR, 1 - FLOOR), excess
 
+    wall = max(1e3, math.sqrt(np.sum(trials)))  # steep beside any likelihood
+
     def residuals(theta, rows):
         probability, excess = predict(theta, rows)
-        return np.append(_deviance_residuals(probability, rows), 1e3 * excess)
+        return np.append(_deviance_residuals(probability, rows), wall * excess)
+
+    def climb(theta, rows):
+        return optimize.least_squares(
+            residuals,
+            theta,
+            "3-point",
+            (scaled.low, scaled.high),
+            x_scale="jac",
+            max_nfev=steps,
+            args=(rows,),
+        )
 
     # Far from the transition the likelihood is flat, so look around before going uphill.
     rng = np.random.default_rng(0)
     some = rng.permutation(len(trials))[:_SEARCH_ROWS]
     sample = {name: column[some] for name, column in table.items()}
-    unit = rng.uniform(size=(_STARTS, len(scaled.names)))
-    starts = scaled.low + unit * (scaled.high - scaled.low)
+    near, far = scaled.near
+    starts = near + rng.uniform(size=(_STARTS if search else 0, len(near))) * (far - near)
     if start:
-        starts[0] = np.clip(
-            scaled.forward([start[n] for n in scaled.names]), scaled.low, scaled.high
-        )
+        first = scaled.forward([start[n] for n in scaled.names])
+        starts = np.vstack([np.clip(first, scaled.low, scaled.high), starts])
     order = np.argsort([np.sum(residuals(theta, sample) ** 2) for theta in starts], kind="stable")
-
-    def climb(theta, rows):
-        return optimize.least_squares(
-            residuals, theta, "3-point", (scaled.low, scaled.high), x_scale="jac", args=(rows,)
-        )
-
     best = min((climb(starts[k], sample) for k in order[:4]), key=lambda run: run.cost)
-    theta = climb(best.x, table).x
+    theta = best.x if len(trials) <= _SEARCH_ROWS else climb(best.x, table).x
 
     probability, excess = predict(theta, table)
-    if excess > 1e-9:
-        raise ValueError(
-            "The best fit lies outside the domain of the switching law (for 'macrospin': thermal "
-            f"stability {switching.STABILITY_DOMAIN[0]:g} to {switching.STABILITY_DOMAIN[1]:g}, "
-            f"t_p / t_D {switching.DURATION_DOMAIN[0]:g} to {switching.DURATION_DOMAIN[1]:g}); it "
-            f"ended at {listed(scaled.backward(theta))}. Either a pulse width of the table is far "
-            "from those that suit the device, or the device is not a macrospin with the fixed "
-            "fields given here: check them, free others, or use fit_empirical."
-        )
+    if excess > law.tolerance:
+        raise ValueError(law.outside(listed(scaled.backward(theta))))
     columns = []
     for direction in 1e-5 * np.eye(len(theta)):
         above = np.minimum(theta + direction, scaled.high)
@@ -192,10 +204,21 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error):
         _refuse_undetermined(error, allowed, weakest, scaled, theta, table)
     margin = np.minimum(theta - scaled.low, scaled.high - theta) / (scaled.high - scaled.low)
     bound = [name for name, value in zip(scaled.names, margin) if value < 1e-6]
-    if bound:
+    for names, what, cure in (
+        ([n for n in bound if n in scaled.given], "its bound", "Widen the bounds"),
+        ([n for n in bound if n not in scaled.given], "its limit", "Free fewer parameters"),
+    ):
+        if names:
+            warnings.warn(
+                f"The estimate of {names} lies on {what} ({listed(scaled.backward(theta))}); its "
+                f"standard error is not valid. {cure} if the value is not a known limit.",
+                stacklevel=3,
+            )
+    if excess > 1e-9 and not bound:
         warnings.warn(
-            f"The estimate of {bound} lies on its bound ({listed(scaled.backward(theta))}); its "
-            "standard error is not valid. Widen the bounds if the value is not a known limit.",
+            f"The estimate ({listed(scaled.backward(theta))}) is the best that the curve allows, "
+            "which must rise with the current; its standard errors are not valid. Free fewer "
+            "parameters, unless the fit is what you want.",
             stacklevel=3,
         )
     residual = _deviance_residuals(probability, table)
@@ -215,6 +238,22 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error):
         residuals=residual,
         _internal=_Internal(scaled, theta, information),
     )
+
+
+def condensed(table):
+    """A table of some 2000 rows or less, neighbouring settings pooled: to choose a model with."""
+    trials = table["trials"]
+    settings = [table[name] for name in ("current_a", "pulse_width_s", "gate_voltage_v")]
+    if len(trials) <= _SEARCH_ROWS:
+        return table
+    keys = [np.unique(column, return_inverse=True)[1] for column in settings]
+    fine = sum(key.max() > 40 for key in keys) or 1
+    bins = int(_SEARCH_ROWS ** (1 / fine))
+    keys = [stats.rankdata(k, "min") * bins // (k.size + 1) if k.max() > 40 else k for k in keys]
+    cell = np.unique(np.stack(keys), axis=1, return_inverse=True)[1].ravel()
+    weight = np.bincount(cell, trials)
+    pooled = [np.bincount(cell, trials * column) / weight for column in settings]
+    return dict(zip(table, [*pooled, np.bincount(cell, table["switched"]), weight]))
 
 
 _Internal = collections.namedtuple("_Internal", "scaled theta information")

@@ -6,15 +6,21 @@ what a pulse costs is in `spinkeras.energy`.
 
 import contextlib
 import dataclasses
-import functools
+import math
 
 import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import fusion, kernels
-from spinkeras.constraints import KNOBS
-from spinkeras.energy import COMPONENTS, EnergyAssumptions, pulse_energies, reset_energy
+from spinkeras import core
+from spinkeras.energy import (
+    COMPONENTS,
+    EnergyAssumptions,
+    pulse_energies,
+    reset_energy,
+    write_energy_by,
+    write_numbers,
+)
 from spinkeras.neuron import SpinNeuron, spin_neurons
 
 _PICO = 1e12
@@ -36,17 +42,13 @@ class Meter:
     def __call__(self, layer, inputs, probability, training, mask):
         if not (self.phase == "test" or (self.phase == "train" and training)):
             return
-        if fusion.is_vectorized(inputs):
+        if core.is_vectorized(inputs):
             raise ValueError(
                 f"Layer {layer.name!r} runs in TimeDistributed over an unknown number of steps, "
                 "where its energy cannot be counted. Give the number of steps in keras.Input."
             )
-        weights = [ops.cast(weight, probability.dtype) for weight in layer.knob_weights()]
-        if training and mask is None and layer.fuses(inputs):
-            kernel = _kernel(self.assumptions, layer.twin(), layer.pulses)
-            sums = kernel(inputs, probability, *weights)
-        else:
-            sums = _sums(layer, self.assumptions, layer.pulses, mask, inputs, probability, *weights)
+        fused = training and mask is None and core.kernels_serve(inputs)
+        sums = _sums(layer, self.assumptions, inputs, probability, mask, fused)
         first, batch = _first_use(layer), ops.cast(ops.shape(inputs)[0], "float32")
         layer.meter_sums.assign_add(ops.append(sums, batch * first))
         if self.phase == "train":
@@ -59,39 +61,66 @@ class Meter:
         """
 
 
-def _sums(layer, assumptions, pulses, mask, inputs, probability, *weights, add=ops.sum):
-    """The four energies in pJ, summed over all elements; `add` sums over the batch at least."""
-    current = layer.current(inputs, weights)
-    options = {"assumptions": assumptions, "pulses": pulses, "weights": weights}
-    energies = traced_energies(layer, current, probability, mask, **options)
-    if mask is None:  # all but "write" are linear in the probability and need no current
-        count = ops.cast(ops.shape(inputs)[0], probability.dtype)
-        mean = ops.sum(probability, axis=0) / ops.maximum(count, 1)  # a replica may have no sample
-        at_mean = traced_energies(layer, 0 * mean, mean, None, **options)
-        write = add(energies["write"])
-        energies = {name: energy * count for name, energy in at_mean.items()} | {"write": write}
+def _sums(layer, assumptions, inputs, probability, mask, fused):
+    """The four energies in pJ, summed over all elements."""
+    if mask is not None:
+        current = layer.current(inputs)
+        energies = traced_energies(layer, current, probability, mask, assumptions)
+        return _in_pico(energies)
+    # All but "write" are linear in the probability and need no current.
+    bias, width = layer.bias(inputs.dtype), layer.pulse_widths(inputs.dtype)
+    settings = ops.stack([ops.broadcast_to(value, width.shape) for value in (bias, width)])
+    numbers = [layer.current_scale, *write_numbers(layer.device, assumptions.reversal_fraction)]
+    numbers = ops.convert_to_tensor(numbers, inputs.dtype)
+    sums = _fused_write_sums if fused else _write_sums
+    write, switched = sums(inputs, probability, settings, numbers)
+    count = ops.cast(ops.size(inputs), inputs.dtype) / math.prod(width.shape)
+    mean = switched / ops.maximum(count, 1)  # a replica may have no sample
+    energies = traced_energies(layer, 0 * mean, mean, None, assumptions)
+    energies = {name: energy * count for name, energy in energies.items()}
+    return _in_pico(energies | {"write": layer.pulses * write})
+
+
+def _in_pico(energies):
     return ops.stack([ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS])
 
 
-@functools.lru_cache(maxsize=128)
-def _kernel(assumptions, twin, pulses):
-    """`_sums` without a mask as one kernel, shared by all layers of the same physics."""
-    add = fusion.sum_over_batch
+def _write_sums(inputs, probability, settings, numbers):
+    """Energy of writing in J, and the probability, of every neuron, summed over the elements.
 
-    def sums(known, inputs, probability, *weights):
-        inner = inputs.shape[1:]
-        row = kernels.row_length(inner, weights[0])
-        weights = [kernels.along_row(w[None], inner, row)[0] for w in weights]
-        inputs, probability = (ops.reshape(v, (-1, row)) for v in (inputs, probability))
-        return _sums(twin, assumptions, pulses, None, inputs, probability, *weights, add=add)
-
-    trained = (True, True, *(knob in twin.train for knob in KNOBS))
-    return fusion.fused(sums, trained)
+    Args:
+        inputs, probability: of a layer.
+        settings: bias current in A and pulse width in s of every neuron, stacked.
+        numbers: A per input, and those of `energy.write_numbers`, one array.
+    """
+    parts = _write_and_probability(inputs, probability, settings, numbers)
+    return [core.sum_to(value, settings.shape[1:]) for value in parts]
 
 
-def traced_energies(
-    layer, current, probability, mask, assumptions, pulses=None, factors=(), weights=None
-):
+def _write_and_probability(inputs, probability, settings, numbers):
+    bias, width = ops.unstack(settings, 2)
+    current_scale, *device = ops.unstack(numbers, numbers.shape[0])
+    current = bias + inputs * current_scale
+    return write_energy_by(ops, current, width, probability, *device), probability
+
+
+def _fused_write_sums(inputs, probability, settings, numbers):
+    """`_write_sums` as one kernel, and its gradient as another, for all layers alike."""
+    inner, knob_shape = tuple(inputs.shape[1:]), settings.shape[1:]
+    row = core.row_length(inner, knob_shape)
+    inputs, probability = (core.as_rows(value, row) for value in (inputs, probability))
+    settings = core.along_row(settings, inner, row)
+    sums = core.with_gradient_in_kernel(
+        _write_sums_of_rows, (inputs, probability, settings), numbers
+    )
+    return [core.from_row(value, inner, knob_shape) for value in ops.unstack(sums, 2)]
+
+
+def _write_sums_of_rows(*inputs):
+    return ops.stack([core.sum_over_batch(v) for v in _write_and_probability(*inputs)])
+
+
+def traced_energies(layer, current, probability, mask, assumptions, pulses=None, factors=()):
     """The four energies in J of every element, as tensors; masked elements cost nothing.
 
     Args:
@@ -102,9 +131,8 @@ def traced_energies(
         assumptions: `EnergyAssumptions`.
         pulses: pulses per inference. Default: those of the layer.
         factors: of the devices on `R_P` and TMR, tensors, as `pulse_energies`. Default: 1.
-        weights: as in `SpinNeuron.response`.
     """
-    log_duration, stability = layer.setting(probability.dtype, weights)
+    log_duration, stability = layer.setting(probability.dtype)
     device = layer.device
     energies = pulse_energies(
         current,

@@ -1,18 +1,17 @@
 """SpinNeuron: the switching probability of a magnetic tunnel junction as a Keras activation."""
 
-import functools
 import math
 import warnings
-from collections.abc import Hashable
 
 import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import cloglog, fusion, kernels, switching
+from spinkeras import core, switching
 from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
+from spinkeras.curve import RationalLogit
 from spinkeras.devices import get_device
-from spinkeras.grids import GateGrid, PulseGrid, straight_through
+from spinkeras.grids import GateGrid, PulseGrid
 from spinkeras.variability import ChipSpread, chip_curve
 
 FEW_PULSES = 16
@@ -37,8 +36,8 @@ class SpinNeuron(keras.layers.Layer):
 
     Args:
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
-        train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default both; `()`
-            gives a fixed activation. In the ns regime the pulse width sets the slope and the
+        train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default both, as `True`;
+            `()` or `False` gives a fixed activation. In the ns regime the pulse width sets the slope and the
             anisotropy hardly changes it; see docs/physics.md.
         shared_axes: axes that share one knob, as in `keras.layers.PReLU` (the batch axis is not
             counted: first is 1). Default `None`: all axes but the last, one knob per channel. A
@@ -48,7 +47,8 @@ class SpinNeuron(keras.layers.Layer):
             one). `False`: the bias stays where the untrained neuron has its midpoint, and the
             threshold moves as the device's does.
         current_scale: A per unit of input, > 0. Default `None`: the value at which the untrained
-            neuron has slope 1/4 at its midpoint, like the logistic sigmoid.
+            neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with `bipolar`,
+            slope 1, like tanh.
         switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`, see
             `spinkeras.switching_probability`; or an `EmpiricalCurve`, a measured switching curve
             (the device then gives the ranges of the knobs, the resistances and the energies).
@@ -61,6 +61,9 @@ class SpinNeuron(keras.layers.Layer):
             The gradient of a draw is that of the probability (straight-through). Not for the
             layer that a cross-entropy reads in training: its loss of a wrong bit is clipped and
             has no gradient.
+        bipolar: `True`: the output is `2 P - 1` in (-1, 1), the read current against a reference
+            between the two states, and its bits are -1 and +1. A deep network trains with it as
+            with tanh, where the unsigned output needs a higher learning rate. Default `False`.
         pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
             16 the cost of a draw does not grow with it; energy and latency do.
         seed: integer that makes the draws reproducible. Default `None`: a random seed.
@@ -128,6 +131,7 @@ class SpinNeuron(keras.layers.Layer):
         gate_levels=None,
         spread=None,
         knob_scale=3.0,
+        bipolar=False,
         pulse_width_initializer="zeros",
         anisotropy_initializer="zeros",
         pulse_width_regularizer=None,
@@ -142,6 +146,7 @@ class SpinNeuron(keras.layers.Layer):
         self.train = _knob_names(train)
         self.shared_axes = _axes(shared_axes)
         self.recenter = bool(recenter)
+        self.bipolar = bool(bipolar)
         if isinstance(switching_model, dict):  # an EmpiricalCurve from a file
             switching_model = keras.saving.deserialize_keras_object(switching_model)
         if switching_model is None:
@@ -178,16 +183,15 @@ class SpinNeuron(keras.layers.Layer):
         self._curve = switching.get_curve(
             self.switching_model, self.barrier_exponent, attempt_time, self.device
         )
-        self.log_skews = None  # least and greatest ln C, for curves that have one
         self._check_draws()
         self._grids = {
             "pulse_width": None if pulse_step is None else PulseGrid(self.device, self.pulse_step),
             "anisotropy": None if gate_levels is None else GateGrid(self.device, gate_levels),
         }
         self._check_box()
-        self.unfused = cloglog.unfused(self.log_skews)  # where operations run one by one
         if current_scale is None:
-            current_scale = 0.25 / float(self._slope(*self._nominal()))
+            wanted = 0.5 if self.bipolar else 0.25
+            current_scale = wanted / float(self._slope(*self._nominal()))
         self.current_scale = float(current_scale)
         if not (math.isfinite(self.current_scale) and self.current_scale > 0):
             raise ValueError(
@@ -239,65 +243,81 @@ class SpinNeuron(keras.layers.Layer):
         inputs = ops.cast(inputs, dtype)
         if self.chip is not None:  # simulated chips are measured, see spinkeras.chips
             return ops.cast(self.chip.respond(self, inputs, mask), self.compute_dtype)
-        factors = None
-        if training and self.spread is not None:
-            factors = self._draw_chip(dtype)
-        if training and factors is None and self.fuses(inputs):
-            kernel = _kernel(self.twin())
-            probability = kernel(inputs, *(ops.cast(w, dtype) for w in self.knob_weights()))
-        else:
-            keeps = training and fusion.is_vectorized(inputs)
-            probability = self.response(inputs, factors, kernel=cloglog.linear if keeps else None)
+        factors = self._draw_chip(dtype) if training and self.spread is not None else None
+        probability = self.response(inputs, factors, training=training)
         if self.meter is not None:
             self.meter(self, inputs, probability, training=training, mask=mask)
         if self.output_mode == "always_sampled" or (self.output_mode == "sampled" and training):
             probability = self.draw(probability, self.pulses, self.seed_generator)
-        return ops.cast(probability, self.compute_dtype)
+        return ops.cast(self.to_output(probability), self.compute_dtype)
 
-    def response(self, inputs, factors=None, spread=None, cause="all", weights=None, kernel=None):
+    def response(self, inputs, factors=None, spread=None, cause="all", training=False):
         """Switching probability of every element.
 
         Args:
             inputs: tensor, float32 or float64.
             factors: `ChipLayer` of the devices, or `None` for nominal ones.
             spread, cause: as `variability.chip_curve`; default the layer's own spread.
-            weights: tensors instead of the layer's `knob_weights`.
-            kernel: form of the curve in `spinkeras.cloglog` or `spinkeras.kernels`. Default: the
-                cheapest where operations run one by one.
+            training: whether a gradient will be wanted.
         """
-        setting = self.setting(inputs.dtype, weights)
-        curve = self._curve(ops, *setting)
         gain = self.current_scale / self.device.critical_current_per_stability
-        bias = curve.midpoint if self.recenter else self._nominal_midpoint()
+        if factors is None and hasattr(self._curve, "tangents"):
+            return self._rational_response(inputs, gain, training)
+        setting = self.setting(inputs.dtype)
+        midpoint = self._curve(ops, *setting).midpoint
+        bias = midpoint if self.recenter else self._nominal_midpoint()
         if factors is not None:
             drive, spread = bias + inputs * gain, spread or self.spread
-            options = spread, cause, self.device.tmr, kernel
-            return chip_curve(ops, self._curve, *setting, drive, factors, *options)
-        kernel = kernel or self.unfused
+            return chip_curve(
+                ops, self._curve, *setting, drive, factors, spread, cause, self.device.tmr
+            )
+        drive = inputs * gain + (0.0 if self.recenter else bias - midpoint)
+        return self._curve(ops, *setting).probability(drive)
+
+    def _rational_response(self, inputs, gain, training):
+        """The response of a law of the one family, in the core that all such laws share."""
+        # Numbers per neuron are few: in double precision their rounding adds nothing.
+        precise = "float64" if keras.backend.backend() == "tensorflow" else inputs.dtype
+        setting, frozen = self.setting(precise), self._has_constant_knobs()
+        trained = () if frozen or not self.trainable else self.train
+        by, xp = (), np if frozen else ops
+        if trained:
+            curve, *by = self._curve.tangents(xp, *setting)
+        else:
+            curve = self._curve(xp, *setting)
+        shift = 0.0 if self.recenter else self._nominal_midpoint() - curve.midpoint
+        numbers = core.rows(curve, gain, shift)
+        if frozen:  # in an export
+            numbers = [ops.convert_to_tensor(n, inputs.dtype) for n in numbers]
+            return core.response(inputs, numbers)
+        knobs, by_knobs = [], []
+        for knob, weight, change in zip(KNOBS, self.knob_weights(), by):
+            if knob in trained:
+                by_shift = 0.0 if self.recenter else -change.midpoint
+                by_knob = core.by_knob(curve, change, gain, shift, by_shift)
+                by_knobs.append([self.knob_scale * value for value in by_knob])
+                knobs.append(ops.convert_to_tensor(weight))
+        kernels = training and core.kernels_serve(inputs)
+        return core.linked(inputs, numbers, knobs, by_knobs, training, kernels)
+
+    def to_output(self, probability):
+        """What the layer returns for a probability, or for a fraction of bits."""
+        return 2 * probability - 1 if self.bipolar else probability
+
+    def current(self, inputs):
+        """Current in A through every element, as a tensor."""
+        return self.bias(inputs.dtype) + inputs * self.current_scale
+
+    def bias(self, dtype):
+        """Current in A at zero input, for every knob, as a tensor."""
+        midpoint = self._nominal_midpoint()
         if self.recenter:
-            return curve.probability(inputs, gain, kernel)
-        return curve.probability(inputs * gain + (bias - curve.midpoint), kernel=kernel)
+            midpoint = self._curve(ops, *self.setting(dtype)).midpoint
+        return midpoint * self.device.critical_current_per_stability
 
-    def fuses(self, inputs):
-        """Whether training on these inputs runs in compiled kernels: not for subclasses."""
-        known = isinstance(self.switching_model, Hashable) and None not in inputs.shape[1:]
-        return known and type(self) is SpinNeuron and not fusion.is_vectorized(inputs)
-
-    def twin(self):
-        """An unbuilt layer of the same physics; the same one for all such layers."""
-        return _twin(*(getattr(self, name) for name in _PHYSICS))
-
-    def _respond(self, known, inputs, *weights):
-        """The response as a function of its inputs alone, for `fusion.fused`."""
-        kernel = functools.partial(kernels.fast, probability=known, log_skews=self.log_skews)
-        return self.response(inputs, weights=weights, kernel=kernel)
-
-    def current(self, inputs, weights=None):
-        """Current in A through every element, as a tensor; `weights` as in `response`."""
-        bias = self._nominal_midpoint()
-        if self.recenter:
-            bias = self._curve(ops, *self.setting(inputs.dtype, weights)).midpoint
-        return bias * self.device.critical_current_per_stability + inputs * self.current_scale
+    def pulse_widths(self, dtype):
+        """Pulse width in s of every knob, as a tensor."""
+        return ops.exp(self.setting(dtype)[0]) * self.device.diffusion_time
 
     @staticmethod
     def draw(probability, pulses, seed):
@@ -392,8 +412,12 @@ class SpinNeuron(keras.layers.Layer):
 
     @property
     def slope(self):
-        """Slope at the midpoint per unit of input, for every knob (NumPy); 1/4 untrained."""
-        return self._slope(self.pulse_width, self.anisotropy) * self.current_scale
+        """Slope of the output at the midpoint per unit of input, for every knob (NumPy).
+
+        Untrained 1/4, with a `bipolar` output 1.
+        """
+        slope = self._slope(self.pulse_width, self.anisotropy) * self.current_scale
+        return 2 * slope if self.bipolar else slope
 
     # --- files ------------------------------------------------------------------------------
 
@@ -460,6 +484,7 @@ class SpinNeuron(keras.layers.Layer):
             if self.spread is None
             else keras.saving.serialize_keras_object(self.spread),
             knob_scale=self.knob_scale,
+            bipolar=self.bipolar,
         )
         for knob in KNOBS:
             for kind in ("initializer", "regularizer", "constraint"):
@@ -490,14 +515,31 @@ class SpinNeuron(keras.layers.Layer):
         """The weights that hold the two knobs, in the order of `KNOBS`."""
         return self.log_pulse_width, self.log_anisotropy
 
-    def setting(self, dtype, weights=None):
-        """`ln(t_p / t_D)` and `Delta` of every knob, as tensors; `weights` as in `response`."""
-        logs = [self.knob_scale * ops.cast(w, dtype) for w in weights or self.knob_weights()]
-        for k, knob in enumerate(KNOBS):
-            if self._grids[knob] is not None:
-                logs[k] = straight_through(logs[k], self._grids[knob])
+    def _has_constant_knobs(self):
+        """Whether the knobs are NumPy arrays for a while, to become constants of an export."""
+        return isinstance(self.log_pulse_width, np.ndarray)
+
+    def setting(self, dtype):
+        """`ln(t_p / t_D)` and `Delta` of every knob, as the driver makes them.
+
+        Inside the device's box, whatever the weights are, and on the grid. The gradient passes
+        straight through both, so that a knob can come back. NumPy arrays of this dtype for
+        constant knobs, otherwise tensors.
+        """
+        xp = np if self._has_constant_knobs() else ops
+        logs = []
+        for knob, weight in zip(KNOBS, self.knob_weights()):
+            grid = self._grids[knob]
+            weight = np.asarray(weight, "float64") if xp is np else ops.cast(weight, dtype)
+            log = self.knob_scale * weight
+            exact = switching.stop_gradient(xp, log)
+            made = xp.clip(exact, *(self.knob_scale * end for end in self._ranges[knob].bounds))
+            if grid is not None:
+                made = xp.log(grid(xp, xp.exp(made)))
+            logs.append(log + (made - exact))
         log_nominal = math.log(self.device.nominal_pulse_width / self.device.diffusion_time)
-        return log_nominal + logs[0], self.device.thermal_stability * ops.exp(logs[1])
+        setting = log_nominal + logs[0], self.device.thermal_stability * xp.exp(logs[1])
+        return tuple(np.asarray(v, dtype) for v in setting) if xp is np else setting
 
     def _check_draws(self):
         if self.output_mode not in OUTPUTS:
@@ -534,8 +576,8 @@ class SpinNeuron(keras.layers.Layer):
         curve = self._numpy_curve(width, anisotropy)
         stability = anisotropy * self.device.volume / self.device.thermal_energy
         switching.check_midpoint(curve, stability, self.switching_model)
-        if curve.log_skew is not None:
-            self.log_skews = float(np.min(curve.log_skew)), float(np.max(curve.log_skew))
+        if isinstance(curve, RationalLogit):
+            switching.check_rise(curve, width, anisotropy)
 
     def _knob_shape(self, input_shape):
         if self.shared_axes is None:
@@ -604,23 +646,9 @@ class SpinNeuron(keras.layers.Layer):
         getattr(self, f"log_{knob}").assign(weight)
 
 
-_PHYSICS = ("device", "train", "recenter", "current_scale", "switching_model", "barrier_exponent")
-_PHYSICS += ("attempt_time", "pulse_step", "gate_levels", "knob_scale")
-
-
-@functools.lru_cache(maxsize=128)
-def _twin(*physics):
-    with warnings.catch_warnings(action="ignore"):  # the layer has warned
-        return SpinNeuron(**dict(zip(_PHYSICS, physics)), name="twin")
-
-
-@functools.lru_cache(maxsize=128)
-def _kernel(twin):
-    """The response in training as one kernel, shared by all layers of the same physics."""
-    return fusion.fused(twin._respond, (True, *(knob in twin.train for knob in KNOBS)))
-
-
 def _knob_names(train):
+    if isinstance(train, bool):
+        train = KNOBS if train else ()
     if isinstance(train, str):
         train = (train,)
     if not isinstance(train, (list, tuple)):

@@ -15,7 +15,6 @@ import warnings
 import keras
 import numpy as np
 
-from spinkeras import cloglog
 from spinkeras.tracing import (
     KNOB_WEIGHTS,
     TOLERANCE,
@@ -25,7 +24,6 @@ from spinkeras.tracing import (
     need_tensorflow,
     refuse,
     tracing,
-    with_kernel,
 )
 
 SMALLEST_PROBABILITY = 1e-12
@@ -150,8 +148,7 @@ def _convert_litert(network):
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-        with with_kernel(network.layers, cloglog.without_log_near_1):
-            network.write(folder, {"serve": network.function(False)}, deterministic=True)
+        network.write(folder, {"serve": network.function(False)}, deterministic=True)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             folder, signature_keys=["serving_default"]
         )
@@ -185,7 +182,7 @@ def _convert_onnx(network):
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx asks NumPy for old names
         file = os.path.join(folder, "model.onnx")
         # Keras' own exporter knows how to run tf2onnx beside NumPy 2; it does not name outputs.
-        with tracing(network.layers), with_kernel(network.layers, cloglog.plain):
+        with tracing(network.layers):
             refuse(network.trace(network.function(False)), deterministic=True)
             # tf2onnx raises whatever its converters run into.
             with _carrying("ONNX", "", "The converter says"):

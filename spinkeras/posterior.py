@@ -97,6 +97,10 @@ def sample_posterior(
     rng = np.random.default_rng(seed)
     start = theta + rng.standard_normal((chains, len(theta))) @ scale.T
     values = np.clip(start, low, high)
+    for k in range(chains):  # outside the domain, or where a curve falls, is no place to start
+        for _ in range(20):
+            if probability(np, dict(zip(scaled.names, values[k])), table)[1] > 0.02:
+                values[k] = (values[k] + theta) / 2
     low, high, edge = (tf.constant(v, tf.float64) for v in (low, high, edge))
     switched, kept = table["switched"], table["trials"] - table["switched"]
 

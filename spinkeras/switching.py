@@ -6,9 +6,10 @@ Every law here depends on three dimensionless inputs only,
     u = t_p / t_D              duration   (the only one that holds the pulse width)
     Delta = K V / (kB T)       stability  (the only one that holds the anisotropy)
 
-and is a `Curve` over `h`: a midpoint, a slope there and a shape. NumPy values give NumPy float64
-results; Keras tensors give tensors, differentiable on every backend. The formulas are written
-once, in functions that take the namespace (`numpy` or `keras.ops`) as `xp`.
+and is a curve over `h`: a midpoint, a slope there and a shape. The exact macrospin and measured
+curves are a `RationalLogit`, the textbook laws a `Curve`. NumPy values give NumPy float64 results;
+Keras tensors give tensors, differentiable on every backend. The formulas are written once, in
+functions that take the namespace (`numpy` or `keras.ops`) as `xp`.
 """
 
 import json
@@ -22,34 +23,30 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras.cloglog import exponentiated_cloglog
+from spinkeras.curve import RationalLogit, steepest_fall
 from spinkeras.devices import MTJDevice, get_device
 from spinkeras.series import chebyshev_series
 
 _LN2 = math.log(2.0)
 _FIT = json.loads(resources.files("spinkeras").joinpath("macrospin_fit.json").read_text())
-_COEFFICIENTS = {name: np.array(table) for name, table in _FIT["coefficients"].items()}
+_NAMES = ("log_midpoint_ratio", "log_slope", "a", "b", "c", "log_gap")
+_COEFFICIENTS = [np.array(_FIT["coefficients"][name]) for name in _NAMES]
 DURATION_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["duration"])
 STABILITY_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["stability"])
-MAX_LOG_SKEW: float = _FIT["max_log_skew"]
 
 
 class Curve(NamedTuple):
-    """One switching curve over the drive `h`, everything dimensionless.
+    """One switching curve over the drive `h` of a law that is no `RationalLogit`, dimensionless.
 
     Attributes:
         midpoint: `h` at which the probability is 1/2.
         slope: `dP/dh` at the midpoint.
-        probability: function `(z, gain=1, kernel=None)` to the switching probability at
-            `h = midpoint + gain z`; `kernel` is one of `spinkeras.cloglog` and is ignored by
-            curves of another shape.
-        log_skew: `ln C` of an exponentiated complementary log-log curve; `None` for another shape.
+        probability: function `(z)` to the switching probability at `h = midpoint + z`.
     """
 
     midpoint: Any
     slope: Any
     probability: Callable
-    log_skew: Any = None
 
 
 # --- public functions ---------------------------------------------------------------------------
@@ -69,11 +66,12 @@ def switching_probability(
 
     Models:
 
-    * `"macrospin"`: `P = (1 - exp(-exp(a + b I)))^C`, the three constants being smooth
-      functions of pulse width and anisotropy fitted to the exact Fokker-Planck solution. Within
-      0.007 of it for thermal stabilities of 7 to 90 and `t_p / t_D` of 0.003 to 60 (0.2 ns to 4 us
-      for `stt_reference`), in all regimes from ballistic to thermally activated. The bound is
-      absolute: deep tails (`P < 1e-3`, write-error rates) need `macrospin.fokker_planck`.
+    * `"macrospin"`: `P = 1 / (1 + exp(-q))`, `q = 4 y (1 + a y + b y^2) / (1 + c y + d y^2)`,
+      `y = s (I - I50)`, the six numbers being smooth functions of pulse width and anisotropy
+      fitted to the exact Fokker-Planck solution. Within 0.002 of it for thermal stabilities of 7 to
+      90 and `t_p / t_D` of 0.003 to 60 (0.2 ns to 4 us for `stt_reference`), in all regimes from
+      ballistic to thermally activated. The bound is absolute: deep tails (`P < 1e-3`, write-error
+      rates) need `macrospin.fokker_planck`.
     * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^b))`, the textbook
       thermally activated law. For `b = 2` and an `attempt_time` fitted to the device it is within
       0.06 of the exact solution at 1 us and 0.08 at 100 ns (`stt_reference`); with the default
@@ -243,11 +241,13 @@ def own_model(device: MTJDevice):
 
 
 def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=None):
-    """The function `(xp, log_duration, stability) -> Curve` of a switching model.
+    """The function `(xp, log_duration, stability)` to the curve of a switching model.
 
-    Attributes of the function, where set, say what a spread of devices may change: `domain`, the
-    bounds of `u` and of `Delta`; `in_seconds`, true if it depends on the pulse width itself,
-    whatever `t_D`; `measured`, true if what the temperature does to it is not known.
+    Attributes of the function, where set: `tangents`, a function of the same arguments to the
+    `RationalLogit` and to its derivatives by `log_duration` and by `ln stability`. The others say
+    what a spread of devices may change: `domain`, the bounds of `u` and of `Delta`; `in_seconds`,
+    true if it depends on the pulse width itself, whatever `t_D`; `measured`, true if what the
+    temperature does to it is not known.
 
     Args:
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, or an object whose method
@@ -291,33 +291,61 @@ def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=N
     return curve
 
 
-def macrospin_curve(xp, log_duration, stability) -> Curve:
-    """Closed form of the exact macrospin: `P = (1 - exp(-exp(a + b h)))^C`.
+def macrospin_curve(xp, log_duration, stability) -> RationalLogit:
+    """Closed form of the exact macrospin; see `spinkeras.macrospin.fit_closed_form`.
 
-    `midpoint / Delta`, `slope` and `ln C` come from Chebyshev series in `ln u` and `Delta^-1/2`;
-    see `spinkeras.macrospin.fit_closed_form`.
+    `ln(midpoint / Delta)`, `ln(slope)`, `a`, `b`, `c` and `ln(d - c^2 / 4)` are Chebyshev series
+    in `ln u` and `Delta^-1/2`.
 
     Args:
         xp: `numpy` or `keras.ops`.
         log_duration: `ln u`, any shape.
         stability: `Delta`, same shape.
     """
+    x, y, _, _ = _fit_coordinates(log_duration, stability)
+    return _from_series(xp, stability, chebyshev_series(xp, x, y, _COEFFICIENTS))
+
+
+def _macrospin_tangents(xp, log_duration, stability):
+    """The curve, and the derivatives of its numbers by `ln u` and by `ln Delta`."""
+    x, y, dx, dy = _fit_coordinates(log_duration, stability)
+    values, by_x, by_y = chebyshev_series(xp, x, y, _COEFFICIENTS, derivatives=True)
+    curve = _from_series(xp, stability, values)
+
+    def changed(by, ratio):
+        log_ratio, log_slope, a, b, c, log_gap = (by[k] for k in range(len(_NAMES)))
+        return RationalLogit(
+            curve.midpoint * (log_ratio + ratio),
+            curve.steepness * log_slope,
+            a,
+            b,
+            c,
+            log_gap * (curve.d - curve.c**2 / 4) + curve.c * c / 2,
+            0.0,
+            0.0,
+        )
+
+    return curve, changed(by_x * dx, 0.0), changed(by_y * dy, 1.0)
+
+
+def _fit_coordinates(log_duration, stability):
+    """The fit's coordinates in [-1, 1], and their derivatives by `ln u` and `ln Delta`."""
     log_low, log_high = (math.log(value) for value in DURATION_DOMAIN)
+    low, high = (value**-0.5 for value in reversed(STABILITY_DOMAIN))
+    root = stability**-0.5
     x = (2 * log_duration - (log_low + log_high)) / (log_high - log_low)
-    root_low, root_high = (value**-0.5 for value in reversed(STABILITY_DOMAIN))
-    y = (2 * stability**-0.5 - (root_low + root_high)) / (root_high - root_low)
-    log_ratio, log_slope, skew = chebyshev_series(xp, x, y, _COEFFICIENTS)
+    y = (2 * root - (low + high)) / (high - low)
+    return x, y, 2 / (log_high - log_low), -root / (high - low)
+
+
+def _from_series(xp, stability, values):
+    log_ratio, log_slope, a, b, c, log_gap = (values[k] for k in range(len(_NAMES)))
     midpoint = stability * xp.exp(log_ratio)
-    slope = xp.exp(log_slope)
-    log_skew = MAX_LOG_SKEW / (1 + xp.exp(-skew))
-
-    def probability(z, gain=1.0, kernel=None):
-        return exponentiated_cloglog(xp, z, slope, log_skew, gain, kernel)
-
-    return Curve(midpoint, slope, probability, log_skew)
+    return RationalLogit(midpoint, xp.exp(log_slope), a, b, c, c * c / 4 + xp.exp(log_gap))
 
 
 macrospin_curve.domain = DURATION_DOMAIN, STABILITY_DOMAIN
+macrospin_curve.tangents = _macrospin_tangents
 
 
 def stop_gradient(xp, value):
@@ -351,8 +379,8 @@ def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=
     midpoint = stability * ratio
     slope = xp.where(barrier > 0, _LN2 / 2 * b * (safe / stability) ** ((b - 1) / b), math.nan)
 
-    def probability(z, gain=1.0, kernel=None):
-        z = _bounded(xp, z * gain, stability)
+    def probability(z):
+        z = _bounded(xp, z, stability)
         gap = xp.maximum(1 - (midpoint + z) / stability, 1e-12)
         log_rate = log_attempts - stability * gap**b
         half = xp.tanh(xp.exp(xp.minimum(log_rate, 5.0)) / 2)
@@ -397,8 +425,8 @@ def ballistic_curve(xp, log_duration, stability) -> Curve:
     i = i - (value - math.log(_LN2)) / stop_gradient(xp, derivative)
     _, derivative = log_exponent(i)
 
-    def probability(z, gain=1.0, kernel=None):
-        value, _ = log_exponent(i + _bounded(xp, z * gain, stability) / stability)
+    def probability(z):
+        value, _ = log_exponent(i + _bounded(xp, z, stability) / stability)
         return xp.exp(-xp.exp(xp.clip(value, -80.0, 5.0)))
 
     return Curve(stability * i, -_LN2 / 2 * derivative / stability, probability)
@@ -466,6 +494,26 @@ def check_midpoint(curve: Curve, stability, switching_model):
             "use shorter pulses or switching_model='macrospin'.",
             stacklevel=4,
         )
+
+
+def check_rise(curve: RationalLogit, pulse_width, anisotropy):
+    """Refuse a curve that has a pole, falls with the current or has its floor above its ceiling.
+
+    Args:
+        curve: of NumPy values.
+        pulse_width, anisotropy: s and J/m^3, NumPy, the settings of the curve.
+    """
+    rows = np.broadcast_arrays(*curve[2:], pulse_width, anisotropy)
+    for a, b, c, d, floor, ceiling, width, stiffness in zip(*(row.ravel() for row in rows)):
+        rises = d > c * c / 4 and floor < ceiling and steepest_fall(a, b, c, d) is None
+        if not rises:
+            raise ValueError(
+                f"At a pulse width of {width:g} s and an anisotropy of {stiffness:g} J/m^3, inside "
+                "this device's range, the switching curve does not rise with the current: its "
+                f"shape there is a = {a:g}, b = {b:g}, c = {c:g}, d = {d:g}, its floor {floor:g}, "
+                f"its ceiling {ceiling:g}. Narrow pulse_width_range and gate_voltage_range to "
+                "where the curve was measured, or give it smaller rates."
+            )
 
 
 def _is_tensor(value):

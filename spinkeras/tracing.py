@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras.fusion import is_vectorized
+from spinkeras.core import is_vectorized
 from spinkeras.metering import replaced, traced_energies, unique_names
 from spinkeras.neuron import FEW_PULSES, spin_neurons
 
@@ -248,15 +248,6 @@ def expected_values(layers):
         for layer in layers:
             nominal = {"output_mode": "probability", "chip": None, "meter": None}
             stack.enter_context(replaced(layer, **nominal))
-        yield
-
-
-@contextlib.contextmanager
-def with_kernel(layers, kernel):
-    """While the curves are traced by a given kernel of `spinkeras.cloglog`."""
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(replaced(layer, unfused=kernel))
         yield
 
 

@@ -307,7 +307,6 @@ def chip_curve(
     spread,
     cause="all",
     nominal_tmr=None,
-    kernel=None,
 ):
     """Probability that the devices of a chip read as switched.
 
@@ -322,7 +321,6 @@ def chip_curve(
         cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
             `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
         nominal_tmr: TMR of the nominal device; needed if `spread.sense_noise > 0`.
-        kernel: form of the curve, as `Curve.probability`; devices have curves of any skew.
 
     Raises:
         ValueError: for a spread of the temperature of a measured curve.
@@ -347,14 +345,14 @@ def chip_curve(
     def answer(stretch):
         if cause == "faults":
             curve = law(log_duration + stretch, stability)
-            return curve.probability(drive - curve.midpoint, kernel=kernel)
+            return curve.probability(drive - curve.midpoint)
         curve = law(actual_duration + stretch, actual_stability)
         if cause == "all":
-            return curve.probability(drive / chip.current - curve.midpoint, kernel=kernel)
+            return curve.probability(drive / chip.current - curve.midpoint)
         nominal = law(log_duration, stability)
         if cause == "threshold":  # the chip's threshold, the nominal shape
-            return nominal.probability(drive - curve.midpoint * chip.current, kernel=kernel)
-        return curve.probability((drive - nominal.midpoint) / chip.current, kernel=kernel)
+            return nominal.probability(drive - curve.midpoint * chip.current)
+        return curve.probability((drive - nominal.midpoint) / chip.current)
 
     probability = answer(0.0)
     if cause in ("threshold", "slope"):

@@ -1,5 +1,8 @@
 """A measured curve as the activation of a SpinNeuron, and devices that carry their own."""
 
+import json
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -7,9 +10,12 @@ from keras import ops
 from scipy import stats
 
 import spinkeras
+from spinkeras import curve as family
 from spinkeras import energy, settings
-from spinkeras.empirical import EmpiricalCurve
+from spinkeras.curve import RationalLogit
+from spinkeras.empirical import LIMITS, SHAPE, EmpiricalCurve
 from spinkeras.macrospin import fit_spin_orbit
+from tests.processes import ROOT
 
 DEVICE = spinkeras.MTJDevice.preset("stt_reference")
 CURVE = EmpiricalCurve(
@@ -72,6 +78,156 @@ def test_functions_accept_a_curve():
         spinkeras.switching_probability(
             current, 2e-9, DEVICE, switching_model=CURVE, barrier_exponent=1.0
         )
+
+
+# --- the curve alone -----------------------------------------------------------------------------
+
+FULL = CURVE.replace(
+    a=-0.4, b=0.5, c=-0.6, d=0.4, floor=0.02, threshold_exponent=-0.3, a_rate=0.2, b_rate=-0.3,
+    c_rate=0.25, d_rate=0.15, floor_rate=0.4, ceiling_rate=-0.2, anisotropy_exponent=1.1,
+    slope_anisotropy_exponent=-0.5, a_anisotropy_rate=-0.3, b_anisotropy_rate=0.7,
+    c_anisotropy_rate=0.45, d_anisotropy_rate=-0.8, floor_anisotropy_rate=-1.2,
+    ceiling_anisotropy_rate=0.9,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("curve", [FULL, CURVE, EmpiricalCurve.preset("sot_80nm")])
+def test_tangents_are_derivatives(curve):
+    build = curve.curve(DEVICE)
+    log_duration = np.log([[0.2], [0.5], [2.0]])
+    log_duration = log_duration + np.zeros((3, 2))
+    stability = np.broadcast_to([30.0, 45.0], (3, 2)).copy()
+    here, *tangents = build.tangents(np, log_duration, stability)
+    step = 1e-5
+    moves = (
+        lambda sign: build(np, log_duration + sign * step, stability),
+        lambda sign: build(np, log_duration, stability * np.exp(sign * step)),
+    )
+    for tangent, moved in zip(tangents, moves):
+        assert isinstance(tangent, RationalLogit)
+        for name in RationalLogit._fields:
+            expected = (getattr(moved(1), name) - getattr(moved(-1), name)) / (2 * step)
+            found = np.broadcast_to(getattr(tangent, name), (3, 2))
+            np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8, err_msg=name)
+    for name, value in zip(RationalLogit._fields, here):
+        np.testing.assert_array_equal(value, getattr(build(np, log_duration, stability), name))
+    # Tensors give the same, and a certain floor or ceiling stays a plain number.
+    tensors = [ops.convert_to_tensor(v, "float32") for v in (log_duration, stability)]
+    for exact, found in zip((here, *tangents), build.tangents(ops, *tensors)):
+        for name, value in zip(RationalLogit._fields, found):
+            value = np.broadcast_to(ops.convert_to_numpy(value), (3, 2))
+            expected = np.broadcast_to(getattr(exact, name), (3, 2))
+            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    for name, certain in (("floor", 0.0), ("ceiling", 1.0)):
+        assert isinstance(getattr(here, name), float) == (getattr(curve, name) == certain)
+
+
+def cloglog(y, log_skew):
+    """`(1 - exp(-E exp(z)))^C` of version 0.1.0, `P = 1/2` and slope 1 at `y = 0`."""
+    power = np.exp(log_skew)
+    half = 0.5 ** (1 / power)
+    scale = -np.log1p(-half)
+    rate = 2 * half / (power * scale * (1 - half))
+    with np.errstate(divide="ignore"):
+        return np.exp(power * np.log(-np.expm1(-scale * np.exp(rate * y))))
+
+
+def test_configurations_of_the_first_version_give_the_nearest_curve():
+    old = {"threshold": 1e-3, "slope": 5e3, "ceiling": 0.9, "pulse_width": 1e-9}
+    current = np.linspace(-2e-3, 4e-3, 4001)
+    for log_skew in np.linspace(0, 17, 69):
+        new = EmpiricalCurve.from_config(old | {"log_skew": log_skew, "log_skew_rate": 0.0})
+        expected = 0.9 * cloglog(5e3 * (current - 1e-3), log_skew)
+        off = new.switching_probability(current, 1e-9) - expected
+        assert np.max(np.abs(off)) < 0.003, log_skew
+    # The rate: the shape of the nearby skew at a pulse width nearby.
+    for log_skew, rate in ((0.5, 0.5), (3.0, -1.0), (10.0, 2.0)):
+        new = EmpiricalCurve.from_config(old | {"log_skew": log_skew, "log_skew_rate": rate})
+        later = EmpiricalCurve.from_config(old | {"log_skew": log_skew + 0.1 * rate})
+        found = new.switching_probability(current, 1e-9 * np.exp(0.1))
+        still = EmpiricalCurve.from_config(old | {"log_skew": log_skew})
+        change = later.switching_probability(current, 1e-9) - still.switching_probability(
+            current, 1e-9
+        )
+        off = found - later.switching_probability(current, 1e-9)
+        assert np.max(np.abs(off)) < 0.1 * np.max(np.abs(change)) + 1e-6
+    for bad in ({"log_skew": -1.0}, {"log_skew": 18}, {"log_skew": 2.0, "a": 0.1}):
+        with pytest.raises(ValueError, match=r"log_skew = .*the shape of version 0\.1\.0, must be"):
+            EmpiricalCurve.from_config(old | bad)
+
+
+def test_a_saved_model_of_the_first_version_holds_curves():
+    with zipfile.ZipFile(ROOT / "tests" / "data" / "saved_by_0_1_0.keras") as archive:
+        config = json.loads(archive.read("config.json"))
+
+    def curves(node):
+        if isinstance(node, dict):
+            if node.get("class_name") == "EmpiricalCurve":
+                yield node
+            node = list(node.values())
+        if isinstance(node, list):
+            for inner in node:
+                yield from curves(inner)
+
+    found = list(curves(config))
+    assert len(found) == 2
+    for node in found:
+        assert "log_skew" in node["config"]
+        curve = keras.saving.deserialize_keras_object(node)
+        assert curve.threshold == node["config"]["threshold"]
+        assert curve.a != 0
+        assert EmpiricalCurve.from_config(curve.get_config()) == curve
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"d": 0.2, "c": 0.9},
+            r"d = 0\.2 must exceed c\^2 / 4 = 0\.2025 .* a pole; use a larger d",
+        ),
+        ({"d": 0.2, "c": -0.9}, r"or the curve has a pole"),
+        ({"a": 0.95}, r"a = 0\.95, b = 0\.25, .* falls with the current, at [\d.e-]+ A; a and c"),
+        ({"a": -0.95}, r"make a curve that falls"),
+        ({"c": 0.95}, r"make a curve that falls"),
+        ({"b": 0.05, "d": 0.9}, r"make a curve that falls"),
+        ({"b": 50.0}, r"b / d = 50 / 0\.25 = 200 is outside \[0\.01, 100\]"),
+        ({"b": 0.02, "d": 3.0}, r"b / d = .* A plateau is described by floor or ceiling"),
+        ({"b": 0.0}, r"b = 0 \(dimensionless\) is outside \[0\.001, 100\]"),
+        ({"floor": 0.95}, r"floor = 0\.95 must be below ceiling = 0\.9 \(probabilities\)"),
+        ({"floor": -0.1}, r"floor = -0\.1 \(a probability\) is outside"),
+        ({"a_rate": "x"}, r"a_rate = 'x' is not a number \(per e-fold; 0 if it does not depend"),
+    ],
+)
+def test_curves_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        CURVE.replace(**changes)
+
+
+def test_exactly_the_curves_that_rise_are_accepted():
+    """Against a fine grid of currents, on random shapes near the edge of what rises."""
+    rng = np.random.default_rng(5)
+    y = np.tan(np.linspace(-np.pi / 2, np.pi / 2, 100_003)[1:-1])
+    seen = {True: 0, False: 0}
+    for a, c, b, rest in rng.uniform((-1.5, -1.5, 0.05, 0.05), (1.5, 1.5, 0.6, 0.6), (400, 4)):
+        d = rest + c**2 / 4
+        growth = 1 + y * (2 * a + y * (3 * b + a * c - d + y * (2 * b * c + y * b * d)))
+        least = np.min(growth / (1 + y**2) ** 2)
+        if abs(least) > 1e-6:
+            seen[least > 0] += 1
+            assert (family.steepest_fall(a, b, c, d) is None) == (least > 0)
+    assert min(seen.values()) > 50
+    # To rounding: a = 4 / sqrt(27) makes the polynomial touch 0 where c = 0 and b = d = 1/4.
+    edge = 4 / np.sqrt(27)
+    assert family.steepest_fall(edge * (1 - 1e-9), 0.25, 0.0, 0.25) is None
+    assert family.steepest_fall(edge * (1 + 1e-9), 0.25, 0.0, 0.25) == pytest.approx(-(0.75**-0.5))
+
+
+def test_every_field_is_documented_and_limited():
+    for name in (*LIMITS, "name", "source"):
+        assert f"{name}" in EmpiricalCurve.__doc__
+    assert set(LIMITS) | {"name", "source"} == set(CURVE.get_config())
+    assert all(getattr(CURVE, name) == value for name, value in zip(SHAPE, (0, 0.25, 0, 0.25)))
 
 
 # --- devices with a channel and a curve of their own ---------------------------------------------

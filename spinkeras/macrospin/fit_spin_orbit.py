@@ -34,7 +34,8 @@ _FREE = (
     "anisotropy_exponent",
     "slope_anisotropy_exponent",
     "ceiling_anisotropy_rate",
-    "log_skew",
+    "b",
+    "c",
 )
 
 

@@ -1,0 +1,427 @@
+"""The response of many neurons, and its gradient: one function for every device and law.
+
+A neuron is a column of seven numbers, or nine. With the curve of `spinkeras.curve` in partial
+fractions, at an input `x`,
+
+    P = low + span S(A t + K + (B t + C) / (t^2 + w)),   t = scale x + shift
+
+where `low` = 0 and `span` = 1 are left out if the curve has no floor and no ceiling. A knob moves
+the numbers of its neuron along one direction, so the gradient of a knob is one sum over the batch,
+whatever the law: where no knob is trained there is no sum at all.
+
+TensorFlow runs operations one by one, unless XLA fuses them. There the response in training is
+one kernel and its gradient another, shared by all layers; see `use_kernels`.
+"""
+
+import functools
+import math
+
+import keras
+from keras import ops
+
+from spinkeras.curve import FARTHEST
+
+_BLOCKS = 8
+_LONGEST_ROW = 512  # so many elements' numbers stay in the fastest cache
+_USE_KERNELS = True
+
+
+def use_kernels(enabled: bool):
+    """Whether TensorFlow may run spin neurons in compiled kernels while it trains.
+
+    They are XLA kernels inside the graph of a training step, also where Keras compiles the model
+    with `jit_compile="auto"`, which means `False` on a machine without a GPU. They are never used
+    in inference or in exports, in eager execution (`run_eagerly=True`,
+    `tf.config.run_functions_eagerly(True)`), under `tf.debugging.enable_check_numerics()`, inside
+    `tf.vectorized_map`, or with `jit_compile=False` on a machine with a GPU. Other backends do not
+    need them.
+
+    Args:
+        enabled: `False`: plain operations everywhere, about 1.2 to 3 times as slow, same results
+            to rounding. Takes effect when a step is traced, so before the first `fit`.
+    """
+    global _USE_KERNELS
+    _USE_KERNELS = bool(enabled)
+
+
+def rows(curve, gain, shift):
+    """The numbers of neurons with `y = s (gain x + shift)`: scale, shift, A, K, B, C, w, low, span.
+
+    Args:
+        curve: `RationalLogit`.
+        gain: drive per input.
+        shift: drive at zero input less the midpoint.
+
+    Returns:
+        List, without the last two for a curve from 0 to 1.
+    """
+    s, a, b, c, d = curve.steepness, curve.a, curve.b, curve.c, curve.d
+    n = c / (2 * d)  # t = y + n
+    slope = 4 * b / d
+    offset = (4 * a - slope * c) / d
+    rest = 4 - slope - offset * c
+    w = (1 - c * n / 2) / d
+    return [
+        s * gain,
+        s * shift + n,
+        slope + 0 * s,
+        offset - slope * n,
+        rest / d,
+        -(offset + rest * n) / d,
+        w,
+        *(() if is_certain(curve) else (curve.floor + 0 * s, curve.ceiling - curve.floor + 0 * s)),
+    ]
+
+
+def is_certain(curve):
+    """Whether the probability goes from 0 to 1 whatever the knobs."""
+    ends = curve.floor, curve.ceiling
+    return all(isinstance(end, float) for end in ends) and ends == (0.0, 1.0)
+
+
+def by_input(numbers):
+    """The polynomial of the logit's derivative by the input.
+
+    `dq/dx = p(t) / (t^2 + w)^2`; the coefficients of `1, t, t^2, t^4`.
+    """
+    scale, _, a, _, b, c, w, *_ = numbers
+    return [scale * value for value in _by_t(a, b, c, w)]
+
+
+def _by_t(a, b, c, w):
+    return w * (a * w + b), -2 * c, 2 * a * w - b, a
+
+
+def by_knob(curve, by, gain, shift, by_shift):
+    """The polynomial of the logit's derivative by a knob, `p(t) / (t^2 + w)^2`.
+
+    Args:
+        curve, gain, shift: as `rows`.
+        by: `RationalLogit` of the derivatives of the curve's numbers by the knob.
+        by_shift: derivative of `shift`.
+
+    Returns:
+        List of the coefficients of `1` to `t^5`, then the derivatives of `low` and `span` unless
+        the curve goes from 0 to 1.
+    """
+    s, a, b, c, d = curve.steepness, curve.a, curve.b, curve.c, curve.d
+    n = c / (2 * d)
+    dn = (by.c / 2 - n * by.d) / d
+    slope = 4 * b / d
+    dslope = (4 * by.b - slope * by.d) / d
+    offset = (4 * a - slope * c) / d
+    doffset = (4 * by.a - dslope * c - slope * by.c - offset * by.d) / d
+    rest = 4 - slope - offset * c
+    drest = -dslope - doffset * c - offset * by.c
+    w = (1 - c * n / 2) / d
+    dw = (-(by.c * n + c * dn) / 2 - w * by.d) / d
+    top, bottom = rest / d, -(offset + rest * n) / d  # B and C
+    dk = doffset - dslope * n - slope * dn
+    dtop = (drest - top * by.d) / d
+    dbottom = (-(doffset + drest * n + rest * dn) - bottom * by.d) / d
+    # dt = first t + second, at constant input
+    first = by.steepness / s
+    second = by.steepness * shift + s * by_shift + dn - first * (s * shift + n)
+    p0, p1, p2, p4 = _by_t(slope, top, bottom, w)
+    return [
+        second * p0 + (dk * w + dbottom) * w - dw * bottom,
+        second * p1 + first * p0 + (dslope * w + dtop) * w - dw * top,
+        second * p2 + first * p1 + 2 * w * dk + dbottom,
+        first * p2 + 2 * w * dslope + dtop,
+        second * p4 + dk,
+        first * p4 + dslope,
+        *(() if is_certain(curve) else (by.floor + 0 * s, by.ceiling - by.floor + 0 * s)),
+    ]
+
+
+# --- element by element --------------------------------------------------------------------------
+
+
+def response(x, numbers):
+    """`P` of every element.
+
+    Args:
+        x: input.
+        numbers: of `rows`, stacked or as a list, each broadcast against `x`.
+    """
+    scale, shift, a, k, b, c, w, *ends = _unstacked(numbers)
+    t = _bounded(x, scale, shift)
+    probability = ops.sigmoid(a * t + k + (b * t + c) / (t * t + w))
+    return ends[0] + ends[1] * probability if ends else probability
+
+
+def _bounded(x, scale, shift):
+    """`t`, where the input is kept so near that the curve is flat beyond: no inf / inf."""
+    reach = FARTHEST / ops.stop_gradient(scale)
+    return scale * ops.minimum(ops.maximum(x, -reach), reach) + shift
+
+
+def slopes(upstream, x, output, numbers, by_input, by_knobs):
+    """`dP/dx` and `dP/dknob` of every element, times `upstream`.
+
+    Args:
+        upstream: as `x`, or a number.
+        output: `response`.
+        numbers, by_input, by_knobs: of `rows`, `by_input` and `by_knob`, stacked or as lists.
+    """
+    scale, shift, _, _, _, _, w, *ends = _unstacked(numbers)
+    low, span = ends or (0.0, 1.0)
+    t = _bounded(x, scale, shift)
+    high = output - low if ends else output
+    upstream_by_logit = upstream * (high * (1 - high / span if ends else 1 - high))
+    square = t * t
+    # A quotient, because XLA would compute anything cheaper anew for everything that uses it.
+    shared = upstream_by_logit / ((square + w) * (square + w))
+    p0, p1, p2, p4 = _unstacked(by_input)
+    by_x = shared * ((p4 * square + p2) * square + (p1 * t + p0))
+    result = []
+    for one in by_knobs:
+        p0, p1, p2, p3, p4, p5, *by_ends = _unstacked(one)
+        value = shared * (((((p5 * t + p4) * t + p3) * t + p2) * t + p1) * t + p0)
+        if ends:
+            value = value + upstream * (by_ends[0] + by_ends[1] * (high / span))
+        result.append(value)
+    return by_x, result
+
+
+def _unstacked(numbers):
+    return numbers if isinstance(numbers, (list, tuple)) else ops.unstack(numbers)
+
+
+# --- linked to the knobs -------------------------------------------------------------------------
+
+
+def linked(x, numbers, knobs, by_knobs, training=False, kernels=False):
+    """`response` whose gradient reaches `knobs`.
+
+    Args:
+        x: input.
+        numbers: of `rows`, a list of tensors.
+        knobs: tensors, those that are trained.
+        by_knobs: for each of them its `by_knob`.
+        training: whether a gradient will be wanted.
+        kernels: whether the compiled kernels of TensorFlow may be used here.
+    """
+    shape = knobs[0].shape if knobs else numbers[0].shape
+    numbers, *by = (
+        ops.stack([ops.broadcast_to(ops.cast(n, x.dtype), shape) for n in some])
+        for some in (numbers, by_input(numbers), *by_knobs)
+    )
+    if keras.backend.backend() == "jax":
+        plain, lean = _jax_links()
+        return (lean if training else plain)(x, numbers, tuple(by), tuple(knobs))
+    forward, backward = (_fused_response, _fused_gradients) if kernels else (response, _gradients)
+
+    @ops.custom_gradient
+    def link(x, numbers, *rest):
+        output = forward(x, numbers)
+
+        def gradient(*args, upstream=None):
+            if upstream is None:  # TensorFlow gives no more than that
+                upstream, inputs, value = args[0], (x, numbers, *rest), output
+            else:  # PyTorch: what was computed above is not part of a second gradient
+                inputs, value = args, response(*args[:2])
+            by_x, sums = backward(upstream, inputs[0], value, inputs[1], inputs[2 + len(knobs) :])
+            return (by_x, None, *sums, *([None] * len(by)))
+
+        return output, gradient
+
+    return link(x, numbers, *knobs, *by)
+
+
+def _gradients(upstream, x, output, numbers, by):
+    by_x, by_knobs = slopes(upstream, x, output, numbers, by[0], by[1:])
+    sums = [sum_to(value, one.shape[1:]) for value, one in zip(by_knobs, by[1:])]
+    return sum_to(by_x, x.shape), sums
+
+
+def sum_to(value, shape):
+    """Sum a gradient over the axes along which something of this shape was broadcast."""
+    lead = len(value.shape) - len(shape)
+    ones = [lead + k for k, n in enumerate(shape) if n == 1 and value.shape[lead + k] != 1]
+    value = ops.sum(value, axis=tuple(ones), keepdims=True) if ones else value
+    return ops.sum(value, axis=tuple(range(lead))) if lead else value
+
+
+@functools.cache
+def _jax_links():
+    import jax
+
+    @jax.custom_jvp
+    def link(x, numbers, by, knobs):
+        return response(x, numbers)
+
+    @link.defjvp
+    def tangent(inputs, changes):
+        x, numbers, by, _ = inputs
+        output = link(*inputs)
+        by_x, by_knobs = slopes(1.0, x, output, numbers, by[0], by[1:])
+        change = by_x * changes[0]
+        return output, change + sum(by * d for by, d in zip(by_knobs, changes[3]))
+
+    # Computed again for the gradient, instead of kept: less memory to write and to read.
+    return link, jax.checkpoint(link, prevent_cse=False)
+
+
+# --- TensorFlow's kernels ------------------------------------------------------------------------
+
+
+def kernels_serve(x) -> bool:
+    """Whether training on this input may run in the compiled kernels."""
+    if not _USE_KERNELS or keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    if tf.executing_eagerly() or is_vectorized(x) or None in x.shape[1:]:
+        return False
+    return not context.context().op_callbacks  # numeric checks, which XLA does not carry
+
+
+def is_vectorized(value):
+    """Whether a tensor is inside `tf.vectorized_map`, which drops gradients written by hand.
+
+    Keras runs `TimeDistributed` over an unknown number of steps so; it traces into a name scope.
+    """
+    return keras.backend.backend() == "tensorflow" and "loop_body/" in getattr(value, "name", "")
+
+
+def compiled(function):
+    """`function` as one XLA kernel on TensorFlow and JAX; unchanged elsewhere.
+
+    Not for what is exported: a graph must not need XLA where it is served, and a compiled
+    function is built again for every new input shape.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+@functools.cache
+def _kernel(function, signature):
+    """A function of stacked arrays as one kernel for all inputs of these shapes."""
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
+    return tf.function(function, input_signature=specs, jit_compile=True, autograph=False)
+
+
+def in_kernel(function, *inputs):
+    """Run a function of tensors in a kernel; the first axis of arrays `(None, row)` may vary."""
+    signature = tuple((tuple(value.shape), value.dtype.name) for value in inputs)
+    return _kernel(function, signature)(*inputs)
+
+
+def with_gradient_in_kernel(function, inputs, constants):
+    """`function(*inputs, constants)` in a kernel and its gradient, of the inputs, in another."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def link(*inputs):
+        def gradient(upstream):
+            return in_kernel(_gradient_of(function), upstream, *inputs, constants)
+
+        return in_kernel(function, *inputs, constants), gradient
+
+    return link(*inputs)
+
+
+@functools.cache
+def _gradient_of(function):
+    import tensorflow as tf
+
+    def gradient(upstream, *inputs):
+        *wanted, _ = inputs
+        # Not by a tape: this may be traced while all recording is stopped (forward mode).
+        return tf.gradients(function(*inputs), wanted, upstream)
+
+    return gradient
+
+
+def as_rows(value, row):
+    """Elements as rows that share their neurons' numbers, long enough to work on as vectors."""
+    return ops.reshape(value, (-1, row))
+
+
+def row_length(inner, knob_shape):
+    """Elements of a sample that share one row of numbers.
+
+    Args:
+        inner: shape of a sample.
+        knob_shape: shape of the numbers, which broadcasts against it.
+    """
+    size, channels = math.prod(inner), inner[-1]
+    if math.prod(knob_shape[:-1]) != 1 or knob_shape[-1] != channels:
+        return size
+    positions, longest = size // channels, max(1, _LONGEST_ROW // channels)
+    return channels * max(n for n in range(1, longest + 1) if positions % n == 0)
+
+
+def along_row(numbers, inner, row):
+    """Stacked numbers of neurons, `(count, ...)`, for every element of a row: `(count, row)`."""
+    count, *knob_shape = numbers.shape
+    size, channels = math.prod(knob_shape), inner[-1]
+    flat = ops.reshape(numbers, (count, size))
+    if size == row:
+        return flat
+    if size == channels == knob_shape[-1]:
+        return ops.tile(flat, (1, row // channels))
+    lead = (1,) * (len(inner) - len(knob_shape))
+    spread = ops.broadcast_to(ops.reshape(numbers, (count, *lead, *knob_shape)), (count, *inner))
+    return ops.reshape(spread, (count, row))
+
+
+def from_row(sums, inner, knob_shape):
+    """Sums over samples for every element of a row, summed for every neuron."""
+    size, channels = math.prod(knob_shape), inner[-1]
+    if size == sums.shape[0]:
+        return ops.reshape(sums, knob_shape)
+    if size == channels == knob_shape[-1]:
+        return ops.reshape(ops.sum(ops.reshape(sums, (-1, channels)), axis=0), knob_shape)
+    return sum_to(ops.reshape(sums, inner), knob_shape)
+
+
+def sum_over_batch(value):
+    """Sum over the first axis inside a kernel, in one pass with what is summed.
+
+    XLA writes and reads again what it sums over the leading axis, but fuses a few slices; what
+    they leave is small, and a matrix product sums it as vectors. Not on GPUs, where such a product
+    is rounded to three digits (TF32).
+    """
+    import tensorflow as tf
+
+    length = ops.shape(value)[0] // _BLOCKS
+    block = sum(value[k * length : (k + 1) * length] for k in range(_BLOCKS))
+    if tf.config.list_physical_devices("GPU"):
+        total = ops.sum(block, axis=0)
+    else:
+        halves = ops.full((2, length), 0.5, dtype=value.dtype)  # one row alone is no product
+        total = ops.sum(ops.matmul(halves, block), axis=0)
+    return total + ops.sum(value[_BLOCKS * length :], axis=0)
+
+
+def _fused_response(x, numbers):
+    inner = tuple(x.shape[1:])
+    row = row_length(inner, numbers.shape[1:])
+    output = in_kernel(response, as_rows(x, row), along_row(numbers, inner, row))
+    return ops.reshape(output, ops.shape(x))
+
+
+def _fused_gradients(upstream, x, output, numbers, by):
+    inner, knob_shape = tuple(x.shape[1:]), numbers.shape[1:]
+    row = row_length(inner, knob_shape)
+    elements = [as_rows(value, row) for value in (upstream, x, output)]
+    constants = [along_row(value, inner, row) for value in (numbers, *by)]
+    by_x, *sums = in_kernel(_gradients_of_rows, *elements, *constants)
+    return ops.reshape(by_x, ops.shape(x)), [from_row(s, inner, knob_shape) for s in sums]
+
+
+def _gradients_of_rows(upstream, x, output, numbers, by_input, *by_knobs):
+    by_x, by_knobs = slopes(upstream, x, output, numbers, by_input, by_knobs)
+    return by_x, *map(sum_over_batch, by_knobs)
