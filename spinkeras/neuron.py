@@ -37,8 +37,8 @@ class SpinNeuron(keras.layers.Layer):
     Args:
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
         train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default both, as `True`;
-            `()` or `False` gives a fixed activation. In the ns regime the pulse width sets the slope and the
-            anisotropy hardly changes it; see docs/physics.md.
+            `()` or `False` gives a fixed activation. In the ns regime the pulse width sets the
+            slope and the anisotropy hardly changes it; see docs/physics.md.
         shared_axes: axes that share one knob, as in `keras.layers.PReLU` (the batch axis is not
             counted: first is 1). Default `None`: all axes but the last, one knob per channel. A
             tuple pins the number of knobs on every axis it leaves out.
@@ -539,7 +539,9 @@ class SpinNeuron(keras.layers.Layer):
             logs.append(log + (made - exact))
         log_nominal = math.log(self.device.nominal_pulse_width / self.device.diffusion_time)
         setting = log_nominal + logs[0], self.device.thermal_stability * xp.exp(logs[1])
-        return tuple(np.asarray(v, dtype) for v in setting) if xp is np else setting
+        if xp is np:
+            return tuple(v.astype(keras.backend.standardize_dtype(dtype)) for v in setting)
+        return setting
 
     def _check_draws(self):
         if self.output_mode not in OUTPUTS:
