@@ -48,7 +48,7 @@ class RationalLogit(NamedTuple):
         reach = FARTHEST / self.steepness
         if xp is ops:  # beyond it the curve is flat, and infinity times 0 must stay 0
             reach = ops.stop_gradient(ops.convert_to_tensor(reach))
-        y = self.steepness * xp.clip(z, -reach, reach)
+        y = self.steepness * xp.minimum(xp.maximum(z, -reach), reach)
         logit = 4 * y * (1 + y * (self.a + y * self.b)) / (1 + y * (self.c + y * self.d))
         return self.floor + (self.ceiling - self.floor) * _logistic(xp, logit)
 

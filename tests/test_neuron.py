@@ -10,11 +10,11 @@ import pytest
 from keras import ops
 
 import spinkeras
-from spinkeras import MTJDevice, SpinNeuron, cloglog, neuron, switching
+from spinkeras import MTJDevice, SpinNeuron, switching
 from spinkeras.constraints import KNOBS
 from tests.harness import run_layer_test
 
-JAX = keras.backend.backend() == "jax"
+JAX, TORCH, TENSORFLOW = (keras.backend.backend() == n for n in ("jax", "torch", "tensorflow"))
 FAST = MTJDevice.preset("stt_reference").replace(pulse_width_range=(0.5e-9, 2e-9))
 SLOW = MTJDevice.preset("stt_reference").replace(
     pulse_width_range=(1e-7, 1e-6), nominal_pulse_width=2e-7
@@ -40,10 +40,16 @@ VARIANTS = {
 }
 
 
-def gradients(function, *values):
-    """Gradient of a scalar function of arrays, on either backend."""
+def gradients(function, *values, graph=False):
+    """Gradient of a scalar function of arrays, on any backend; `None` where there is none."""
     tensors = [ops.convert_to_tensor(np.asarray(v)) for v in values]
-    return [np.asarray(g) for g in tensor_gradients(function, *tensors)]
+    if graph:
+        import tensorflow as tf
+
+        found = tf.function(lambda *t: tensor_gradients(function, *t), autograph=False)(*tensors)
+    else:
+        found = tensor_gradients(function, *tensors)
+    return [None if g is None else ops.convert_to_numpy(g) for g in found]
 
 
 def tensor_gradients(function, *tensors):
@@ -51,6 +57,13 @@ def tensor_gradients(function, *tensors):
         import jax
 
         return jax.grad(function, range(len(tensors)))(*tensors)
+    if TORCH:
+        import torch
+
+        tensors = [t if t.requires_grad else t.detach().requires_grad_() for t in tensors]
+        return torch.autograd.grad(
+            function(*tensors), tensors, create_graph=True, allow_unused=True
+        )
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -219,8 +232,9 @@ def test_raw_threshold_moves_as_the_device_does():
     assert y[2] > 0.999
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("variant", ["default", "raw", "neel_brown", "ballistic"])
-def test_gradients_match_central_differences(variant):
+def test_gradients_match_central_differences(variant, training):
     """Input and both knobs, over the box; the differences are taken in the float64 NumPy path."""
     options = VARIANTS[variant]
     layer = SpinNeuron(dtype="float32", **options)
@@ -241,27 +255,25 @@ def test_gradients_match_central_differences(variant):
         return curve.probability(z)
 
     def tensor_path(x, w, k):
-        stability = device.thermal_stability * ops.exp(layer.knob_scale * k)
-        start = np.log(device.nominal_pulse_width / device.diffusion_time)
-        curve = layer._curve(ops, start + layer.knob_scale * w, stability)
-        z = x * (layer.current_scale / unit)
-        if not layer.recenter:
-            z = z + (layer._nominal_midpoint() - curve.midpoint)
-        return ops.sum(curve.probability(z))
+        with keras.StatelessScope([(layer.log_pulse_width, w), (layer.log_anisotropy, k)]):
+            return ops.sum(layer(x, training=training))
 
     for _ in range(20):
         point = [rng.uniform(-2.5, 2.5), *(rng.uniform(0.9 * a, 0.9 * b) for a, b in bounds)]
         if variant == "raw":  # stay in the transition, which moves
             point[1] *= 0.05
             point[2] *= 0.1
-        analytic = gradients(tensor_path, *[np.array([v], "float32") for v in point])
-        size = max(abs(float(g[0])) for g in analytic)
+        shapes = ((1, 1), (1,), (1,))
+        analytic = gradients(
+            tensor_path, *(np.full(s, v, "float32") for s, v in zip(shapes, point))
+        )
+        size = max(abs(g.item()) for g in analytic)
         for k in range(3):
             step = np.zeros(3)
             step[k] = 1e-5
             up, down = (numpy_path(*(np.array(point) + s)) for s in (step, -step))
             central = float(up - down) / 2e-5
-            assert float(analytic[k][0]) == pytest.approx(central, rel=1e-4, abs=2e-5 * size)
+            assert analytic[k].item() == pytest.approx(central, rel=2e-5, abs=2e-5 * size)
 
 
 @pytest.mark.parametrize("recenter", [True, False])
@@ -271,12 +283,11 @@ def test_second_derivatives_match_central_differences(recenter, training):
     layer = SpinNeuron(recenter=recenter)
     layer.build((None, 1))
     device, unit = layer.device, layer.device.critical_current_per_stability
-    kernel = neuron._kernel(layer.twin())
 
     def slope(x, *weights):
         def probability(x):
-            p = kernel(x, *weights) if training else layer.response(x, weights=weights)
-            return ops.sum(p)
+            with keras.StatelessScope(list(zip(layer.knob_weights(), weights))):
+                return ops.sum(layer(x, training=training))
 
         return ops.sum(tensor_gradients(probability, x)[0])
 
@@ -304,14 +315,19 @@ def test_second_derivatives_match_central_differences(recenter, training):
 
 @pytest.mark.skipif(JAX, reason="TensorFlow's forward mode")
 def test_forward_mode_is_right_and_leaves_the_gradient_right():
-    """The first use of a kernel in forward mode compiles its gradient while no tape records."""
+    """Eagerly and in a graph, whose kernels may be compiled while no tape records."""
     import tensorflow as tf
 
-    layer = SpinNeuron(knob_scale=2.875)  # a kernel that no other test has compiled
+    layer = SpinNeuron()
     layer.build((None, 3))
     x = tf.reshape(tf.linspace(-2.0, 2.0, 6), (2, 3))
-    with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as forward:
-        slope = forward.jvp(layer(x, training=True))
+
+    def jvp():
+        with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as forward:
+            return forward.jvp(layer(x, training=True))
+
+    slope = jvp()
+    np.testing.assert_allclose(tf.function(jvp, autograph=False)(), slope, rtol=1e-5)
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = layer(x, training=True)
@@ -370,16 +386,15 @@ def assert_kernel_agrees(layer, shape, dtype):
         def total(x, *weights):
             with keras.StatelessScope(list(zip(layer.knob_weights(), weights))):
                 y = layer(x, training=training)
-                values.append(y)
-                return ops.sum(y * ops.cast(upstream, y.dtype))
+                return ops.sum(y * ops.cast(upstream, y.dtype)), y
 
-        values = []
         inputs = [value.astype(layer.dtype) for value in (x, *weights)]
-        total(*(ops.convert_to_tensor(value) for value in inputs))
-        return ops.convert_to_numpy(values[0]), gradients(total, *inputs)
+        _, y = total(*(ops.convert_to_tensor(value) for value in inputs))
+        graph = training and TENSORFLOW  # where the kernels are
+        return ops.convert_to_numpy(y), gradients(lambda *v: total(*v)[0], *inputs, graph=graph)
 
     y, slopes = evaluate(exact, training=False)
-    tolerance = 1e-12 if dtype == "float64" else 3e-6
+    tolerance = 1e-12 if dtype == "float64" else 1e-6
     both = [evaluate(layer, training) for training in (False, True)]
     np.testing.assert_allclose(both[1][0], both[0][0], atol=tolerance)
     for found_y, found in both:
@@ -412,20 +427,22 @@ def test_everything_is_finite_for_huge_inputs(variant, dtype, training):
     zeros = [np.zeros(1, "float32")] * 2
     names = ("x", "pulse_width", "anisotropy")
     for name, gradient in zip(names, gradients(lambda *a: total(*a), x, *zeros)):
-        if name == "x" or name in layer.train or not training:
+        if name == "x" or name in layer.train:
             assert np.isfinite(np.asarray(gradient, "float32")).all()
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("log_skew", [0.5, 4.0])
-def test_a_saturated_input_has_no_gradient(log_skew, training):
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (0.05, 0.9)])
+def test_a_saturated_input_has_no_gradient(ends, training):
     curve = spinkeras.EmpiricalCurve(
         threshold=50e-6,
         slope=0.05e6,
         pulse_width=2e-9,
-        log_skew=log_skew,
         slope_exponent=0.5,
-        log_skew_rate=0.1,
+        c=0.3,
+        c_rate=0.1,
+        floor=ends[0],
+        ceiling=ends[1],
     )
     for layer in (SpinNeuron(), SpinNeuron(switching_model=curve)):
         layer.build((None, 2))
@@ -710,19 +727,6 @@ def test_a_switching_model_of_ones_own_that_has_no_hash_trains():
         model.compile("sgd", "mse")
         losses.append(model.fit(x, x, epochs=2, verbose=0, shuffle=False).history["loss"])
     np.testing.assert_allclose(*losses, rtol=1e-5)
-
-
-@pytest.mark.parametrize("log_skew", [0.0, 4.0])
-def test_the_tangent_is_that_of_the_curve(log_skew):
-    z = np.array([[-1e30, -3.0, 0.0], [2.0, 30.0, np.inf]], "float32")
-    constants = [np.full(3, v, "float32") for v in (1.3, 0.7, np.exp(log_skew))]
-    weights = np.arange(1.0, 7.0, dtype="float32").reshape(2, 3)
-    for kernel in (cloglog.plain, cloglog.linear):
-        found = gradients(lambda *v, kernel=kernel: ops.sum(kernel(*v) * weights), z, *constants)
-        if kernel is cloglog.plain:
-            wanted = found
-    for a, b in zip(wanted, found):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.skipif(JAX, reason="Keras asks for the number of steps there")

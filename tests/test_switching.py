@@ -1,12 +1,15 @@
 """The closed form against the exact solution, its limits, domain and gradients."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 import spinkeras
-from spinkeras import cloglog, switching
+from spinkeras import switching
+from spinkeras.curve import RationalLogit, steepest_fall
 from spinkeras.macrospin import fit_closed_form, fokker_planck
 
 # t_p (ns): I50 (uA), slope (1/uA), default device; exact Fokker-Planck values
@@ -25,7 +28,7 @@ ANISOTROPY_TABLE = {
 }
 
 
-def test_closed_form_is_within_a_hundredth_of_the_exact_solution(device):
+def test_closed_form_is_within_two_thousandths_of_the_exact_solution(device):
     """Delta 8 to 80 and 0.5 ns to 1 us at the default device's scale, whole curves."""
     worst = 0.0
     for delta in np.linspace(8**-0.5, 80**-0.5, 7) ** -2:
@@ -37,7 +40,7 @@ def test_closed_form_is_within_a_hundredth_of_the_exact_solution(device):
                 ratio = (curve.midpoint + z) / delta
                 exact = fokker_planck.switching_curve(ratio, [tau], delta)[0]
                 worst = max(worst, abs(curve.probability(z) - exact))
-    assert worst <= 0.01
+    assert worst <= 0.002
 
 
 def test_midpoint_and_slope_against_the_tables(device):
@@ -50,9 +53,9 @@ def test_midpoint_and_slope_against_the_tables(device):
     ]
     width, anisotropy, midpoint, slope = np.array(rows).T
     found = spinkeras.midpoint_current(width * 1e-9, device, anisotropy)
-    np.testing.assert_allclose(found, midpoint * 1e-6, rtol=0.004)
+    np.testing.assert_allclose(found, midpoint * 1e-6, rtol=0.001)
     found = spinkeras.slope_at_midpoint(width * 1e-9, device, anisotropy)
-    np.testing.assert_allclose(found, slope * 1e6, rtol=0.012)
+    np.testing.assert_allclose(found, slope * 1e6, rtol=0.005)
     half = spinkeras.switching_probability(
         spinkeras.midpoint_current(width * 1e-9, device, anisotropy),
         width * 1e-9,
@@ -95,7 +98,8 @@ def test_monotone_in_current(device):
 def test_monotone_in_pulse_width(device, delta):
     """At fixed current above 0.3 Ic0 a longer pulse switches more often.
 
-    The fit bounds the error of P, not of its tail: the largest decrease, 2e-9, sits at P < 1e-5.
+    The fit bounds the error of P, not of its tail, where the logit is a straight line: the largest
+    decrease, 4e-7, sits at P = 3e-5.
     """
     widths = np.geomspace(0.5e-9, 1e-6, 300)[:, None]
     ratios = np.geomspace(0.3, 40, 200)
@@ -103,7 +107,7 @@ def test_monotone_in_pulse_width(device, delta):
     anisotropy = delta * device.thermal_energy / device.volume
     p = spinkeras.switching_probability(current, widths, device, anisotropy)
     change = np.diff(p, axis=0)
-    assert np.min(change) >= -1e-8
+    assert np.min(change) >= -5e-7
     assert np.all(change[p[1:] > 1e-3] >= -1e-15)
 
 
@@ -132,7 +136,7 @@ def test_skew_follows_the_exact_curve(device):
     for width, sign in ((0.5e-9, 1), (2e-9, 1), (20e-9, 1), (1e-6, -1)):
         found = skew(width, spinkeras.switching_probability)
         exact = skew(width, fokker_planck.switching_probability)
-        assert found == pytest.approx(exact, abs=0.006)
+        assert found == pytest.approx(exact, abs=0.003)
         assert np.sign(found) == np.sign(exact) == sign
 
 
@@ -231,50 +235,67 @@ def test_tensor_outside_the_domain_is_nan_not_a_number(device):
     assert np.isfinite(found[1])
 
 
-def test_tail_keeps_its_relative_precision():
-    """Against mpmath-free float64 algebra: P = (1 - exp(-y))^C with y from 1e-30 up."""
-    log_y = np.linspace(-60, 3, 400)
-    for log_skew in (0.0, 0.5, 1.5):
-        skew = np.exp(log_skew)
-        scale = -np.log(-np.expm1(-np.log(2) / skew))
-        z = log_y - np.log(scale)
-        slope = skew * scale / 2 * (1 / (1 - np.exp(-scale)) - 1)  # gives rate 1
-        log_base = np.log(-np.expm1(-np.exp(log_y)))
-        large = log_y > -1
-        log_base[large] = np.log1p(-np.exp(-np.exp(log_y[large])))
-        exact = np.exp(skew * log_base)
-        found = cloglog.exponentiated_cloglog(np, z, slope, log_skew)
-        np.testing.assert_allclose(found, exact, rtol=1e-12)
-        single = cloglog.exponentiated_cloglog(
-            ops,
-            ops.convert_to_tensor(z, "float32"),
-            slope,
-            ops.convert_to_tensor(log_skew, "float32"),
+def test_every_curve_rises_over_all_drives():
+    """By the roots of the polynomial that has the sign of the slope, over the whole domain."""
+    log_u = np.log(np.geomspace(*switching.DURATION_DOMAIN, 61))
+    roots = np.linspace(*(d**-0.5 for d in switching.STABILITY_DOMAIN), 31)
+    curve = switching.macrospin_curve(np, *np.meshgrid(log_u, roots**-2))
+    shape = np.stack([v.ravel() for v in (curve.a, curve.b, curve.c, curve.d)], axis=-1)
+    assert np.all(shape[:, [1, 3]] > 0)
+    assert np.all(shape[:, 3] > 1.01 * shape[:, 2] ** 2 / 4)
+    assert all(steepest_fall(*numbers) is None for numbers in shape)
+
+
+@pytest.mark.parametrize(
+    ("shape", "falls"),
+    [((0, 0.25, 0, 0.25), False), ((0, 0.02, 0, 0.5), True), ((1.2, 0.3, 1.4, 1.2), True)],
+)
+def test_a_falling_curve_is_found(shape, falls):
+    """The sign of the derivative over a fine grid of drives agrees."""
+    y = np.sinh(np.linspace(-12, 12, 40001))
+    curve = RationalLogit(0.0, 1.0, *(float(v) for v in shape))
+    logit = 4 * y * (1 + y * (curve.a + y * curve.b)) / (1 + y * (curve.c + y * curve.d))
+    assert (steepest_fall(*shape) is not None) == falls == bool(np.any(np.diff(logit) < 0))
+
+
+def test_tangents_are_the_derivatives(device):
+    """By `ln u` and by `ln Delta`, of all numbers of the curve, against central differences."""
+    rng = np.random.default_rng(2)
+    log_u = rng.uniform(*np.log(switching.DURATION_DOMAIN), 50)
+    log_delta = rng.uniform(*np.log(switching.STABILITY_DOMAIN), 50)
+    curve, *found = switching.macrospin_curve.tangents(np, log_u, np.exp(log_delta))
+    steps = ((1e-5, 0.0), (0.0, 1e-5))
+    for (du, dd), by in zip(steps, found):
+        up, down = (
+            switching.macrospin_curve(np, log_u + k * du, np.exp(log_delta + k * dd))
+            for k in (1, -1)
         )
-        keep = exact > 1e-30
-        single = ops.convert_to_numpy(single)[keep]
-        np.testing.assert_allclose(single, exact[keep], rtol=6e-5)
+        for name in ("midpoint", "steepness", "a", "b", "c", "d"):
+            central = (getattr(up, name) - getattr(down, name)) / 2e-5
+            size = np.abs(getattr(curve, name)).max()
+            np.testing.assert_allclose(getattr(by, name), central, rtol=1e-5, atol=1e-7 * size)
 
 
 def test_shipped_coefficients_are_those_of_the_fit_script():
     assert tuple(switching.DURATION_DOMAIN) == fit_closed_form.DURATIONS
     assert tuple(switching.STABILITY_DOMAIN) == fit_closed_form.STABILITIES
-    assert switching.MAX_LOG_SKEW == fit_closed_form.MAX_LOG_SKEW
     report = fit_closed_form.report(settings=40)
-    assert report["max"] <= 0.01
-    assert report["median"] <= 0.002
+    assert report["max"] <= 0.002
+    assert report["median"] <= 0.0002
 
 
 @pytest.mark.slow
-def test_fit_script_reproduces_its_own_error():
-    """The fit itself on a coarser grid: the error it reports stays within the claim."""
-    nodes = np.polynomial.chebyshev.chebpts2(8)
-    low, high = (value**-0.5 for value in reversed(fit_closed_form.STABILITIES))
-    stabilities = (low + (high - low) * (nodes + 1) / 2) ** -2
-    durations = fit_closed_form.DURATIONS[0] * 2 ** (np.arange(44) / 3)
-    rows = fit_closed_form.exact_curves(stabilities, durations, spacing=0.07)
-    tables = fit_closed_form.fit(rows)
-    assert {name: table.shape for name, table in tables.items()} == fit_closed_form.DEGREES
+def test_fit_script_reproduces_the_shipped_numbers(tmp_path, monkeypatch):
+    """The whole fit, minutes on one core; on another processor only its last digits may differ."""
+    monkeypatch.setattr(fit_closed_form, "TARGET", tmp_path / "fit.json")
+    monkeypatch.setattr("sys.argv", ["fit_closed_form"])
+    fit_closed_form.main()
+    tables = json.loads((tmp_path / "fit.json").read_text())["coefficients"]
+    for name, shipped in zip(switching._NAMES, switching._COEFFICIENTS):
+        np.testing.assert_allclose(tables[name], shipped, atol=1e-3)
+    shape = fit_closed_form.check_shape()
+    assert shape["rise"] > 0
+    assert shape["gap"] > 0.1
 
 
 @pytest.mark.parametrize(
@@ -354,7 +375,9 @@ def test_gradients_of_arguments_that_broadcast(position, shape):
     weights = rng.random((2, 3))
 
     def total(arguments):
-        return tf.reduce_sum(weights * cloglog.plain(*arguments))
+        midpoint, s, a, z = arguments
+        curve = RationalLogit(midpoint, s, a - 0.5, 0.4, 0.1, 0.3)
+        return tf.reduce_sum(weights * curve.probability(z - curve.midpoint))
 
     tensors = [tf.constant(value) for value in values]
     with tf.GradientTape() as tape:
