@@ -1,9 +1,9 @@
 """The response of many neurons, and its gradient: one function for every device and law.
 
-A neuron is a column of seven numbers, or nine. With the curve of `spinkeras.curve` in partial
+A neuron is a column of six numbers, or eight. With the curve of `spinkeras.curve` in partial
 fractions, at an input `x`,
 
-    P = low + span S(A t + K + (B t + C) / (t^2 + w)),   t = scale x + shift
+    P = low + span S(t + K + (B t + C) / (t^2 + w)),   t = scale x + shift
 
 where `low` = 0 and `span` = 1 are left out if the curve has no floor and no ceiling. A knob moves
 the numbers of its neuron along one direction, so the gradient of a knob is one sum over the batch,
@@ -45,7 +45,7 @@ def use_kernels(enabled: bool):
 
 
 def rows(curve, gain, shift):
-    """The numbers of neurons with `y = s (gain x + shift)`: scale, shift, A, K, B, C, w, low, span.
+    """The numbers of neurons with `y = s (gain x + shift)`: scale, shift, K, B, C, w, low, span.
 
     Args:
         curve: `RationalLogit`.
@@ -56,19 +56,17 @@ def rows(curve, gain, shift):
         List, without the last two for a curve from 0 to 1.
     """
     s, a, b, c, d = curve.steepness, curve.a, curve.b, curve.c, curve.d
-    n = c / (2 * d)  # t = y + n
-    slope = 4 * b / d
-    offset = (4 * a - slope * c) / d
-    rest = 4 - slope - offset * c
-    w = (1 - c * n / 2) / d
+    # q = tail y + offset + (rest y - offset) / (1 + c y + d y^2), and t = tail (y + n)
+    tail, n = 4 * b / d, c / (2 * d)
+    offset = (4 * a - tail * c) / d
+    rest = 4 - tail - offset * c
     return [
-        s * gain,
-        s * shift + n,
-        slope + 0 * s,
-        offset - slope * n,
-        rest / d,
-        -(offset + rest * n) / d,
-        w,
+        tail * s * gain,
+        tail * (s * shift + n),
+        offset - tail * n,
+        tail * rest / d,
+        -tail * tail * (offset + rest * n) / d,
+        tail * tail * (1 - c * n / 2) / d,
         *(() if is_certain(curve) else (curve.floor + 0 * s, curve.ceiling - curve.floor + 0 * s)),
     ]
 
@@ -80,16 +78,18 @@ def is_certain(curve):
 
 
 def by_input(numbers):
-    """The polynomial of the logit's derivative by the input.
+    """The polynomial of the logit's derivative by the input, `p(t) / (t^2 + w)^2`.
 
-    `dq/dx = p(t) / (t^2 + w)^2`; the coefficients of `1, t, t^2, t^4`.
+    Returns:
+        List of the coefficients of `1, t, t^2, t^4`.
     """
-    scale, _, a, _, b, c, w, *_ = numbers
-    return [scale * value for value in _by_t(a, b, c, w)]
+    scale, _, _, b, c, w, *_ = numbers
+    return [*(scale * value for value in _by_t(b, c, w)), scale]
 
 
-def _by_t(a, b, c, w):
-    return w * (a * w + b), -2 * c, 2 * a * w - b, a
+def _by_t(b, c, w):
+    """The same by `t`; the coefficient of `t^4` is 1."""
+    return w * (w + b), -2 * c, 2 * w - b
 
 
 def by_knob(curve, by, gain, shift, by_shift):
@@ -105,31 +105,33 @@ def by_knob(curve, by, gain, shift, by_shift):
         the curve goes from 0 to 1.
     """
     s, a, b, c, d = curve.steepness, curve.a, curve.b, curve.c, curve.d
-    n = c / (2 * d)
+    tail, n = 4 * b / d, c / (2 * d)
+    dtail = (4 * by.b - tail * by.d) / d
     dn = (by.c / 2 - n * by.d) / d
-    slope = 4 * b / d
-    dslope = (4 * by.b - slope * by.d) / d
-    offset = (4 * a - slope * c) / d
-    doffset = (4 * by.a - dslope * c - slope * by.c - offset * by.d) / d
-    rest = 4 - slope - offset * c
-    drest = -dslope - doffset * c - offset * by.c
-    w = (1 - c * n / 2) / d
-    dw = (-(by.c * n + c * dn) / 2 - w * by.d) / d
-    top, bottom = rest / d, -(offset + rest * n) / d  # B and C
-    dk = doffset - dslope * n - slope * dn
+    offset = (4 * a - tail * c) / d
+    doffset = (4 * by.a - dtail * c - tail * by.c - offset * by.d) / d
+    rest = 4 - tail - offset * c
+    drest = -dtail - doffset * c - offset * by.c
+    # numerator and denominator of the fraction in y + n, then K, B, C and w with their changes
+    top, bottom, width = rest / d, -(offset + rest * n) / d, (1 - c * n / 2) / d
     dtop = (drest - top * by.d) / d
     dbottom = (-(doffset + drest * n + rest * dn) - bottom * by.d) / d
+    dwidth = (-(by.c * n + c * dn) / 2 - width * by.d) / d
+    dk = doffset - dtail * n - tail * dn
+    b, db = tail * top, dtail * top + tail * dtop
+    c, dc = tail**2 * bottom, tail * (2 * dtail * bottom + tail * dbottom)
+    w, dw = tail**2 * width, tail * (2 * dtail * width + tail * dwidth)
     # dt = first t + second, at constant input
-    first = by.steepness / s
-    second = by.steepness * shift + s * by_shift + dn - first * (s * shift + n)
-    p0, p1, p2, p4 = _by_t(slope, top, bottom, w)
+    first = by.steepness / s + dtail / tail
+    second = tail * (s * by_shift + dn - by.steepness / s * n)
+    p0, p1, p2 = _by_t(b, c, w)
     return [
-        second * p0 + (dk * w + dbottom) * w - dw * bottom,
-        second * p1 + first * p0 + (dslope * w + dtop) * w - dw * top,
-        second * p2 + first * p1 + 2 * w * dk + dbottom,
-        first * p2 + 2 * w * dslope + dtop,
-        second * p4 + dk,
-        first * p4 + dslope,
+        second * p0 + (dk * w + dc) * w - dw * c,
+        second * p1 + first * p0 + db * w - dw * b,
+        second * p2 + first * p1 + 2 * w * dk + dc,
+        first * p2 + db,
+        second + dk,
+        first,
         *(() if is_certain(curve) else (by.floor + 0 * s, by.ceiling - by.floor + 0 * s)),
     ]
 
@@ -144,16 +146,15 @@ def response(x, numbers):
         x: input.
         numbers: of `rows`, stacked or as a list, each broadcast against `x`.
     """
-    scale, shift, a, k, b, c, w, *ends = _unstacked(numbers)
-    t = _bounded(x, scale, shift)
-    probability = ops.sigmoid(a * t + k + (b * t + c) / (t * t + w))
+    scale, shift, k, b, c, w, *ends = _unstacked(numbers)
+    t = _bounded(scale * x + shift)
+    probability = ops.sigmoid(t + (b * t + c) / (t * t + w) + k)
     return ends[0] + ends[1] * probability if ends else probability
 
 
-def _bounded(x, scale, shift):
-    """`t`, where the input is kept so near that the curve is flat beyond: no inf / inf."""
-    reach = FARTHEST / ops.stop_gradient(scale)
-    return scale * ops.minimum(ops.maximum(x, -reach), reach) + shift
+def _bounded(t):
+    """Kept where the curve is not yet flat: no inf / inf."""
+    return ops.minimum(ops.maximum(t, -FARTHEST), FARTHEST)
 
 
 def slopes(upstream, x, output, numbers, by_input, by_knobs):
@@ -164,9 +165,9 @@ def slopes(upstream, x, output, numbers, by_input, by_knobs):
         output: `response`.
         numbers, by_input, by_knobs: of `rows`, `by_input` and `by_knob`, stacked or as lists.
     """
-    scale, shift, _, _, _, _, w, *ends = _unstacked(numbers)
+    scale, shift, _, _, _, w, *ends = _unstacked(numbers)
     low, span = ends or (0.0, 1.0)
-    t = _bounded(x, scale, shift)
+    t = _bounded(scale * x + shift)
     high = output - low if ends else output
     upstream_by_logit = upstream * (high * (1 - high / span if ends else 1 - high))
     square = t * t
@@ -203,8 +204,10 @@ def linked(x, numbers, knobs, by_knobs, training=False, kernels=False):
         kernels: whether the compiled kernels of TensorFlow may be used here.
     """
     shape = knobs[0].shape if knobs else numbers[0].shape
+    # A quotient, because XLA would compute anything cheaper anew for every element.
+    one = ops.cast(numbers[5] / numbers[5], x.dtype)
     numbers, *by = (
-        ops.stack([ops.broadcast_to(ops.cast(n, x.dtype), shape) for n in some])
+        ops.stack([ops.broadcast_to(ops.cast(n, x.dtype), shape) for n in some]) / one
         for some in (numbers, by_input(numbers), *by_knobs)
     )
     if keras.backend.backend() == "jax":
