@@ -25,23 +25,23 @@ import tensorflow as tf
 from keras import ops
 
 import spinkeras
-from spinkeras import fusion, metering, neuron
+from spinkeras import core, energy, metering
 
-SHAPE = (512, 4096)
+SHAPE = (4096, 512)  # rows of numbers that fit into the fastest cache
 ELEMENTS = math.prod(SHAPE)
 SINGLE = ("shift-left", "shift-right-arithmetic", "convert")  # cost as much as an addition
 # Names that XLA has for what the processor does; multiplications are counted apart.
 KINDS = {
     "multiply-add": ("add", "subtract", "negate", *SINGLE),
     "divide": ("divide",),
-    "round": ("round-nearest-even",),
+    "logistic": ("logistic",),
     "select": ("select", "compare", "maximum", "minimum", "clamp", "clamp"),  # a clamp is two
 }
 # Links of a chain that XLA cannot shorten, and the multiply-adds in them.
 LINKS = {
     "multiply-add": (lambda v: v * 0.99 + 0.01, 0),
     "divide": (lambda v: 1.5 / (v + 1.0), 1),
-    "round": (lambda v: ops.round(v * 1.3), 1),
+    "logistic": (lambda v: ops.sigmoid(v * 1.3), 1),
     "select": (lambda v: ops.maximum(v * 0.99, 0.5), 1),
 }
 UNPRICED = (
@@ -49,7 +49,7 @@ UNPRICED = (
     "log-plus-one",
     "exponential",
     "exponential-minus-one",
-    "logistic",
+    "round-nearest-even",
     "tanh",
     "power",
     "sqrt",
@@ -108,18 +108,25 @@ def main():
     functions["its gradient"] = lambda v: upstream * v * (1.0 - v)
     for length in (2, 6):
         functions |= {(kind, length): chains(link, length) for kind, (link, _) in LINKS.items()}
-    functions = {name: (fusion.compiled(f), (x,)) for name, f in functions.items()}
-    kernels = {}
-    for title, train in (("knobs trained", ("pulse_width", "anisotropy")), ("knobs fixed", ())):
-        layer = spinkeras.SpinNeuron(train=train)
-        layer.build((None, SHAPE[1]))
-        weights = [ops.cast(weight, "float32") for weight in layer.knob_weights()]
-        call = neuron._kernel(layer.twin())
-        kernels["forward"] = (call.forward, (x, *weights))
-        inputs = (upstream, call(x, *weights), x, *weights)
-        kernels[f"backward, {title}"] = (call.backward, inputs)
-    meter = metering._kernel(spinkeras.EnergyAssumptions(), layer.twin(), 1).forward
-    kernels["meter"] = (meter, (x, call(x, *weights), *weights))
+    functions = {name: (core.compiled(f), (x,)) for name, f in functions.items()}
+    # Numbers of neurons: their values do not matter for the time.
+    numbers, by_input, *by_knobs = (
+        tf.constant(rng.uniform(0.5, 2, (count, SHAPE[1])).astype("float32"))
+        for count in (6, 4, 6, 6)
+    )
+    output = core.response(x, numbers)
+    fixed = upstream, x, output, numbers, by_input
+    settings = tf.constant(np.full((2, SHAPE[1]), [[70e-6], [2e-9]], "float32"))
+    device = spinkeras.MTJDevice.preset("stt_reference")
+    device = tf.constant([10e-6, *energy.write_numbers(device, 0.75)])
+    kernels = {
+        "forward": (core.response, (x, numbers)),
+        "backward, knobs fixed": (core._gradients_of_rows, fixed),
+        "backward, one knob trained": (core._gradients_of_rows, (*fixed, by_knobs[0])),
+        "backward, both knobs trained": (core._gradients_of_rows, (*fixed, *by_knobs)),
+        "meter": (metering._write_sums_of_rows, (x, output, settings, device)),
+    }
+    kernels = {name: (core.compiled(f), inputs) for name, (f, inputs) in kernels.items()}
     functions |= kernels
 
     seconds = {name: [] for name in functions}

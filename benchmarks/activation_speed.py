@@ -25,7 +25,7 @@ from keras import ops
 
 import spinkeras
 
-SHAPE = (512, 4096)
+SHAPES = ((512, 4096), (4096, 512))
 INSTANCES = 3  # of every network: two of the same kind can differ by 9 %, by where memory lies
 clock = time.perf_counter
 
@@ -66,10 +66,10 @@ def wait(result):
             return
 
 
-def elementwise(repeats):
+def elementwise(repeats, shape):
     rng = np.random.default_rng(0)
-    x = tf.constant(rng.normal(size=SHAPE).astype("float32") * 2)
-    upstream = tf.constant(rng.normal(size=SHAPE).astype("float32"))
+    x = tf.constant(rng.normal(size=shape).astype("float32") * 2)
+    upstream = tf.constant(rng.normal(size=shape).astype("float32"))
     short = spinkeras.MTJDevice.preset("stt_reference").replace(pulse_width_range=(0.5e-9, 2e-9))
     long = short.replace(pulse_width_range=(1e-7, 1e-6), nominal_pulse_width=2e-7)
     layers = {
@@ -87,7 +87,7 @@ def elementwise(repeats):
     }
     normalise = keras.layers.BatchNormalization()
     for layer in (*layers.values(), normalise):
-        layer.build((None, SHAPE[1]))
+        layer.build((None, shape[1]))
     calls = {
         "copy": (lambda v: v + 1.0, []),
         "sigmoid": (ops.sigmoid, []),
@@ -121,20 +121,23 @@ def elementwise(repeats):
         compiled = {name: forward(f, jit) for name, (f, _) in calls.items()}
         run = {name: (lambda f=f: wait(f())) for name, f in compiled.items()}
         show(
-            f"elementwise forward, {SHAPE}, {kind}", interleaved(run, repeats), ["sigmoid", "copy"]
+            f"elementwise forward, {shape}, {kind}", interleaved(run, repeats), ["sigmoid", "copy"]
         )
         compiled = {name: both(f, w, jit) for name, (f, w) in calls.items()}
         run = {name: (lambda f=f: wait(f())) for name, f in compiled.items()}
         show(
-            f"elementwise forward + backward, {SHAPE}, {kind}",
+            f"elementwise forward + backward, {shape}, {kind}",
             interleaved(run, repeats),
             ["sigmoid", "BatchNormalization + sigmoid"],
         )
-    plain = {n: tf.function(lambda f=f: f(x)) for n, (f, _) in list(calls.items())[:3]}
-    for name in ("SpinNeuron, knobs trained",):
-        plain[f"{name}, inference"] = tf.function(lambda n=name: layers[n](x, training=False))
-    run = {name: (lambda f=f: wait(f())) for name, f in plain.items()}
-    show("inference, graph (not fused)", interleaved(run, repeats), ["sigmoid"])
+    name = "SpinNeuron, knobs trained"
+    inference = {n: f for n, (f, _) in list(calls.items())[:3]}
+    inference[name] = lambda v: layers[name](v, training=False)
+    for jit in (False, True):
+        run = {n: forward(f, jit) for n, f in inference.items()}
+        run = {n: (lambda f=f: wait(f())) for n, f in run.items()}
+        kind = "XLA" if jit else "graph (not fused)"
+        show(f"inference, {shape}, {kind}", interleaved(run, repeats), ["sigmoid"])
 
 
 def sizes(repeats):
@@ -210,7 +213,7 @@ def convolutional(activation):
 
 def step_of(model, batch, callbacks):
     """One training step of a compiled model, as `fit` runs it."""
-    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(batch, steps_per_epoch=2, verbose=0, callbacks=callbacks, shuffle=False)
     iterator = iter(batch)
     return lambda: wait(model.train_function(iterator))
@@ -264,14 +267,16 @@ def training_steps(repeats):
         predict = {}
         for name in ("sigmoid", "SpinNeuron"):
             model = build(activations[name])
-            step = tf.function(lambda v, m=model: m(v, training=False))
-            predict[name] = lambda s=step, v=tf.constant(x): wait(s(v))  # noqa: B008
+            for jit in (False, True):
+                step = tf.function(lambda v, m=model: m(v, training=False), jit_compile=jit)
+                label = f"{name}, XLA" if jit else name
+                predict[label] = lambda s=step, v=tf.constant(x): wait(s(v))  # noqa: B008
             exported = exported_of(model)
             predict[f"{name}, exported"] = lambda s=exported, v=tf.constant(x): wait(s(v))  # noqa: B008
         show(
             title.replace("training step", "inference"),
             interleaved(predict, repeats, 10),
-            ["sigmoid", "sigmoid, exported"],
+            ["sigmoid", "sigmoid, XLA", "sigmoid, exported"],
         )
 
 
@@ -329,7 +334,8 @@ def main():
     repeats = 7 if args.quick else 25
     print(f"keras {keras.__version__}, tensorflow {tf.__version__}, {os.cpu_count()} cores")
     if args.only in (None, "elementwise"):
-        elementwise(repeats)
+        for shape in SHAPES:
+            elementwise(repeats, shape)
     if args.only in (None, "sizes"):
         sizes(repeats)
     if args.only in (None, "steps"):
