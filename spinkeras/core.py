@@ -269,14 +269,23 @@ def _jax_links():
 # --- TensorFlow's kernels ------------------------------------------------------------------------
 
 
-def kernels_serve(x) -> bool:
-    """Whether training on this input may run in the compiled kernels."""
+def kernels_serve(x, model=None) -> bool:
+    """Whether training on this input may run in the compiled kernels.
+
+    Args:
+        x: input of a layer.
+        model: the outermost layer of the call. Its `jit_compile=False` is a wish only where there
+            is a GPU: elsewhere it is what Keras makes of the default.
+    """
     if not _USE_KERNELS or keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
     from tensorflow.python.eager import context
 
     if tf.executing_eagerly() or is_vectorized(x) or None in x.shape[1:]:
+        return False
+    refused = isinstance(model, keras.Model) and not model.jit_compile
+    if refused and tf.config.list_physical_devices("GPU"):
         return False
     return not context.context().op_callbacks  # numeric checks, which XLA does not carry
 

@@ -47,7 +47,7 @@ class Meter:
                 f"Layer {layer.name!r} runs in TimeDistributed over an unknown number of steps, "
                 "where its energy cannot be counted. Give the number of steps in keras.Input."
             )
-        fused = training and mask is None and core.kernels_serve(inputs)
+        fused = training and mask is None and layer.in_kernels(inputs)
         sums = _sums(layer, self.assumptions, inputs, probability, mask, fused)
         first, batch = _first_use(layer), ops.cast(ops.shape(inputs)[0], "float32")
         layer.meter_sums.assign_add(ops.append(sums, batch * first))

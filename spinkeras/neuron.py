@@ -297,8 +297,13 @@ class SpinNeuron(keras.layers.Layer):
                 by_knob = core.by_knob(curve, change, gain, shift, by_shift)
                 by_knobs.append([self.knob_scale * value for value in by_knob])
                 knobs.append(ops.convert_to_tensor(weight))
-        kernels = training and core.kernels_serve(inputs)
+        kernels = training and self.in_kernels(inputs)
         return core.linked(inputs, numbers, knobs, by_knobs, training, kernels)
+
+    def in_kernels(self, inputs):
+        """Whether training on this input may run in compiled kernels."""
+        # Keras has no public name for the model whose call this is a part of.
+        return core.kernels_serve(inputs, getattr(self._get_call_context(), "entry_layer", None))
 
     def to_output(self, probability):
         """What the layer returns for a probability, or for a fraction of bits."""

@@ -125,7 +125,7 @@ def training_step(layer, x, **options):
 
 
 @tensorflow_only
-def test_kernels_serve_training_in_a_graph_only(monkeypatch):
+def test_kernels_serve_training_in_a_graph_only():
     import tensorflow as tf
 
     layer, x = SpinNeuron(), tf.constant(np.linspace(-3, 3, 12, dtype="float32").reshape(4, 3))
@@ -157,6 +157,25 @@ def test_kernels_serve_training_in_a_graph_only(monkeypatch):
         )
     finally:
         tf.config.run_functions_eagerly(False)
+
+
+@tensorflow_only
+@pytest.mark.parametrize(("gpu", "jit", "kernels"), [(False, "auto", True), (True, False, False)])
+def test_a_model_that_refuses_compilation_gets_none(monkeypatch, gpu, jit, kernels):
+    """Keras makes `False` of its default on a machine without a GPU, so there it tells nothing."""
+    import tensorflow as tf
+
+    real = tf.config.list_physical_devices
+    devices = ["GPU"] if gpu else []
+    monkeypatch.setattr(
+        tf.config,
+        "list_physical_devices",
+        lambda kind=None: devices if kind == "GPU" else real(kind),
+    )
+    model = keras.Sequential([keras.Input((3,)), SpinNeuron()])
+    model.compile("sgd", "mse", jit_compile=jit)
+    x = tf.constant([[-1.0, 0.3, 2.0]])
+    assert bool(kernels_in(training_step(model, x, training=True))) == kernels
 
 
 @tensorflow_only
