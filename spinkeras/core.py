@@ -139,17 +139,23 @@ def by_knob(curve, by, gain, shift, by_shift):
 # --- element by element --------------------------------------------------------------------------
 
 
-def response(x, numbers):
+def response(x, numbers, logistic=ops.sigmoid):
     """`P` of every element.
 
     Args:
         x: input.
         numbers: of `rows`, stacked or as a list, each broadcast against `x`.
+        logistic: `1 / (1 + exp(-q))`.
     """
     scale, shift, k, b, c, w, *ends = _unstacked(numbers)
     t = _bounded(scale * x + shift)
-    probability = ops.sigmoid(t + (b * t + c) / (t * t + w) + k)
+    probability = logistic(t + (b * t + c) / (t * t + w) + k)
     return ends[0] + ends[1] * probability if ends else probability
+
+
+def logistic_by_parts(logit):
+    """For runtimes whose own logistic function is only right to 1e-7, as that of ONNX Runtime."""
+    return 1 / (1 + ops.exp(-logit))
 
 
 def _bounded(t):

@@ -478,7 +478,7 @@ def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) ->
     >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(train=())])
     >>> report = spinkeras.energy_report(model, np.zeros((3, 4), "float32"), print_fn=None)
     >>> round(report.layers[0]["write_pj"], 3)  # four neurons at their midpoint
-    0.356
+    0.357
     """
     assumptions = EnergyAssumptions() if assumptions is None else assumptions
     layers = spin_neurons(model)

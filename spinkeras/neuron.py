@@ -170,6 +170,7 @@ class SpinNeuron(keras.layers.Layer):
         self.anisotropy_constraint = keras.constraints.get(anisotropy_constraint)
         self.log_pulse_width = None
         self.log_anisotropy = None
+        self.logistic = ops.sigmoid
         self.meter = None
         self.meter_sums = None
         self.energy_weight = None
@@ -289,7 +290,7 @@ class SpinNeuron(keras.layers.Layer):
         numbers = core.rows(curve, gain, shift)
         if frozen:  # in an export
             numbers = [ops.convert_to_tensor(n, inputs.dtype) for n in numbers]
-            return core.response(inputs, numbers)
+            return core.response(inputs, numbers, self.logistic)
         knobs, by_knobs = [], []
         for knob, weight, change in zip(KNOBS, self.knob_weights(), by):
             if knob in trained:

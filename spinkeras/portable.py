@@ -15,6 +15,7 @@ import warnings
 import keras
 import numpy as np
 
+from spinkeras import core
 from spinkeras.tracing import (
     KNOB_WEIGHTS,
     TOLERANCE,
@@ -182,7 +183,7 @@ def _convert_onnx(network):
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx asks NumPy for old names
         file = os.path.join(folder, "model.onnx")
         # Keras' own exporter knows how to run tf2onnx beside NumPy 2; it does not name outputs.
-        with tracing(network.layers):
+        with tracing(network.layers, logistic=core.logistic_by_parts):
             refuse(network.trace(network.function(False)), deterministic=True)
             # tf2onnx raises whatever its converters run into.
             with _carrying("ONNX", "", "The converter says"):

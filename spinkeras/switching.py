@@ -136,7 +136,7 @@ def midpoint_current(
 
     >>> import spinkeras
     >>> round(float(spinkeras.midpoint_current(10e-9, "stt_reference")) * 1e6, 1)
-    27.7
+    27.6
     """
     _, device, curve = _prepare(
         None, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
@@ -196,7 +196,7 @@ def pulse_width_for_slope(
     >>> import spinkeras
     >>> width = spinkeras.pulse_width_for_slope(0.0863e6, "stt_reference")
     >>> round(float(width) * 1e9, 1)
-    10.1
+    10.0
     """
     device = get_device(device)
     switching_model = own_model(device) if switching_model is None else switching_model

@@ -223,7 +223,7 @@ def refuse(endpoint, deterministic):
 
 
 @contextlib.contextmanager
-def tracing(layers, meter=None, bits=None):
+def tracing(layers, meter=None, bits=None, **attributes):
     """While the spin layers are traced: knobs as constants, this meter and no other, draws."""
     import tensorflow as tf
 
@@ -234,7 +234,7 @@ def tracing(layers, meter=None, bits=None):
                 values = {k: ops.convert_to_numpy(getattr(layer, k)) for k in KNOB_WEIGHTS}
             if bits is not None:
                 values["call"] = bits.wrap(layer)
-            stack.enter_context(replaced(layer, meter=meter, **values))
+            stack.enter_context(replaced(layer, meter=meter, **values, **attributes))
         yield
 
 
