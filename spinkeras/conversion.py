@@ -83,7 +83,9 @@ _KEEPS_AXES = (
     keras.layers.Maximum,
     keras.layers.Minimum,
 )
-_SAME_FUNCTION = "sigmoid"
+_SIGMOID, _TANH = "sigmoid", "tanh"  # what an untrained spin neuron nearly is
+SIGNED = ("tanh", "hard_tanh", "softsign")
+"""Functions with values from -1 to 1, of slope 1 at 0, in whose place `2 P - 1` is put."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,28 +109,34 @@ class ConversionReport:
         return "\n".join(lines)
 
 
-def to_spin(model, device="stt_reference", where=None, **neuron):
+def to_spin(model, device="stt_reference", where=None, signed=SIGNED, **neuron):
     """A copy of a Keras model whose activations are spin neurons, with the same weights.
 
-    `f(x)` becomes `P(I_bias + current_scale * x)`, the switching probability of `SpinNeuron`. An
-    untrained spin neuron has the value 1/2 and the slope 1/4 at `x = 0`, like the logistic
-    sigmoid, so a sigmoid network keeps its function up to the difference of the two curves (at
-    most 0.057 with the spin-transfer presets). In place of any other activation the function
-    changes, and the new model has to be trained.
+    In place of tanh, `hard_tanh` and softsign the output is signed: `f(x)` becomes
+    `2 P(I_bias + current_scale * x) - 1`, with the switching probability `P` of
+    `SpinNeuron(bipolar=True)`. In place of all others it is `P`. An untrained spin neuron has at
+    `x = 0` the value 1/2 and the slope 1/4, like the logistic sigmoid, or, signed, the value 0 and
+    the slope 1, like tanh. So a network of sigmoid and tanh keeps its function up to the
+    difference of the curves (with the spin-transfer presets at most 0.059 from sigmoid and 0.118
+    from tanh). In place of any other activation the function changes, and the new model has to be
+    trained.
 
     Converted are functional and sequential models and models nested in them:
 
     - dense and convolution layers with an element-wise activation: the layer becomes linear and
       a `SpinNeuron` named `<layer>_spin` follows;
     - the layers `Activation`, `ReLU`, `LeakyReLU`, `ELU`, `PReLU` (its slopes are dropped), and
-      element-wise `keras.ops` in a functional graph: a `SpinNeuron` of the same name;
-    - the sigmoid gates of `LSTM` and `GRU`, and a sigmoid `SimpleRNN`: a spin neuron inside the
-      cell, one for all gates. The layer is unrolled, which needs a known number of steps: in a
-      loop, energy cannot be measured. The tanh of a cell stays, because its state has two signs;
+      element-wise `keras.ops` in a functional graph: a `SpinNeuron` of the same name. An
+      activation layer without weights that is used at several places becomes one neuron for each
+      use, of its own width and with its own knobs;
+    - the sigmoid and the tanh of the cells of `LSTM`, `GRU` and `SimpleRNN`: a spin neuron inside
+      the cell, one for all gates and a signed one for the state. The layer is unrolled, which
+      needs a known number of steps: in a loop, energy cannot be measured;
     - what is inside `TimeDistributed` and `Bidirectional`.
 
     Left alone are softmax and other functions that are not element-wise, unknown functions and
-    layer classes, and outputs other than sigmoid, because a probability cannot replace them.
+    layer classes, outputs other than those of sigmoid, tanh, `hard_tanh` and softsign, because a
+    spin neuron has another range, and other functions than sigmoid and tanh in a recurrent cell.
 
     Args:
         model: functional or sequential Keras model. It is not changed.
@@ -138,7 +146,13 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
             gives them; a layer named in a list is converted although it is an output or has an
             unknown function. What is in a nested model or a wrapper is named itself: the name of
             the model or the wrapper stands for nothing.
-        **neuron: further arguments of `SpinNeuron`, except `name` and `dtype`, such as `train`.
+        signed: names of the functions in whose place the output is signed. Default `SIGNED`:
+            tanh, `hard_tanh` and softsign. `("tanh", "relu")` puts signed neurons in place of ReLU
+            too, with which deep networks train better than with `P`; `()` keeps all unsigned, and
+            the tanh of recurrent cells and of outputs as it is.
+        **neuron: further arguments of `SpinNeuron`, except `name`, `dtype` and `bipolar`, such as
+            `train`. A `current_scale` holds for signed and unsigned neurons alike; it then sets
+            the slopes, and those above do not apply.
             Where the channels come first, `shared_axes` is set to the positions: by the layer's
             `data_format`, or by that of the layer before it. The search goes back through
             activations, BatchNormalization, dropout and sums of the same (nested) model; behind
@@ -150,8 +164,9 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
         alone, and why.
 
     Raises:
-        ValueError: for a subclassed model, for a name in `where` that converts nothing, and for
-            arguments that `SpinNeuron` refuses.
+        ValueError: for a subclassed model, for a name in `where` that converts nothing, for a
+            name in `signed` that is no element-wise function of Keras, and for arguments that
+            `SpinNeuron` refuses.
 
     Example:
 
@@ -169,6 +184,22 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
     clash = sorted({"name", "dtype"} & set(neuron))
     if clash:
         raise ValueError(f"to_spin sets {clash} of every SpinNeuron itself; leave them out.")
+    if "bipolar" in neuron:
+        raise ValueError(
+            "to_spin decides by the old function which neurons are bipolar; name the functions in "
+            "`signed`, for example signed=('tanh', 'relu')."
+        )
+    signed = (signed,) if isinstance(signed, str) else tuple(signed)
+    unknown = sorted(set(signed) - _ELEMENTWISE)
+    if unknown:
+        raise ValueError(
+            f"signed = {signed} names {unknown}, which are no element-wise functions of Keras; "
+            f"choose among {sorted(_ELEMENTWISE)}."
+        )
+    if _SIGMOID in signed:
+        raise ValueError(
+            "The sigmoid is a probability, so its place is not signed; take it out of `signed`."
+        )
     if not _has_graph(model):
         raise ValueError(
             f"to_spin needs a functional or sequential model; {type(model).__name__} is a "
@@ -178,7 +209,8 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
     names = None
     if where is not None and not callable(where):
         names = [where] if isinstance(where, str) else list(where)
-    conversion = _Conversion(dict(neuron, device=device), None if names is not None else where)
+    chosen = None if names is not None else where
+    conversion = _Conversion(dict(neuron, device=device), chosen, signed)
     conversion.names = names
     new = conversion.model(model, prefix="", is_output=True)
     conversion.check_names()
@@ -194,13 +226,18 @@ def to_spin(model, device="stt_reference", where=None, **neuron):
 class _Conversion:
     """State of one `to_spin`: the layers already copied and the report."""
 
-    def __init__(self, neuron, chosen):
+    def __init__(self, neuron, chosen, signed):
         self.neuron = neuron
         self.chosen = chosen
+        self.signed = signed
         self.names = None
         self.copies = {}  # id of an old layer -> (old, new): shared layers stay shared
         self.behind = {}  # id of a new layer -> the spin neuron that follows it
         self.lifted = set()  # ids of new layers whose spin neuron has the axes of a wrapper
+        # Id of a spin neuron in place of an activation layer -> (path, activation, that layer), and
+        # how often it was used: such a layer holds nothing that its uses could share.
+        self.stateless = {}
+        self.uses = {}
         # Ids of old activation layers that went and of spin neurons that came, of an activation
         # inside a layer with the id of that in front: another layer that holds it may keep it.
         self.replaced = set()
@@ -219,7 +256,7 @@ class _Conversion:
         if isinstance(model, keras.Sequential):
             layers = []
             for layer in model.layers:
-                copy = clone(layer)
+                copy = self.one_use(clone(layer))
                 spin = self.follower(copy)
                 layers += [copy] if spin is None else [copy, spin]
             if model.built:
@@ -231,6 +268,7 @@ class _Conversion:
         else:
 
             def call(layer, *args, **kwargs):
+                layer = self.one_use(layer, *args)
                 result = layer(*args, **kwargs)
                 spin = self.follower(layer)
                 return result if spin is None else spin(result)
@@ -239,6 +277,21 @@ class _Conversion:
         if not model.trainable:
             new.trainable = False
         return new
+
+    def one_use(self, new, *inputs):
+        """The new layer, or for a further use of a stateless activation layer another neuron.
+
+        Its channels are where they are in `inputs`, if these are given.
+        """
+        if id(new) not in self.stateless:
+            return new
+        self.uses[id(new)] = count = self.uses.get(id(new), 0) + 1
+        if count == 1:
+            return new
+        path, activation, old = self.stateless[id(new)]
+        spin = self.spin(old, activation, f"{new.name}_use_{count}", _positions_of(inputs))
+        self.converted.append((path, activation, f"{spin.name} at use {count} of the layer"))
+        return spin
 
     def follower(self, new):
         """The spin neuron behind a new layer, or None."""
@@ -284,8 +337,8 @@ class _Conversion:
             reason = "not element-wise: every output depends on all channels"
         elif not named and activation not in _ELEMENTWISE:
             reason = "unknown function; if it is element-wise, name its layer in `where`"
-        elif not named and is_output and activation != _SAME_FUNCTION:
-            reason = "an output with another range than a probability; name it in `where` to insist"
+        elif not named and is_output and not self.keeps_range(activation):
+            reason = "an output with another range than a spin neuron; name it in `where` to insist"
         if reason is None:
             self.used |= named
             return True
@@ -294,14 +347,17 @@ class _Conversion:
         self.left_alone.append((path, activation, reason))
         return False
 
+    def keeps_range(self, activation):
+        return activation == _SIGMOID or (activation in SIGNED and activation in self.signed)
+
     def named(self, *names):
         """Those of the names of a layer that stand in `where`."""
         return {name for name in names if name in (self.names or ())}
 
     # --- layers -----------------------------------------------------------------------------
 
-    def spin(self, layer, name, positions=()):
-        neuron = dict(self.neuron)
+    def spin(self, layer, activation, name, positions=()):
+        neuron = dict(self.neuron, bipolar=activation in self.signed)
         if positions:
             neuron.setdefault("shared_axes", positions)
         # An operation of keras.ops has no dtype policy; the neuron then takes the global one.
@@ -314,16 +370,19 @@ class _Conversion:
             dropped = " (its trained slopes are dropped)" if getattr(layer, "weights", ()) else ""
             self.converted.append((path, activation, f"replaced{dropped}"))
             self.replaced.add(id(layer))
-            return self.spin(layer, layer.name, _positions(layer))
+            spin = self.spin(layer, activation, layer.name, _positions(layer))
+            if not getattr(layer, "weights", ()):
+                self.stateless[id(spin)] = path, activation, layer
+            return spin
         new = _copy(layer, activation="linear")
-        spin = self.spin(layer, f"{layer.name}_spin", _positions(layer))
+        spin = self.spin(layer, activation, f"{layer.name}_spin", _positions(layer))
         self.behind[id(new)] = spin
         self.replaced.add((id(layer), id(layer.activation)))
         self.converted.append((path, activation, f"{spin.name} follows the layer"))
         return new
 
     def time_distributed(self, layer, path, is_output):
-        inner = self.layer(layer.layer, f"{path}/", is_output)
+        inner = self.one_use(self.layer(layer.layer, f"{path}/", is_output))
         new = type(layer)(inner, **_rest(layer, "layer"))
         # Per channel, after the wrapper is the same as inside it, with one axis more to share.
         spin = self.behind.get(id(inner))
@@ -352,22 +411,24 @@ class _Conversion:
             halves["forward_layer"], backward_layer=halves["backward_layer"], **config
         )
         for side, half in halves.items():  # Keras makes copies of its own
-            for argument in _RECURRENT[type(half)]:
+            for argument in _arguments(half):
                 if id(getattr(half, argument)) in self.replaced:
                     self.replaced.remove(id(getattr(half, argument)))
                     self.replaced.add(id(getattr(getattr(new, side), argument)))
         return new
 
     def recurrent(self, layer, path, units, steps):
-        """Spin neurons inside a cell, for its sigmoid functions only."""
+        """Spin neurons inside a cell, for its sigmoid and its tanh only."""
         changes = {}
-        for argument in _RECURRENT[type(layer)]:
+        for argument in _arguments(layer):
             activation = _name(getattr(layer, argument))
             place = f"{path}.{argument}"
             if activation in ("linear", "SpinNeuron"):
                 continue
-            if activation != _SAME_FUNCTION:
-                reason = "inside a recurrent cell only a sigmoid keeps the range of its function"
+            if activation not in (_SIGMOID, _TANH):
+                reason = "inside a recurrent cell only sigmoid and tanh have a spin neuron's range"
+            elif activation == _TANH and _TANH not in self.signed:
+                reason = "inside a recurrent cell the range has to stay, and `signed` has no tanh"
             elif steps is None:
                 reason = "unrolling, which measuring energy needs, needs a known number of steps"
             else:
@@ -380,7 +441,8 @@ class _Conversion:
             if reason is not None:
                 self.left_alone.append((place, activation, reason))
                 continue
-            spin = self.spin(layer, f"{layer.name}_spin")
+            state = "_state" if argument == "activation" and len(_arguments(layer)) > 1 else ""
+            spin = self.spin(layer, activation, f"{layer.name}{state}_spin")
             spin.build((None, units))
             self.used |= named
             changes[argument] = spin
@@ -439,6 +501,11 @@ def _has_graph(layer):
     return isinstance(layer, keras.Model) and hasattr(layer, "operations")
 
 
+def _arguments(layer):
+    """The arguments of a recurrent layer that hold an activation."""
+    return _RECURRENT[type(layer)]
+
+
 def _output_names(model):
     if isinstance(model, keras.Sequential):
         return {model.layers[-1].name} if model.layers else set()
@@ -472,19 +539,28 @@ def _positions(operation):
 
     An operation without a `data_format` has that of the one before it, if it keeps the axes.
     """
-    rank = len(getattr(operation, "kernel_size", ())) + 2
-    while getattr(operation, "data_format", None) is None:
-        if not (
-            isinstance(operation, _KEEPS_AXES) or _snake(type(operation).__name__) in _ELEMENTWISE
-        ):
-            return ()
-        try:
-            before = keras.tree.flatten(operation.input)[0]
-        except (AttributeError, ValueError, IndexError):  # of no graph, of several, or its input
-            return ()
-        rank = len(before.shape)
-        operation = before._keras_history.operation
-    return tuple(range(2, rank)) if operation.data_format == "channels_first" else ()
+    layout = getattr(operation, "data_format", None)
+    if layout is not None:
+        rank = len(getattr(operation, "kernel_size", ())) + 2
+        return tuple(range(2, rank)) if layout == "channels_first" else ()
+    if not (isinstance(operation, _KEEPS_AXES) or _snake(type(operation).__name__) in _ELEMENTWISE):
+        return ()
+    try:
+        return _positions_of(operation.input)
+    except (AttributeError, ValueError):  # of no graph, or of several
+        return ()
+
+
+def _positions_of(inputs):
+    """As `_positions`, for what takes these tensors of a graph and keeps their axes."""
+    tensors = keras.tree.flatten(inputs)
+    if not tensors:
+        return ()
+    producer = tensors[0]._keras_history.operation
+    layout = getattr(producer, "data_format", None)
+    if layout is None:
+        return _positions(producer)
+    return tuple(range(2, len(tensors[0].shape))) if layout == "channels_first" else ()
 
 
 def _name(function):

@@ -62,8 +62,8 @@ class SpinNeuron(keras.layers.Layer):
             layer that a cross-entropy reads in training: its loss of a wrong bit is clipped and
             has no gradient.
         bipolar: `True`: the output is `2 P - 1` in (-1, 1), the read current against a reference
-            between the two states, and its bits are -1 and +1. A deep network trains with it as
-            with tanh, where the unsigned output needs a higher learning rate. Default `False`.
+            between the two states, and its bits are -1 and +1. Deep networks train with it as with
+            tanh, and more slowly with the unsigned output. Default `False`.
         pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
             16 the cost of a draw does not grow with it; energy and latency do.
         seed: integer that makes the draws reproducible. Default `None`: a random seed.

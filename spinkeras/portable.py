@@ -238,7 +238,8 @@ def _neurons_alone(layers):
     inputs, outputs, ramps, names = [], [], [], []
     for k, layer in enumerate(layers):
         config = {**layer.get_config(), "name": f"spin_{k}", "dtype": "float32"}
-        config["output"] = "probability"
+        # Of `2 P - 1` near -1 nothing could be said about a small P.
+        config.update(output="probability", bipolar=False)
         copy = type(layer).from_config(config)
         shape = tuple(layer.log_pulse_width.shape)
         source = keras.Input(shape, name=f"ramp_{k}")
@@ -248,7 +249,7 @@ def _neurons_alone(layers):
         inputs.append(source)
         names.append(copy.name)
         steps = np.linspace(-80.0, 40.0, 241).reshape((-1,) + (1,) * len(shape))
-        ramps.append((steps / (4 * layer.slope)).astype("float32"))
+        ramps.append((steps / (4 * copy.slope)).astype("float32"))
     return Network(keras.Model(inputs, outputs), None, names, ramps)
 
 

@@ -252,7 +252,7 @@ def expected_values(layers):
 
 
 class Bits:
-    """Replaces the output of a spin layer by the fraction of its pulses that switched.
+    """Replaces the output of a spin layer by that for the fraction of its pulses that switched.
 
     The draws come from a stateful kernel and not from a Keras `SeedGenerator`: the latter keeps
     its position in a variable, which concurrent requests would have to write.
@@ -268,7 +268,8 @@ class Bits:
         def draw(*args, **kwargs):
             import tensorflow as tf
 
-            probability = tf.convert_to_tensor(call(*args, **kwargs))
+            with replaced(layer, bipolar=False):
+                probability = tf.convert_to_tensor(call(*args, **kwargs))
             expected = tf.cast(probability, tf.float32)
             shape = tf.shape(probability)
             if pulses <= FEW_PULSES:
@@ -285,7 +286,7 @@ class Bits:
                 count = tf.random.stateless_binomial(
                     shape, key, float(pulses), expected, output_dtype=tf.float32
                 )
-            return tf.cast(count / pulses, probability.dtype)
+            return tf.cast(layer.to_output(count / pulses), probability.dtype)
 
         return draw
 

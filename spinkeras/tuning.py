@@ -69,7 +69,8 @@ def spin_search_space(
         train: which knobs to train, any of `"none"`, `"pulse_width"`, `"anisotropy"`, `"both"`.
         sharing: `"channel"` (a knob per channel) or `"layer"` (one for all neurons), or both.
         gain: slope of the untrained neuron in units of 1/4, > 0, `(lowest, highest)` for a
-            logarithmic range, or one value. Default 0.3 to 3.
+            logarithmic range, or one value. Default 0.3 to 3. A signed neuron (`bipolar`) is twice
+            as steep: it has slope 1 at gain 2.
         recenter: `True`, `False` or both to choose from. Default `True`.
         pulses: pulses per inference, an integer or several to choose from. The neuron then always
             answers with drawn bits (`output="always_sampled"`), so that accuracy and energy both

@@ -8,8 +8,9 @@ from keras import layers
 import spinkeras
 from spinkeras.conversion import ConversionReport, to_spin
 
-# Largest distance of the untrained switching curve from the logistic sigmoid; measured 0.0569.
+# Largest distance of the untrained switching curve from the logistic sigmoid; measured 0.0534.
 CURVE = 0.058
+SIGNED_CURVE = 2 * CURVE  # of `2 P - 1` from tanh, which is `2 sigmoid(2 x) - 1`
 
 
 def names(rows):
@@ -67,6 +68,25 @@ class TestWhatIsConverted:
         bound = 0.5 * kernel * (CURVE + 0.25 * second * CURVE)
         assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < bound
 
+    def test_a_tanh_network_keeps_its_function(self):
+        old = small("tanh", head="tanh")
+        x = data(64, 4)
+        spin = to_spin(old)
+        assert names(spin.spin_conversion.converted) == ["first", "second", "head"]
+        for neuron in spinkeras.spin_neurons(spin):
+            assert neuron.bipolar
+            np.testing.assert_allclose(neuron.slope, 1.0, rtol=1e-6)
+        error = SIGNED_CURVE
+        hidden_old = keras.Model(old.inputs[0], old.get_layer("first").output)
+        hidden_new = keras.Model(spin.inputs[0], spin.get_layer("first_spin").output)
+        difference = np.max(np.abs(outputs(hidden_new, x) - outputs(hidden_old, x)))
+        assert 0.5 * SIGNED_CURVE < difference < error
+        # An error grows by the weights' norm; tanh has slopes up to 1.
+        for name in ("second", "head"):
+            kernel = np.abs(old.get_layer(name).get_weights()[0]).sum(axis=0).max()
+            error = kernel * error + SIGNED_CURVE
+        assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < error
+
     def test_report_lists_both_sides(self):
         spin = to_spin(small())
         report = spin.spin_conversion
@@ -77,10 +97,15 @@ class TestWhatIsConverted:
         assert "first_spin" in str(report)
         assert "head (softmax)" in str(report)
 
-    @pytest.mark.parametrize("activation", ["relu", "tanh", "hard_sigmoid", "gelu", "leaky_relu"])
+    @pytest.mark.parametrize(
+        "activation",
+        ["relu", "tanh", "hard_tanh", "softsign", "hard_sigmoid", "gelu", "leaky_relu"],
+    )
     def test_element_wise_functions(self, activation):
         spin = to_spin(small(activation))
-        assert len(spinkeras.spin_neurons(spin)) == 2
+        neurons = spinkeras.spin_neurons(spin)
+        signed = activation in ("tanh", "hard_tanh", "softsign")
+        assert [neuron.bipolar for neuron in neurons] == [signed, signed]
         assert spin.get_layer("first").activation is keras.activations.linear
 
     @pytest.mark.parametrize(
@@ -171,7 +196,7 @@ class TestWhatIsConverted:
         flow = layers.LSTM(7, return_sequences=True, name="cell")(flow)
         spin = to_spin(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(flow))))
         shapes = [neuron.pulse_width.shape for neuron in spinkeras.spin_neurons(spin)]
-        assert shapes == [(5, 1), (7,), (7,), (7,)]
+        assert shapes == [(5, 1), *4 * [(7,)]]
 
     def test_channels_first_inside_time_distributed(self):
         conv = layers.Conv2D(5, 1, activation="sigmoid", data_format="channels_first", name="conv")
@@ -201,14 +226,19 @@ class TestOutputs:
     def test_a_sigmoid_output_is_a_probability_too(self):
         assert names(to_spin(small(head="sigmoid")).spin_conversion.converted)[-1] == "head"
 
-    @pytest.mark.parametrize("head", ["relu", "tanh"])
-    def test_other_outputs_stay(self, head):
-        report = to_spin(small(head=head)).spin_conversion
+    def test_a_tanh_output_has_two_signs_too(self):
+        assert names(to_spin(small(head="tanh")).spin_conversion.converted)[-1] == "head"
+
+    @pytest.mark.parametrize(
+        ("head", "signed"), [("relu", ("tanh",)), ("relu", ("relu",)), ("tanh", ())]
+    )
+    def test_other_outputs_stay(self, head, signed):
+        report = to_spin(small(head=head), signed=signed).spin_conversion
         assert names(report.left_alone) == ["head"]
         assert "range" in report.left_alone[0][2]
 
     def test_a_named_output_is_converted(self):
-        report = to_spin(small(head="tanh"), where=["head"]).spin_conversion
+        report = to_spin(small(head="relu"), where=["head"]).spin_conversion
         assert names(report.converted) == ["head"]
         assert names(report.left_alone) == ["first", "second"]
 
@@ -235,6 +265,38 @@ class TestOutputs:
         assert names(report.left_alone) == ["last/last_dense"]
 
 
+class TestSigned:
+    def test_relu_is_signed_only_when_asked(self):
+        old = small("relu")
+        assert not any(neuron.bipolar for neuron in spinkeras.spin_neurons(to_spin(old)))
+        for signed in ("relu", ["tanh", "relu"]):
+            neurons = spinkeras.spin_neurons(to_spin(old, signed=signed))
+            assert [neuron.bipolar for neuron in neurons] == [True, True]
+
+    @pytest.mark.parametrize("act", [layers.ReLU, lambda **k: layers.Activation("relu", **k)])
+    def test_layers_and_operations(self, act):
+        x = keras.Input((4,))
+        hidden = act(name="act")(layers.Dense(3)(x))
+        old = keras.Model(x, layers.Dense(2)(keras.ops.tanh(hidden)))
+        neurons = spinkeras.spin_neurons(to_spin(old, signed=("relu",)))
+        assert [neuron.bipolar for neuron in neurons] == [True, False]
+        assert [neuron.bipolar for neuron in spinkeras.spin_neurons(to_spin(old))] == [False, True]
+
+    def test_a_given_current_scale_holds_for_all(self):
+        old = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="tanh")])
+        (neuron,) = spinkeras.spin_neurons(to_spin(old, current_scale=2e-5))
+        assert neuron.bipolar
+        assert neuron.current_scale == 2e-5
+
+    def test_what_cannot_be_signed(self):
+        with pytest.raises(ValueError, match=r"\['softmax'\].*element-wise"):
+            to_spin(small(), signed=("tanh", "softmax"))
+        with pytest.raises(ValueError, match="sigmoid is a probability"):
+            to_spin(small(), signed=("sigmoid",))
+        with pytest.raises(ValueError, match="`signed`"):
+            to_spin(small(), bipolar=True)
+
+
 class TestWhere:
     def test_function_of_the_layer(self):
         spin = to_spin(small(), where=lambda layer: layer.name == "second")
@@ -252,7 +314,7 @@ class TestWhere:
         with pytest.raises(ValueError, match=r"'head'.*element-wise"):
             to_spin(small(), where=["head"])
 
-    @pytest.mark.parametrize("name", ["inner", "inner/td", "lin", "norm", "cell.activation"])
+    @pytest.mark.parametrize("name", ["inner", "inner/td", "lin", "norm", "cell.gates"])
     def test_a_name_that_converts_nothing_is_refused(self, name):
         td = layers.TimeDistributed(layers.Dense(2, activation="sigmoid", name="step"), name="td")
         inner = keras.Sequential([keras.Input((3, 2)), td], name="inner")
@@ -264,7 +326,7 @@ class TestWhere:
 
     def test_an_operation_has_a_name_too(self):
         x = keras.Input((4,))
-        old = keras.Model(x, keras.ops.tanh(layers.Dense(3)(x)))
+        old = keras.Model(x, keras.ops.relu(layers.Dense(3)(x)))
         ((name, _, reason),) = to_spin(old).spin_conversion.left_alone
         assert "name it in `where`" in reason
         assert names(to_spin(old, where=name).spin_conversion.converted) == [name]
@@ -288,6 +350,23 @@ class TestGraphs:
         assert len(spin.weights) == len(old.weights) + 5
         x = [data(8, 4), data(8, 4) + 1]
         assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < 2 * 3 * CURVE * 2
+
+    def test_an_activation_layer_used_at_several_places_is_one_neuron_for_each(self):
+        relu, shared = layers.ReLU(name="relu"), layers.PReLU(name="shared")
+        first = {"data_format": "channels_first", "padding": "same"}
+        x = keras.Input((4, 6))
+        flow = relu(layers.Conv1D(5, 3, **first)(x))
+        flow = shared(shared(relu(layers.Conv1D(3, 3, **first)(flow))))
+        inner = keras.Sequential([keras.Input((2,)), relu, layers.Dense(7)])
+        flow = relu(inner(layers.Dense(2)(layers.Flatten()(flow))))
+        old = keras.Model(x, layers.Dense(1)(flow))
+        spin = to_spin(old)
+        neurons = {n.name: n.pulse_width.shape for n in spinkeras.spin_neurons(spin)}
+        assert sorted(neurons) == ["relu", *(f"relu_use_{k}" for k in (2, 3, 4)), "shared"]
+        del neurons["shared"]
+        assert sorted(neurons.values()) == [(2,), (3, 1), (5, 1), (7,)]
+        assert run(spin, data(8, 4, 6))["energy_pj"][0] > 0
+        assert len(spin.spin_conversion.converted) == 5
 
     def test_nested_models_and_skip_connections(self):
         inner_in = keras.Input((6,))
@@ -417,27 +496,53 @@ class TestGraphs:
 
 
 class TestRecurrent:
-    @pytest.mark.parametrize(("cell", "gates"), [(layers.LSTM, 3), (layers.GRU, 2)])
-    def test_gates(self, cell, gates):
+    @pytest.mark.parametrize(("cell", "gates", "states"), [(layers.LSTM, 3, 2), (layers.GRU, 2, 1)])
+    def test_sigmoid_and_tanh(self, cell, gates, states):
         old = keras.Sequential([keras.Input((3, 2)), cell(2, name="cell"), layers.Dense(1)])
         spin = to_spin(old)
         report = spin.spin_conversion
+        assert names(report.converted) == ["cell.recurrent_activation", "cell.activation"]
+        assert report.left_alone == ()
+        neurons = {neuron.name: neuron for neuron in spinkeras.spin_neurons(spin)}
+        assert not neurons["cell_spin"].bipolar
+        assert neurons["cell_state_spin"].bipolar
+        x = data(16, 3, 2)
+        # Both functions are within the distance of the curves wherever the cell takes them.
+        z = np.linspace(-6, 6, 121, dtype="float32")[:, None] * np.ones(2, "float32")
+        gate, state = (np.asarray(neurons[name](z)) for name in ("cell_spin", "cell_state_spin"))
+        assert np.max(np.abs(gate - 1 / (1 + np.exp(-z)))) < CURVE
+        assert np.max(np.abs(state - np.tanh(z))) < SIGNED_CURVE
+        assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < 0.3
+        # Every function of every unit fires in every step: the energy must count exactly that.
+        rows = spinkeras.energy_report(spin, x, print_fn=None).layers
+        pulses = {row["name"]: row["pulses"] for row in rows}
+        assert pulses == {"cell_spin": gates * 2 * 3, "cell_state_spin": states * 2 * 3}
+        assert run(spin, x)["energy_pj"][0] > 0
+
+    def test_one_step_of_lstm_is_within_a_bound(self):
+        # h = s(o) tanh(s(i) tanh(g)): from a zero state, with every factor at most 1 and every
+        # slope at most 1, the errors of the four functions add up.
+        old = keras.Sequential([keras.Input((1, 2)), layers.LSTM(4)])
+        x = 3 * data(64, 1, 2)
+        bound = CURVE + SIGNED_CURVE + (CURVE + SIGNED_CURVE)
+        assert np.max(np.abs(outputs(to_spin(old), x) - outputs(old, x))) < bound
+
+    def test_the_state_stays_where_tanh_is_not_signed(self):
+        old = keras.Sequential([keras.Input((3, 2)), layers.LSTM(2, name="cell"), layers.Dense(1)])
+        report = to_spin(old, signed=("relu",)).spin_conversion
         assert names(report.converted) == ["cell.recurrent_activation"]
         assert names(report.left_alone) == ["cell.activation"]
-        x = data(16, 3, 2)
-        assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < 0.2
-        # Every gate of every unit fires in every step: the energy must count exactly that.
-        pulses = spinkeras.energy_report(spin, x, print_fn=None).layers[0]["pulses"]
-        assert pulses == gates * 2 * 3
-        assert run(spin, x)["energy_pj"][0] > 0
+        report = to_spin(old, where=["cell.activation"]).spin_conversion
+        assert names(report.converted) == ["cell.activation"]
 
     def test_converted_twice(self):
         old = to_spin(keras.Sequential([keras.Input((3, 2)), layers.GRU(2), layers.Dense(1)]))
-        spinkeras.spin_neurons(old)[0].pulse_width = 5e-9
+        for number, neuron in enumerate(spinkeras.spin_neurons(old)):
+            neuron.pulse_width = (5 + number) * 1e-9
         new = to_spin(old)
-        (neuron,) = spinkeras.spin_neurons(new)
-        np.testing.assert_allclose(neuron.pulse_width, 5e-9, rtol=1e-6)
-        assert [row[1] for row in new.spin_conversion.left_alone] == ["tanh"]
+        for number, neuron in enumerate(spinkeras.spin_neurons(new)):
+            np.testing.assert_allclose(neuron.pulse_width, (5 + number) * 1e-9, rtol=1e-6)
+        assert new.spin_conversion == ConversionReport((), ())
 
     def test_saved_and_loaded(self, tmp_path):
         spin = to_spin(keras.Sequential([keras.Input((3, 2)), layers.GRU(2), layers.Dense(1)]))
@@ -471,17 +576,21 @@ class TestRecurrent:
                 [keras.Input((3, 2)), layers.SimpleRNN(4, activation=activation, name="cell")]
             )
 
-        assert names(to_spin(net("sigmoid")).spin_conversion.converted) == ["cell.activation"]
-        assert names(to_spin(net("tanh")).spin_conversion.left_alone) == ["cell.activation"]
+        for activation in ("sigmoid", "tanh"):
+            spin = to_spin(net(activation))
+            assert names(spin.spin_conversion.converted) == ["cell.activation"]
+            (neuron,) = spinkeras.spin_neurons(spin)
+            assert neuron.bipolar == (activation == "tanh")
+        assert names(to_spin(net("relu"), signed="relu").spin_conversion.left_alone) == [
+            "cell.activation"
+        ]
 
     def test_bidirectional(self):
         old = keras.Sequential(
             [keras.Input((3, 2)), layers.Bidirectional(layers.GRU(2), name="both")]
         )
         spin = to_spin(old)
-        neurons = spinkeras.spin_neurons(spin)
-        assert len(neurons) == 2
-        assert neurons[0] is not neurons[1]
+        assert len({id(neuron) for neuron in spinkeras.spin_neurons(spin)}) == 4
         x = data(16, 3, 2)
         assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < 0.2
         assert run(spin, x)["energy_pj"][0] > 0

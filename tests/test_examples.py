@@ -34,6 +34,18 @@ def test_trained_knobs_win_on_digits(tmp_path):
         assert max(width["energy_pj"], both["energy_pj"]) < fixed["energy_pj"]
 
 
+def test_signed_output_prints_its_table(tmp_path):
+    pytest.importorskip("sklearn")
+    out = run_example("signed_output.py", "--quick", cwd=tmp_path)
+    assert "SpinNeuron(bipolar=True), slope 1, learning rate 0.01, seed 0" in out
+    rows = json.loads((tmp_path / "results/signed_output_digits.json").read_text())
+    assert [row["activation"] for row in rows][:3] == ["ReLU", "tanh", "sigmoid"]
+    assert len(rows) == 6
+    for row in rows:
+        assert f"{row['activation']:36}" in out
+        assert 0 <= row["accuracy"][0] <= 100
+
+
 @pytest.mark.slow
 def test_variation_aware_compares_on_the_same_chips_and_goes_on(tmp_path):
     pytest.importorskip("sklearn")
