@@ -219,23 +219,35 @@ def linked(x, numbers, knobs, by_knobs, training=False, kernels=False):
     if keras.backend.backend() == "jax":
         plain, lean = _jax_links()
         return (lean if training else plain)(x, numbers, tuple(by), tuple(knobs))
-    forward, backward = (_fused_response, _fused_gradients) if kernels else (response, _gradients)
+    if in_graph():
+        forward, backward = response, _gradients
+        if kernels:
+            forward, backward = _fused_response, _fused_gradients
+        gradient = functools.partial(_link_gradients, backward)
+        name = f"response{backward.__name__}"
+        return with_gradient(name, gradient, forward(x, numbers), x, numbers, *by, *knobs)
 
     @ops.custom_gradient
     def link(x, numbers, *rest):
-        output = forward(x, numbers)
+        output = response(x, numbers)
 
         def gradient(*args, upstream=None):
             if upstream is None:  # TensorFlow gives no more than that
                 upstream, inputs, value = args[0], (x, numbers, *rest), output
             else:  # PyTorch: what was computed above is not part of a second gradient
                 inputs, value = args, response(*args[:2])
-            by_x, sums = backward(upstream, inputs[0], value, inputs[1], inputs[2 + len(knobs) :])
-            return (by_x, None, *sums, *([None] * len(by)))
+            return _link_gradients(_gradients, upstream, value, *inputs)
 
         return output, gradient
 
-    return link(x, numbers, *knobs, *by)
+    return link(x, numbers, *by, *knobs)
+
+
+def _link_gradients(gradients, upstream, output, x, numbers, *rest):
+    """Gradients of `x, numbers, by_input, by_knobs..., knobs...`: of the input and the knobs."""
+    by = rest[: 1 + len(rest) // 2]
+    by_x, sums = gradients(upstream, x, output, numbers, by)
+    return (by_x, None, *([None] * len(by)), *sums)
 
 
 def _gradients(upstream, x, output, numbers, by):
@@ -336,18 +348,59 @@ def in_kernel(function, *inputs):
     return _kernel(function, signature)(*inputs)
 
 
-def with_gradient_in_kernel(function, inputs, constants):
-    """`function(*inputs, constants)` in a kernel and its gradient, of the inputs, in another."""
+def in_graph() -> bool:
+    """Whether TensorFlow traces a graph."""
+    if keras.backend.backend() != "tensorflow":
+        return False
     import tensorflow as tf
 
-    @tf.custom_gradient
-    def link(*inputs):
-        def gradient(upstream):
-            return in_kernel(_gradient_of(function), upstream, *inputs, constants)
+    return not tf.executing_eagerly()
 
-        return in_kernel(function, *inputs, constants), gradient
 
-    return link(*inputs)
+def with_gradient(name, gradient, output, *inputs):
+    """`output` in a graph, with a gradient written by hand.
+
+    `tf.custom_gradient` would keep every graph that it was ever used in, for the life of the
+    process, because it registers a new gradient for each.
+
+    Args:
+        name: of the gradient, one for all graphs.
+        gradient: function `(upstream, output, *inputs)` to the gradients of the inputs.
+        output: tensor.
+        inputs: tensors.
+    """
+    import tensorflow as tf
+
+    graph = tf.compat.v1.get_default_graph()
+    with graph.gradient_override_map({"IdentityN": _registered(name, gradient)}):
+        return tf.identity_n([output, *inputs])[0]
+
+
+_REGISTERED = set()
+
+
+def _registered(name, gradient):
+    import tensorflow as tf
+
+    name = f"spinkeras_{name}"
+    if name not in _REGISTERED:
+        _REGISTERED.add(name)
+
+        @tf.RegisterGradient(name)
+        def of(op, upstream, *_):
+            return [None, *gradient(upstream, *op.inputs)]
+
+    return name
+
+
+def with_gradient_in_kernel(function, inputs, constants):
+    """`function(*inputs, constants)` in a kernel and its gradient, of the inputs, in another."""
+
+    def gradient(upstream, output, *inputs):
+        return *in_kernel(_gradient_of(function), upstream, *inputs), None
+
+    output = in_kernel(function, *inputs, constants)
+    return with_gradient(function.__name__, gradient, output, *inputs, constants)
 
 
 @functools.cache
