@@ -1,6 +1,6 @@
 """EnergyBudget: the limit holds, the gradient is that of w ln E, nothing is compiled twice.
 
-Runs on the TensorFlow and on the JAX backend.
+Runs on every backend.
 """
 
 import keras
@@ -9,6 +9,7 @@ import pytest
 
 import spinkeras
 from spinkeras import EnergyBudget, EnergyTracker, SpinNeuron
+from tests.harness import BACKEND
 
 
 def problem(samples=256, seed=0):
@@ -73,6 +74,7 @@ def test_a_loose_budget_changes_nothing_that_matters():
     np.testing.assert_allclose(loose.predict(x, verbose=0), free.predict(x, verbose=0), atol=2e-3)
 
 
+@pytest.mark.backends
 def test_one_step_follows_the_gradient_of_w_ln_e():
     """Finite differences of the report's energy, in a bias and in both knobs."""
     x, y = problem(32)
@@ -111,6 +113,7 @@ def test_one_step_follows_the_gradient_of_w_ln_e():
         np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.005 * np.abs(expected).max())
 
 
+@pytest.mark.skipif(BACKEND == "torch", reason="nothing is compiled there")
 def test_a_moving_weight_compiles_nothing_again():
     calls = []
 
@@ -160,6 +163,7 @@ def test_epochs_that_do_not_validate_are_not_the_best():
     assert min(history["val_loss"]) > min(history["loss"])
 
 
+@pytest.mark.backends
 def test_the_weight_is_saved_and_continues(tmp_path):
     model = network()
     seen = []
@@ -197,6 +201,7 @@ def test_limits_and_monitor_are_checked():
         fit(network(), [EnergyBudget(1e-12, monitor="val_f1")], 1)
 
 
+@pytest.mark.backends
 def test_evaluation_holds_no_price():
     model = network()
     x, y = problem()

@@ -7,6 +7,8 @@ from keras import ops
 
 from spinkeras import DeviceRange
 
+pytestmark = pytest.mark.backends
+
 
 @pytest.mark.parametrize("knob", ["pulse_width", "anisotropy"])
 @pytest.mark.parametrize("scale", [1.0, 3.0, 10.0])

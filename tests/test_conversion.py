@@ -8,6 +8,8 @@ from keras import layers
 import spinkeras
 from spinkeras.conversion import ConversionReport, to_spin
 
+pytestmark = pytest.mark.backends
+
 # Largest distance of the untrained switching curve from the logistic sigmoid; measured 0.0534.
 CURVE = 0.058
 SIGNED_CURVE = 2 * CURVE  # of `2 P - 1` from tanh, which is `2 sigmoid(2 x) - 1`
@@ -22,7 +24,7 @@ def data(*shape):
 
 
 def outputs(model, x):
-    return np.asarray(model(x, training=False))
+    return keras.ops.convert_to_numpy(model(x, training=False))
 
 
 def run(model, x):

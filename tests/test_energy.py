@@ -1,6 +1,6 @@
 """Energy: the published figures, the callback against NumPy sums, reports, graphs without state.
 
-Runs on the TensorFlow and on the JAX backend.
+Runs on every backend.
 """
 
 import copy
@@ -14,8 +14,9 @@ from scipy import optimize
 import spinkeras
 from spinkeras import EnergyAssumptions, EnergyTracker, SpinNeuron, energy
 from spinkeras.macrospin import fokker_planck
+from tests.harness import COMPILED, FLOAT64, OTHER_BACKEND, gradients
 
-JAX = keras.backend.backend() == "jax"
+pytestmark = pytest.mark.backends
 
 
 def numpy_energy(layer, x):
@@ -158,7 +159,7 @@ def model_and_data(samples=96, seed=0, **kwargs):
     return model, x, y
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, COMPILED])
 def test_logs_equal_the_numpy_sum_over_the_same_batches(jit):
     """Frozen weights, so that training and validation see one setting; uneven last batch."""
     model, x, y = model_and_data(samples=100)
@@ -191,7 +192,7 @@ def test_logs_equal_the_numpy_sum_over_the_same_batches(jit):
 )
 def test_logs_of_images(shared_axes, dtype):
     """Whichever elements share a knob: per channel, per position, one for all."""
-    if dtype == "float64" and JAX:
+    if dtype == "float64" and not FLOAT64:
         pytest.skip("JAX has no float64 unless asked")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(21, 5, 4, 3)).astype("float32")
@@ -208,7 +209,7 @@ def test_logs_of_images(shared_axes, dtype):
     assert history["energy_pj"][0] == pytest.approx(report.total_pj, rel=2e-6)
 
 
-@pytest.mark.skipif(JAX, reason="Keras cannot train any model on an empty batch there")
+@pytest.mark.skipif(OTHER_BACKEND, reason="Keras trains no model on an empty batch elsewhere")
 @pytest.mark.parametrize("callback", [EnergyTracker, lambda: spinkeras.EnergyBudget(1e-11)])
 def test_a_batch_may_be_empty(callback):
     """As the last one of a replica may be."""
@@ -310,7 +311,7 @@ def test_loops_are_refused_and_unrolled_cells_counted():
                 model.fit(x, np.zeros((3, 1)), verbose=0, callbacks=[EnergyTracker()])
 
 
-@pytest.mark.skipif(JAX, reason="Keras asks for the number of steps there")
+@pytest.mark.skipif(OTHER_BACKEND, reason="Keras runs such a layer otherwise elsewhere")
 def test_an_unknown_number_of_steps_is_refused():
     """`tf.vectorized_map` would count one step only."""
     import tensorflow as tf
@@ -430,7 +431,7 @@ def test_a_model_trained_with_the_tracker_saves_and_reloads(tmp_path):
     np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
 
 
-@pytest.mark.skipif(JAX, reason="reads a TensorFlow graph")
+@pytest.mark.skipif(OTHER_BACKEND, reason="reads a TensorFlow graph")
 def test_exported_graph_writes_no_state(tmp_path):
     import tensorflow as tf
 
@@ -451,7 +452,7 @@ def test_exported_graph_writes_no_state(tmp_path):
     assert kinds  # something was looked at
 
 
-@pytest.mark.skipif(JAX, reason="tf.distribute")
+@pytest.mark.skipif(OTHER_BACKEND, reason="tf.distribute")
 def test_mirrored_strategy_gives_the_same_figure():
     import tensorflow as tf
 
@@ -469,8 +470,6 @@ def test_mirrored_strategy_gives_the_same_figure():
 
 def test_gradient_of_the_write_energy(device):
     """The energy is differentiable: d(write)/d(current) against central differences."""
-    from tests.test_neuron import gradients
-
     current = np.array([20e-6, 73e-6, 200e-6])
 
     def total(i):

@@ -8,9 +8,9 @@ from scipy import stats
 
 import spinkeras
 from spinkeras import SpinNeuron
-from tests.test_neuron import gradients
+from tests.harness import OTHER_BACKEND, gradients
 
-JAX = keras.backend.backend() == "jax"
+pytestmark = pytest.mark.backends
 ALARM = 1e-6  # false-alarm rate of a whole test
 
 
@@ -99,7 +99,7 @@ def test_training_with_single_pulses():
     np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.skipif(JAX, reason="TensorFlow's XLA")
+@pytest.mark.skipif(OTHER_BACKEND, reason="TensorFlow's XLA")
 def test_xla_with_and_without_repeated_pulses():
     x, y = np.zeros((8, 2)), np.zeros((8, 2))
     single = keras.Sequential([keras.Input((2,)), SpinNeuron(output="sampled")])
@@ -113,7 +113,7 @@ def test_xla_with_and_without_repeated_pulses():
     assert SpinNeuron(pulses=17).supports_jit
 
 
-@pytest.mark.skipif(JAX, reason="tf.distribute")
+@pytest.mark.skipif(OTHER_BACKEND, reason="tf.distribute")
 def test_replicas_draw_the_same_numbers_as_documented():
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""SpinNeuron as a Keras layer. Runs on the TensorFlow and on the JAX backend."""
+"""SpinNeuron as a Keras layer, on every backend."""
 
 import dataclasses
 import subprocess
@@ -12,9 +12,16 @@ from keras import ops
 import spinkeras
 from spinkeras import MTJDevice, SpinNeuron, switching
 from spinkeras.constraints import KNOBS
-from tests.harness import run_layer_test
+from tests.harness import (
+    COMPILED,
+    FLOAT64,
+    OTHER_BACKEND,
+    gradients,
+    run_layer_test,
+    tensor_gradients,
+)
 
-JAX, TORCH, TENSORFLOW = (keras.backend.backend() == n for n in ("jax", "torch", "tensorflow"))
+pytestmark = pytest.mark.backends
 FAST = MTJDevice.preset("stt_reference").replace(pulse_width_range=(0.5e-9, 2e-9))
 SLOW = MTJDevice.preset("stt_reference").replace(
     pulse_width_range=(1e-7, 1e-6), nominal_pulse_width=2e-7
@@ -38,38 +45,6 @@ VARIANTS = {
     },
     "ballistic": {"device": FAST, "switching_model": "ballistic"},
 }
-
-
-def gradients(function, *values, graph=False):
-    """Gradient of a scalar function of arrays, on any backend; `None` where there is none."""
-    tensors = [ops.convert_to_tensor(np.asarray(v)) for v in values]
-    if graph:
-        import tensorflow as tf
-
-        found = tf.function(lambda *t: tensor_gradients(function, *t), autograph=False)(*tensors)
-    else:
-        found = tensor_gradients(function, *tensors)
-    return [None if g is None else ops.convert_to_numpy(g) for g in found]
-
-
-def tensor_gradients(function, *tensors):
-    if JAX:
-        import jax
-
-        return jax.grad(function, range(len(tensors)))(*tensors)
-    if TORCH:
-        import torch
-
-        tensors = [t if t.requires_grad else t.detach().requires_grad_() for t in tensors]
-        return torch.autograd.grad(
-            function(*tensors), tensors, create_graph=True, allow_unused=True
-        )
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        tape.watch(tensors)
-        out = function(*tensors)
-    return tape.gradient(out, tensors)
 
 
 # --- the Keras contract --------------------------------------------------------------------------
@@ -153,7 +128,7 @@ def test_mask_passes_through():
     "policy", ["float32", "float64", "float16", "mixed_float16", "mixed_bfloat16"]
 )
 def test_dtype_policies(policy):
-    if JAX and policy == "float64":
+    if not FLOAT64 and policy == "float64":
         pytest.skip("JAX keeps float64 off by default")
     x = np.linspace(-6, 6, 8).reshape(2, 4)
     expected = ops.convert_to_numpy(SpinNeuron(dtype="float32")(x.astype("float32")))
@@ -313,7 +288,7 @@ def test_second_derivatives_match_central_differences(recenter, training):
             assert found[k].item() == pytest.approx((up - down) / 2e-4, rel=1e-3, abs=2e-5)
 
 
-@pytest.mark.skipif(JAX, reason="TensorFlow's forward mode")
+@pytest.mark.skipif(OTHER_BACKEND, reason="TensorFlow's forward mode")
 def test_forward_mode_is_right_and_leaves_the_gradient_right():
     """Eagerly and in a graph, whose kernels may be compiled while no tape records."""
     import tensorflow as tf
@@ -337,7 +312,7 @@ def test_forward_mode_is_right_and_leaves_the_gradient_right():
 
 @pytest.mark.parametrize(
     ("variant", "dtype"),
-    [*((v, "float32") for v in VARIANTS), *([] if JAX else [("default", "float64")])],
+    [*((v, "float32") for v in VARIANTS), *([("default", "float64")] if FLOAT64 else [])],
 )
 def test_training_and_inference_agree(variant, dtype):
     """One compiled kernel and plain operations: the result and its gradients."""
@@ -371,7 +346,7 @@ def test_gradients_of_a_batch_are_the_sums_over_its_samples(shape):
 
 def assert_kernel_agrees(layer, shape, dtype):
     """Of both forms with plain operations in float64, where the backend has it."""
-    exact = SpinNeuron.from_config({**layer.get_config(), "dtype": dtype if JAX else "float64"})
+    exact = SpinNeuron.from_config({**layer.get_config(), "dtype": "float64" if FLOAT64 else dtype})
     for each in (layer, exact):
         each.build((None, *shape[1:]))
     rng = np.random.default_rng(3)
@@ -390,8 +365,8 @@ def assert_kernel_agrees(layer, shape, dtype):
 
         inputs = [value.astype(layer.dtype) for value in (x, *weights)]
         _, y = total(*(ops.convert_to_tensor(value) for value in inputs))
-        graph = training and TENSORFLOW  # where the kernels are
-        return ops.convert_to_numpy(y), gradients(lambda *v: total(*v)[0], *inputs, graph=graph)
+        # The kernels are in a graph.
+        return ops.convert_to_numpy(y), gradients(lambda *v: total(*v)[0], *inputs, graph=training)
 
     y, slopes = evaluate(exact, training=False)
     tolerance = 1e-12 if dtype == "float64" else 1e-6
@@ -510,7 +485,7 @@ def test_box_holds_from_the_start(value):
     np.testing.assert_allclose(layer.gate_voltage, 1.0 if value < 0 else -1.0, atol=1e-5)
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, COMPILED])
 def test_box_holds_under_an_absurd_learning_rate(jit):
     model = keras.Sequential([keras.Input((6,)), SpinNeuron(), keras.layers.Dense(1)])
     model.compile(keras.optimizers.SGD(1e4), "mse", jit_compile=jit)
@@ -729,7 +704,7 @@ def test_a_switching_model_of_ones_own_that_has_no_hash_trains():
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-@pytest.mark.skipif(JAX, reason="Keras asks for the number of steps there")
+@pytest.mark.skipif(OTHER_BACKEND, reason="Keras asks for the number of steps there")
 @pytest.mark.parametrize("options", [{}, {"spread": spinkeras.ChipSpread()}])
 def test_time_distributed_over_an_unknown_number_of_steps_has_gradients(options):
     """`tf.vectorized_map`, which Keras then uses, drops gradients that are written by hand."""

@@ -1,4 +1,4 @@
-"""The package as a user meets it: light import, docstring examples, README, the JAX backend."""
+"""The package as a user meets it: light import, docstring examples, README, the other backends."""
 
 import ast
 import doctest
@@ -7,6 +7,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -94,9 +95,8 @@ def test_readme_example_runs(tmp_path):
         )
 
 
-JAX_SMOKE = """
+TRAINS_AND_MEASURES = """
 import keras, numpy as np, spinkeras
-assert keras.backend.backend() == "jax"
 rng = np.random.default_rng(0)
 x = rng.normal(size=(128, 4)).astype("float32")
 teacher = spinkeras.SpinNeuron()
@@ -113,18 +113,24 @@ np.testing.assert_allclose(history["val_energy_pj"][-1], report.total_pj, rtol=1
 """
 
 
-def test_jax_backend_trains_and_measures():
-    pytest.importorskip("jax")
-    run(JAX_SMOKE, KERAS_BACKEND="jax")
+def others(test):
+    """A test of every backend but TensorFlow, as far as installed."""
+    installed = [name for name in ("jax", "torch") if find_spec(name)]
+    return pytest.mark.parametrize("backend", installed)(test)
+
+
+@others
+def test_a_backend_trains_and_measures(backend):
+    run(TRAINS_AND_MEASURES, KERAS_BACKEND=backend)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", ["test_neuron.py", "test_energy.py", "test_constraints.py"])
-def test_whole_suite_on_the_jax_backend(file):
-    pytest.importorskip("jax")
+@others
+def test_the_longer_tests_of_a_backend(backend):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{file}"],
+        [*command, "-m", "backends and slow"],
         check=True,
         cwd=ROOT,
-        env=environment(KERAS_BACKEND="jax"),
+        env=environment(KERAS_BACKEND=backend),
     )

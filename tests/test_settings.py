@@ -12,6 +12,8 @@ import spinkeras
 from spinkeras import SpinNeuron, energy, settings
 from spinkeras.macrospin import fokker_planck
 
+pytestmark = pytest.mark.backends
+
 
 def make_model(seed=0, **kwargs):
     keras.utils.set_random_seed(seed)

@@ -1,0 +1,103 @@
+"""Cost of a training step with spin neurons on the backend in use, against sigmoids.
+
+    KERAS_BACKEND=torch OMP_NUM_THREADS=1 python benchmarks/backend_speed.py
+    KERAS_BACKEND=jax OMP_NUM_THREADS=1 python benchmarks/backend_speed.py --repeats 15
+
+Every row is the median of the ratios of interleaved repeats, with the quartiles. A step is what
+`train_on_batch` runs, in one thread, compiled or not as Keras does by default (JAX: compiled,
+PyTorch: not). `activation_speed.py` tells more about TensorFlow.
+"""
+
+import argparse
+import importlib.metadata
+import os
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
+).strip()
+
+import keras
+import numpy as np
+
+import spinkeras
+
+BATCH = 128
+ACTIVATIONS = {
+    "sigmoid": lambda: keras.layers.Activation("sigmoid"),
+    "SpinNeuron": spinkeras.SpinNeuron,
+    "SpinNeuron, fixed": lambda: spinkeras.SpinNeuron(train=()),
+}
+
+
+def perceptron(activation):
+    model = keras.Sequential([keras.Input((784,))])
+    for _ in range(2):
+        model.add(keras.layers.Dense(512))
+        model.add(activation())
+    model.add(keras.layers.Dense(10, activation="softmax"))
+    return model
+
+
+def convolutional(activation):
+    model = keras.Sequential([keras.Input((28, 28, 1))])
+    for filters in (16, 32):
+        model.add(keras.layers.Conv2D(filters, 3, padding="same"))
+        model.add(activation())
+        model.add(keras.layers.MaxPooling2D())
+    model.add(keras.layers.Flatten())
+    model.add(keras.layers.Dense(10, activation="softmax"))
+    return model
+
+
+def step_of(model, x, y):
+    """One training step of a model; `train_on_batch` waits for its loss."""
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return lambda: model.train_on_batch(x, y)
+
+
+def interleaved(functions, repeats, inner):
+    """`{name: array of seconds}`: every repeat runs all functions, in turn."""
+    seconds = {name: [] for name in functions}
+    for repeat in range(-2, repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            for _ in range(inner):
+                function()
+            if repeat >= 0:  # before: compiled and warmed up
+                seconds[name].append((time.perf_counter() - start) / inner)
+    return {name: np.array(values) for name, values in seconds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--inner", type=int, default=10, help="steps in a row")
+    args = parser.parse_args()
+    backend = keras.backend.backend()
+    version = importlib.metadata.version(backend)
+    print(f"keras {keras.__version__}, {backend} {version}, one thread")
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, BATCH)
+    for title, build, shape in (
+        ("784-512-512-10", perceptron, (784,)),
+        ("small CNN", convolutional, (28, 28, 1)),
+    ):
+        x = rng.random((BATCH, *shape)).astype("float32")
+        steps = {name: step_of(build(act), x, y) for name, act in ACTIVATIONS.items()}
+        seconds = interleaved(steps, args.repeats, args.inner)
+        sigmoid = seconds["sigmoid"]
+        print(
+            f"\ntraining step, {title}, batch {BATCH}; sigmoid: {np.median(sigmoid) * 1e3:.3g} ms"
+        )
+        for name, values in seconds.items():
+            low, middle, high = np.percentile(values / sigmoid, (25, 50, 75))
+            extra = np.median(values - sigmoid) * 1e3
+            print(f"  {name:20s}{middle:6.2f} ({low:.2f} to {high:.2f}), {extra:+.2f} ms")
+
+
+if __name__ == "__main__":
+    main()
