@@ -1,6 +1,8 @@
 """SpinNeuron as a Keras layer, on every backend."""
 
 import dataclasses
+import json
+import pathlib
 import subprocess
 import sys
 
@@ -592,6 +594,60 @@ def test_weights_load_by_name_across_train_and_scale(tmp_path):
         second.load_weights(path)
         np.testing.assert_allclose(second.layers[-1].pulse_width, [2e-9, 5e-9, 9e-9], rtol=1e-6)
         np.testing.assert_allclose(second.layers[-1].gate_voltage, [-0.5, 0.0, 0.5], atol=1e-5)
+
+
+def test_a_file_of_version_0_1_0_keeps_its_knobs_and_gets_the_new_curve():
+    """Written before the rational logit; with grids, a spread and a measured curve of that time."""
+    folder = pathlib.Path(__file__).parent / "data"
+    expected = json.loads((folder / "saved_by_0_1_0.json").read_text())
+    model = keras.saving.load_model(folder / "saved_by_0_1_0.keras", compile=False)
+    layers = spinkeras.spin_neurons(model)
+    assert [layer.name for layer in layers] == ["spin", "raw", "measured", "channel"]
+    for layer in layers:
+        then = expected[layer.name]
+        assert layer.current_scale == then["current_scale"]
+        np.testing.assert_allclose(layer.pulse_width, then["pulse_width"], rtol=1e-6)
+        np.testing.assert_allclose(layer.anisotropy, then["anisotropy"], rtol=1e-6)
+    answer = model.predict(np.array(expected["probe"]), verbose=0)
+    assert 0 < np.max(np.abs(answer - expected["answer"])) < 0.02
+
+
+@pytest.mark.parametrize("recenter", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_outside_the_box_drive_its_edge(recenter, training):
+    """As weight averaging leaves them. The knob still has a gradient, so that it can come back."""
+    layers = [SpinNeuron(recenter=recenter) for _ in range(2)]
+    x = np.linspace(-2, 2, 12).reshape(4, 3).astype("float32")
+    answers = []
+    for layer, factor in zip(layers, (1.0, 1.5)):
+        layer.build((None, 3))
+        for knob, weight in zip(KNOBS, layer.knob_weights()):
+            low, high = layer._ranges[knob].bounds
+            weight.assign(factor * np.array([low, high, high]))
+        answers.append(ops.convert_to_numpy(layer(x, training=training)))
+        assert np.max(layer.pulse_width) <= layer.device.pulse_width_range[1]
+    np.testing.assert_allclose(*answers, atol=1e-6)
+
+    def total(w):
+        with keras.StatelessScope([(layers[1].log_pulse_width, w)]):
+            return ops.sum(layers[1](x[3:], training=training))
+
+    (slope,) = gradients(total, layers[1].log_pulse_width)
+    assert np.all(slope != 0) or not recenter  # a raw threshold saturates there
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_fixed_knob_has_no_gradient(training):
+    layer = SpinNeuron(train="pulse_width")
+    layer.build((None, 3))
+
+    def total(w, k):
+        with keras.StatelessScope([(layer.log_pulse_width, w), (layer.log_anisotropy, k)]):
+            return ops.sum(layer(np.ones((2, 3), "float32"), training=training))
+
+    trained, fixed = gradients(total, *layer.knob_weights())
+    assert np.all(trained != 0)
+    assert fixed is None or not np.any(fixed)  # JAX has zeros
 
 
 def test_saving_is_exact(tmp_path):
