@@ -219,6 +219,8 @@ def linked(x, numbers, knobs, by_knobs, training=False, kernels=False):
     if keras.backend.backend() == "jax":
         plain, lean = _jax_links()
         return (lean if training else plain)(x, numbers, tuple(by), tuple(knobs))
+    if in_graph() and not training:  # a graph of plain operations, which can be saved
+        return response(x, numbers)
     if in_graph():
         forward, backward = response, _gradients
         if kernels:
@@ -388,6 +390,12 @@ def _registered(name, gradient):
 
         @tf.RegisterGradient(name)
         def of(op, upstream, *_):
+            if op is None:  # tf.saved_model.save asks for gradients out of their graph
+                raise ValueError(
+                    "A spin neuron traced with training=True has a gradient that cannot be saved. "
+                    "Save a graph that calls the model with training=False, or pass "
+                    "tf.saved_model.SaveOptions(experimental_custom_gradients=False)."
+                )
             return [None, *gradient(upstream, *op.inputs)]
 
     return name

@@ -143,7 +143,7 @@ class SpinNeuron(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.device = get_device(device)
-        self.train = _knob_names(train)
+        self.trained_knobs = _knob_names(train)  # a PyTorch module has a method `train`
         self.shared_axes = _axes(shared_axes)
         self.recenter = bool(recenter)
         self.bipolar = bool(bipolar)
@@ -209,7 +209,7 @@ class SpinNeuron(keras.layers.Layer):
                 initializer=self._start(knob),
                 regularizer=getattr(self, f"{knob}_regularizer"),
                 constraint=self._ranges[knob],
-                trainable=knob in self.train,
+                trainable=knob in self.trained_knobs,
                 dtype=keras.backend.result_type(self.variable_dtype, "float32"),
                 autocast=False,
             )
@@ -280,7 +280,7 @@ class SpinNeuron(keras.layers.Layer):
         # Numbers per neuron are few: in double precision their rounding adds nothing.
         precise = "float64" if keras.backend.backend() == "tensorflow" else inputs.dtype
         setting, frozen = self.setting(precise), self._has_constant_knobs()
-        trained = () if frozen or not self.trainable else self.train
+        trained = () if frozen or not self.trainable else self.trained_knobs
         by, xp = (), np if frozen else ops
         if trained:
             curve, *by = self._curve.tangents(xp, *setting)
@@ -474,7 +474,7 @@ class SpinNeuron(keras.layers.Layer):
         config = super().get_config()
         config.update(
             device=keras.saving.serialize_keras_object(self.device),
-            train=list(self.train),
+            train=list(self.trained_knobs),
             shared_axes=None if self.shared_axes is None else list(self.shared_axes),
             recenter=self.recenter,
             current_scale=self.current_scale,
@@ -537,6 +537,8 @@ class SpinNeuron(keras.layers.Layer):
         for knob, weight in zip(KNOBS, self.knob_weights()):
             grid = self._grids[knob]
             weight = np.asarray(weight, "float64") if xp is np else ops.cast(weight, dtype)
+            if knob not in self.trained_knobs:
+                weight = switching.stop_gradient(xp, weight)
             log = self.knob_scale * weight
             exact = switching.stop_gradient(xp, log)
             made = xp.clip(exact, *(self.knob_scale * end for end in self._ranges[knob].bounds))
@@ -570,7 +572,7 @@ class SpinNeuron(keras.layers.Layer):
 
     def _check_box(self):
         """The whole box must lie in the domain of the switching model."""
-        for knob in self.train:
+        for knob in self.trained_knobs:
             low, high = knob_range(self.device, knob)
             if low == high:
                 raise ValueError(

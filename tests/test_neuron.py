@@ -377,7 +377,7 @@ def assert_kernel_agrees(layer, shape, dtype):
     for found_y, found in both:
         np.testing.assert_allclose(found_y, y, atol=tolerance)
         for knob, a, b in zip(("x", "pulse_width", "anisotropy"), slopes, found):
-            if knob == "x" or knob in layer.train:
+            if knob == "x" or knob in layer.trained_knobs:
                 np.testing.assert_allclose(b, a, atol=20 * tolerance * np.abs(a).max())
 
 
@@ -404,7 +404,7 @@ def test_everything_is_finite_for_huge_inputs(variant, dtype, training):
     zeros = [np.zeros(1, "float32")] * 2
     names = ("x", "pulse_width", "anisotropy")
     for name, gradient in zip(names, gradients(lambda *a: total(*a), x, *zeros)):
-        if name == "x" or name in layer.train:
+        if name == "x" or name in layer.trained_knobs:
             assert np.isfinite(np.asarray(gradient, "float32")).all()
 
 

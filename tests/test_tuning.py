@@ -99,7 +99,7 @@ class TestSearchSpace:
         neuron = spinkeras.SpinNeuron(**settings)
         neuron.build((None, 3))
         np.testing.assert_allclose(neuron.slope, 2.0 * 0.25, rtol=1e-6)
-        assert neuron.train == ("pulse_width",)
+        assert neuron.trained_knobs == ("pulse_width",)
 
     def test_window_ends_where_the_device_does(self):
         settings = spin_search_space(
