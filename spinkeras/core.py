@@ -221,24 +221,20 @@ def linked(x, numbers, knobs, by_knobs, training=False, kernels=False):
         return (lean if training else plain)(x, numbers, tuple(by), tuple(knobs))
     if in_graph() and not training:  # a graph of plain operations, which can be saved
         return response(x, numbers)
-    if in_graph():
-        forward, backward = response, _gradients
-        if kernels:
-            forward, backward = _fused_response, _fused_gradients
-        gradient = functools.partial(_link_gradients, backward)
-        name = f"response{backward.__name__}"
-        return with_gradient(name, gradient, forward(x, numbers), x, numbers, *by, *knobs)
+    forward, backward = response, _gradients
+    if kernels:
+        forward, backward = _fused_response, _fused_gradients
 
     @ops.custom_gradient
     def link(x, numbers, *rest):
-        output = response(x, numbers)
+        output = forward(x, numbers)
 
         def gradient(*args, upstream=None):
             if upstream is None:  # TensorFlow gives no more than that
                 upstream, inputs, value = args[0], (x, numbers, *rest), output
             else:  # PyTorch: what was computed above is not part of a second gradient
                 inputs, value = args, response(*args[:2])
-            return _link_gradients(_gradients, upstream, value, *inputs)
+            return _link_gradients(backward, upstream, value, *inputs)
 
         return output, gradient
 
@@ -359,56 +355,18 @@ def in_graph() -> bool:
     return not tf.executing_eagerly()
 
 
-def with_gradient(name, gradient, output, *inputs):
-    """`output` in a graph, with a gradient written by hand.
-
-    `tf.custom_gradient` would keep every graph that it was ever used in, for the life of the
-    process, because it registers a new gradient for each.
-
-    Args:
-        name: of the gradient, one for all graphs.
-        gradient: function `(upstream, output, *inputs)` to the gradients of the inputs.
-        output: tensor.
-        inputs: tensors.
-    """
-    import tensorflow as tf
-
-    graph = tf.compat.v1.get_default_graph()
-    with graph.gradient_override_map({"IdentityN": _registered(name, gradient)}):
-        return tf.identity_n([output, *inputs])[0]
-
-
-_REGISTERED = set()
-
-
-def _registered(name, gradient):
-    import tensorflow as tf
-
-    name = f"spinkeras_{name}"
-    if name not in _REGISTERED:
-        _REGISTERED.add(name)
-
-        @tf.RegisterGradient(name)
-        def of(op, upstream, *_):
-            if op is None:  # tf.saved_model.save asks for gradients out of their graph
-                raise ValueError(
-                    "A spin neuron traced with training=True has a gradient that cannot be saved. "
-                    "Save a graph that calls the model with training=False, or pass "
-                    "tf.saved_model.SaveOptions(experimental_custom_gradients=False)."
-                )
-            return [None, *gradient(upstream, *op.inputs)]
-
-    return name
-
-
 def with_gradient_in_kernel(function, inputs, constants):
     """`function(*inputs, constants)` in a kernel and its gradient, of the inputs, in another."""
+    import tensorflow as tf
 
-    def gradient(upstream, output, *inputs):
-        return *in_kernel(_gradient_of(function), upstream, *inputs), None
+    @tf.custom_gradient
+    def link(*inputs):
+        def gradient(upstream):
+            return in_kernel(_gradient_of(function), upstream, *inputs, constants)
 
-    output = in_kernel(function, *inputs, constants)
-    return with_gradient(function.__name__, gradient, output, *inputs, constants)
+        return in_kernel(function, *inputs, constants), gradient
+
+    return link(*inputs)
 
 
 @functools.cache

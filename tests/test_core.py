@@ -240,23 +240,3 @@ def test_subclasses_run_in_the_kernels_as_well():
         found.append(tf.nest.flatten(step()))
     for one, two in zip(*found):
         np.testing.assert_allclose(2 * one, two, rtol=1e-6)
-
-
-@tensorflow_only
-@pytest.mark.parametrize("training", [False, True])
-def test_a_graph_is_freed_with_its_function(training):
-    """`tf.custom_gradient` would keep it: 4 MB for every model that was ever trained."""
-    import gc
-    import weakref
-
-    import tensorflow as tf
-
-    layer, x = SpinNeuron(), tf.constant([[-1.0, 0.3, 2.0]])
-    layer.build(x.shape)
-    step = training_step(layer, x, training=training)
-    step()
-    graph = weakref.ref(step.get_concrete_function().graph)
-    assert graph() is not None
-    del step
-    gc.collect()
-    assert graph() is None
