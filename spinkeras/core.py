@@ -17,13 +17,23 @@ import functools
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
+from spinkeras import _tensorflow
 from spinkeras.curve import FARTHEST
 
 _BLOCKS = 8
 _LONGEST_ROW = 512  # so many elements' numbers stay in the fastest cache
 _USE_KERNELS = True
+
+
+def precise(dtype):
+    """Type for what is computed once per neuron: double where the backend has it ready.
+
+    Numbers per neuron are few: in double precision their rounding adds nothing.
+    """
+    return "float64" if keras.backend.backend() == "tensorflow" else dtype
 
 
 def use_kernels(enabled: bool):
@@ -55,20 +65,26 @@ def rows(curve, gain, shift):
     Returns:
         List, without the last two for a curve from 0 to 1.
     """
-    s, a, b, c, d = curve.steepness, curve.a, curve.b, curve.c, curve.d
-    # q = tail y + offset + (rest y - offset) / (1 + c y + d y^2), and t = tail (y + n)
-    tail, n = 4 * b / d, c / (2 * d)
-    offset = (4 * a - tail * c) / d
-    rest = 4 - tail - offset * c
+    s = curve.steepness
+    tail, n, offset, top, bottom, width = _fractions(curve)
     return [
         tail * s * gain,
         tail * (s * shift + n),
         offset - tail * n,
-        tail * rest / d,
-        -tail * tail * (offset + rest * n) / d,
-        tail * tail * (1 - c * n / 2) / d,
+        tail * top,
+        tail * tail * bottom,
+        tail * tail * width,
         *(() if is_certain(curve) else (curve.floor + 0 * s, curve.ceiling - curve.floor + 0 * s)),
     ]
+
+
+def _fractions(curve):
+    """Numbers of `q = tail (y + n) + offset - tail n + (top (y + n) + bottom) / ((y + n)^2 + width)`."""
+    a, b, c, d = curve.a, curve.b, curve.c, curve.d
+    tail, n = 4 * b / d, c / (2 * d)
+    offset = (4 * a - tail * c) / d
+    rest = 4 - tail - offset * c
+    return tail, n, offset, rest / d, -(offset + rest * n) / d, (1 - c * n / 2) / d
 
 
 def is_certain(curve):
@@ -92,47 +108,48 @@ def _by_t(b, c, w):
     return w * (w + b), -2 * c, 2 * w - b
 
 
-def by_knob(curve, by, gain, shift, by_shift):
+def by_knob(curve, by, numbers, shift, by_shift):
     """The polynomial of the logit's derivative by a knob, `p(t) / (t^2 + w)^2`.
 
     Args:
-        curve, gain, shift: as `rows`.
-        by: `RationalLogit` of the derivatives of the curve's numbers by the knob.
+        curve, shift: as `rows`.
+        by: `RationalLogit` of the derivatives of the curve's numbers by the knob, or by several
+            along a first axis.
+        numbers: of `rows`.
         by_shift: derivative of `shift`.
 
     Returns:
         List of the coefficients of `1` to `t^5`, then the derivatives of `low` and `span` unless
         the curve goes from 0 to 1.
     """
-    s, a, b, c, d = curve.steepness, curve.a, curve.b, curve.c, curve.d
-    tail, n = 4 * b / d, c / (2 * d)
+    s, c, d = curve.steepness, curve.c, curve.d
+    tail, n, offset, top, bottom, width = _fractions(curve)
+    _, _, _, big_b, big_c, w, *_ = numbers
     dtail = (4 * by.b - tail * by.d) / d
     dn = (by.c / 2 - n * by.d) / d
-    offset = (4 * a - tail * c) / d
     doffset = (4 * by.a - dtail * c - tail * by.c - offset * by.d) / d
-    rest = 4 - tail - offset * c
     drest = -dtail - doffset * c - offset * by.c
-    # numerator and denominator of the fraction in y + n, then K, B, C and w with their changes
-    top, bottom, width = rest / d, -(offset + rest * n) / d, (1 - c * n / 2) / d
     dtop = (drest - top * by.d) / d
-    dbottom = (-(doffset + drest * n + rest * dn) - bottom * by.d) / d
-    dwidth = (-(by.c * n + c * dn) / 2 - width * by.d) / d
+    dbottom = -(doffset + drest * n + top * d * dn + bottom * by.d) / d
+    dwidth = -((by.c * n + c * dn) / 2 + width * by.d) / d
     dk = doffset - dtail * n - tail * dn
-    b, db = tail * top, dtail * top + tail * dtop
-    c, dc = tail**2 * bottom, tail * (2 * dtail * bottom + tail * dbottom)
-    w, dw = tail**2 * width, tail * (2 * dtail * width + tail * dwidth)
+    log_tail = dtail / tail
+    db = log_tail * big_b + tail * dtop
+    dc = 2 * log_tail * big_c + tail * tail * dbottom
+    dw = 2 * log_tail * w + tail * tail * dwidth
     # dt = first t + second, at constant input
-    first = by.steepness / s + dtail / tail
-    second = tail * (s * by_shift + dn - by.steepness / s * n)
-    p0, p1, p2 = _by_t(b, c, w)
+    log_s = by.steepness / s
+    first = log_s + log_tail
+    second = tail * (s * by_shift + dn - log_s * n)
+    p0, p1, p2 = _by_t(big_b, big_c, w)
     return [
-        second * p0 + (dk * w + dc) * w - dw * c,
-        second * p1 + first * p0 + db * w - dw * b,
+        second * p0 + (dk * w + dc) * w - dw * big_c,
+        second * p1 + first * p0 + db * w - dw * big_b,
         second * p2 + first * p1 + 2 * w * dk + dc,
         first * p2 + db,
         second + dk,
         first,
-        *(() if is_certain(curve) else (by.floor + 0 * s, by.ceiling - by.floor + 0 * s)),
+        *(() if is_certain(curve) else (by.floor, by.ceiling - by.floor)),
     ]
 
 
@@ -198,47 +215,108 @@ def _unstacked(numbers):
 # --- linked to the knobs -------------------------------------------------------------------------
 
 
-def linked(x, numbers, knobs, by_knobs, training=False, kernels=False):
+def neuron_numbers(curve, setting, constants, trained, dtype, kernels=False):
+    """What `linked` needs to know of every neuron, for all neurons of a layer.
+
+    Args:
+        curve: function of a switching model with `tangents`, see `switching.get_curve`.
+        setting: `ln(t_p / t_D)` and `Delta` of every neuron, tensors.
+        constants: drive per input; 1 if the midpoint moves with the knobs and else 0; the midpoint
+            in mind; units of a knob in its weight. Numbers.
+        trained: whether to give the knobs' polynomials.
+        dtype: of the result.
+        kernels: whether the compiled kernels of TensorFlow may be used here.
+
+    Returns:
+        List of arrays `(count, *neurons)`: `rows`, `by_input` and, where trained, `by_knob` of
+        the pulse width and of the anisotropy.
+    """
+    function = _numbers_by(curve.tangents if trained else curve.law, trained, dtype)
+    constants = [*constants, *curve.parameters]
+    found = per_neuron(function, setting, constants) if kernels else function(setting, constants)
+    found = ops.unstack(found)
+    count = (len(found) - 4) // (3 if trained else 1)
+    own, slope, by = found[:count], found[count : count + 4], found[count + 4 :]
+    return [ops.stack(group) for group in (own, slope, by[::2], by[1::2]) if group]
+
+
+@functools.cache
+def _numbers_by(law, trained, dtype):
+    def numbers(setting, constants):
+        gain, tied, nominal, scale, *parameters = _unstacked(constants)
+        curve = law(ops, *_unstacked(setting), *parameters)
+        if trained:
+            curve, by = curve
+        shift = tied * (nominal - curve.midpoint)
+        own = rows(curve, gain, shift)
+        found = ops.stack([*own, *by_input(own)])
+        if trained:
+            by = ops.stack(by_knob(curve, by, own, shift, -tied * by.midpoint))
+            by = ops.reshape(scale * by, (-1, *found.shape[1:]))
+            found = ops.concatenate([found, by])
+        # A quotient, because XLA would compute anything cheaper anew for every element.
+        return ops.cast(found / (own[5] / own[5]), dtype)
+
+    return numbers
+
+
+def midpoint(curve, setting, kernels=False):
+    """Midpoint of the curve of every neuron; arguments as `neuron_numbers`."""
+    if kernels and hasattr(curve, "law"):
+        return per_neuron(_midpoint_by(curve.law), setting, curve.parameters)
+    return curve(ops, *setting).midpoint
+
+
+@functools.cache
+def _midpoint_by(law):
+    def midpoint(setting, parameters):
+        return law(ops, *_unstacked(setting), *_unstacked(parameters)).midpoint
+
+    return midpoint
+
+
+def linked(x, numbers, knobs, training=False, kernels=False):
     """`response` whose gradient reaches `knobs`.
 
     Args:
         x: input.
-        numbers: of `rows`, a list of tensors.
+        numbers: of `neuron_numbers`, with the polynomials of these knobs.
         knobs: tensors, those that are trained.
-        by_knobs: for each of them its `by_knob`.
         training: whether a gradient will be wanted.
         kernels: whether the compiled kernels of TensorFlow may be used here.
     """
-    shape = knobs[0].shape if knobs else numbers[0].shape
-    # A quotient, because XLA would compute anything cheaper anew for every element.
-    one = ops.cast(numbers[5] / numbers[5], x.dtype)
-    numbers, *by = (
-        ops.stack([ops.broadcast_to(ops.cast(n, x.dtype), shape) for n in some]) / one
-        for some in (numbers, by_input(numbers), *by_knobs)
-    )
+    numbers, *by = numbers
     if keras.backend.backend() == "jax":
         plain, lean = _jax_links()
         return (lean if training else plain)(x, numbers, tuple(by), tuple(knobs))
-    if in_graph() and not training:  # a graph of plain operations, which can be saved
+    if is_vectorized(x) or (in_graph() and not training):  # plain operations, can be saved
         return response(x, numbers)
+    if keras.backend.backend() == "tensorflow":
+        return _tensorflow_link(kernels, x, numbers, *by, *knobs)
+
+    @ops.custom_gradient
+    def link(*inputs):
+        def gradient(*inputs, upstream):
+            # What was computed outside is not part of a second gradient.
+            return _link_gradients(_gradients, upstream, response(*inputs[:2]), *inputs)
+
+        return response(*inputs[:2]), gradient
+
+    return link(x, numbers, *by, *knobs)
+
+
+def _tensorflow_link(kernels, *inputs):
     forward, backward = response, _gradients
     if kernels:
         forward, backward = _fused_response, _fused_gradients
 
-    @ops.custom_gradient
-    def link(x, numbers, *rest):
-        output = forward(x, numbers)
+    def link(*inputs):
+        def gradient(upstream, output):
+            return _link_gradients(backward, upstream, output, *inputs)
 
-        def gradient(*args, upstream=None):
-            if upstream is None:  # TensorFlow gives no more than that
-                upstream, inputs, value = args[0], (x, numbers, *rest), output
-            else:  # PyTorch: what was computed above is not part of a second gradient
-                inputs, value = args, response(*args[:2])
-            return _link_gradients(backward, upstream, value, *inputs)
+        return forward(*inputs[:2]), gradient
 
-        return output, gradient
-
-    return link(x, numbers, *by, *knobs)
+    return _tensorflow.with_gradient(link, *inputs)
 
 
 def _link_gradients(gradients, upstream, output, x, numbers, *rest):
@@ -296,14 +374,13 @@ def kernels_serve(x, model=None) -> bool:
     if not _USE_KERNELS or keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
-    from tensorflow.python.eager import context
 
     if tf.executing_eagerly() or is_vectorized(x) or None in x.shape[1:]:
         return False
     refused = isinstance(model, keras.Model) and not model.jit_compile
     if refused and tf.config.list_physical_devices("GPU"):
         return False
-    return not context.context().op_callbacks  # numeric checks, which XLA does not carry
+    return not _tensorflow.checks_numbers()  # XLA does not carry the checks
 
 
 def is_vectorized(value):
@@ -342,6 +419,14 @@ def _kernel(function, signature):
 
 def in_kernel(function, *inputs):
     """Run a function of tensors in a kernel; the first axis of arrays `(None, row)` may vary."""
+    import tensorflow as tf
+
+    # Values of another graph come in here: a call of a kernel would take those of a branch of a
+    # condition in a way that does not fit how the branch gives them.
+    graph = tf.compat.v1.get_default_graph()
+    inputs = [
+        v if tf.is_symbolic_tensor(v) and v.graph is graph else tf.identity(v) for v in inputs
+    ]
     signature = tuple((tuple(value.shape), value.dtype.name) for value in inputs)
     return _kernel(function, signature)(*inputs)
 
@@ -357,16 +442,36 @@ def in_graph() -> bool:
 
 def with_gradient_in_kernel(function, inputs, constants):
     """`function(*inputs, constants)` in a kernel and its gradient, of the inputs, in another."""
-    import tensorflow as tf
 
-    @tf.custom_gradient
     def link(*inputs):
-        def gradient(upstream):
+        def gradient(upstream, _):
             return in_kernel(_gradient_of(function), upstream, *inputs, constants)
 
         return in_kernel(function, *inputs, constants), gradient
 
-    return link(*inputs)
+    return _tensorflow.with_gradient(link, *inputs)
+
+
+def per_neuron(function, setting, constants):
+    """`function(setting, constants)` in a kernel, where it works on every neuron alone.
+
+    Neurons are repeated to the next multiple of 512, so that layers of most widths share one.
+
+    Args:
+        function: see `with_gradient_in_kernel`; gives an array `(..., neurons)`.
+        setting: tensors of one shape.
+        constants: numbers.
+    """
+    import tensorflow as tf
+
+    shape = tuple(setting[0].shape)
+    count = math.prod(shape)
+    setting = reshaped(tf.stack(setting), (len(setting), count))
+    places = np.arange(_LONGEST_ROW * -(-count // _LONGEST_ROW)) % count
+    constants = tf.constant(constants, setting.dtype)
+    setting = tf.gather(setting, places, axis=1)
+    found = with_gradient_in_kernel(function, [setting], constants)[..., :count]
+    return reshaped(found, (*found.shape[:-1], *shape))
 
 
 @functools.cache
@@ -381,9 +486,17 @@ def _gradient_of(function):
     return gradient
 
 
+def reshaped(value, shape):
+    """`ops.reshape`, without an operation where the value is known to have that shape."""
+    known = value.shape
+    if len(known) == len(shape) and all(n in (-1, m) for n, m in zip(shape, known)):
+        return value
+    return ops.reshape(value, shape)
+
+
 def as_rows(value, row):
     """Elements as rows that share their neurons' numbers, long enough to work on as vectors."""
-    return ops.reshape(value, (-1, row))
+    return reshaped(value, (-1, row))
 
 
 def row_length(inner, knob_shape):
@@ -404,24 +517,24 @@ def along_row(numbers, inner, row):
     """Stacked numbers of neurons, `(count, ...)`, for every element of a row: `(count, row)`."""
     count, *knob_shape = numbers.shape
     size, channels = math.prod(knob_shape), inner[-1]
-    flat = ops.reshape(numbers, (count, size))
+    flat = reshaped(numbers, (count, size))
     if size == row:
         return flat
     if size == channels == knob_shape[-1]:
         return ops.tile(flat, (1, row // channels))
     lead = (1,) * (len(inner) - len(knob_shape))
-    spread = ops.broadcast_to(ops.reshape(numbers, (count, *lead, *knob_shape)), (count, *inner))
-    return ops.reshape(spread, (count, row))
+    spread = ops.broadcast_to(reshaped(numbers, (count, *lead, *knob_shape)), (count, *inner))
+    return reshaped(spread, (count, row))
 
 
 def from_row(sums, inner, knob_shape):
     """Sums over samples for every element of a row, summed for every neuron."""
     size, channels = math.prod(knob_shape), inner[-1]
     if size == sums.shape[0]:
-        return ops.reshape(sums, knob_shape)
+        return reshaped(sums, knob_shape)
     if size == channels == knob_shape[-1]:
-        return ops.reshape(ops.sum(ops.reshape(sums, (-1, channels)), axis=0), knob_shape)
-    return sum_to(ops.reshape(sums, inner), knob_shape)
+        return reshaped(ops.sum(reshaped(sums, (-1, channels)), axis=0), knob_shape)
+    return sum_to(reshaped(sums, inner), knob_shape)
 
 
 def sum_over_batch(value):
@@ -434,7 +547,8 @@ def sum_over_batch(value):
     import tensorflow as tf
 
     length = ops.shape(value)[0] // _BLOCKS
-    block = sum(value[k * length : (k + 1) * length] for k in range(_BLOCKS))
+    blocks = ops.reshape(value[: _BLOCKS * length], (_BLOCKS, length, value.shape[1]))
+    block = sum(ops.unstack(blocks))
     if tf.config.list_physical_devices("GPU"):
         total = ops.sum(block, axis=0)
     else:
@@ -447,7 +561,7 @@ def _fused_response(x, numbers):
     inner = tuple(x.shape[1:])
     row = row_length(inner, numbers.shape[1:])
     output = in_kernel(response, as_rows(x, row), along_row(numbers, inner, row))
-    return ops.reshape(output, ops.shape(x))
+    return reshaped(output, (-1, *inner))
 
 
 def _fused_gradients(upstream, x, output, numbers, by):
@@ -456,7 +570,7 @@ def _fused_gradients(upstream, x, output, numbers, by):
     elements = [as_rows(value, row) for value in (upstream, x, output)]
     constants = [along_row(value, inner, row) for value in (numbers, *by)]
     by_x, *sums = in_kernel(_gradients_of_rows, *elements, *constants)
-    return ops.reshape(by_x, ops.shape(x)), [from_row(s, inner, knob_shape) for s in sums]
+    return reshaped(by_x, (-1, *inner)), [from_row(s, inner, knob_shape) for s in sums]
 
 
 def _gradients_of_rows(upstream, x, output, numbers, by_input, *by_knobs):

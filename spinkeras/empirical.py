@@ -6,6 +6,7 @@ measured; `spinkeras.calibration.fit_empirical` finds it from a table.
 """
 
 import dataclasses
+import functools
 import math
 
 import keras
@@ -242,27 +243,23 @@ class EmpiricalCurve:
     def curve(self, device):
         """The function `(xp, log_duration, stability) -> RationalLogit` of a switching model.
 
-        Its attribute `tangents`, with the same arguments, returns that curve and the derivatives
-        of its numbers with respect to `log_duration` and to `ln(stability)`.
+        Its attributes are those of `switching.get_curve`.
 
         Args:
             device: `MTJDevice` or preset name; sets the dimensionless units.
         """
         device = get_device(device)
+        fields = self.fields()
+        law, tangents = _laws(self.floor == 0, self.ceiling == 1)
         offset = math.log(device.diffusion_time / self.pulse_width)
         unit = device.critical_current_per_stability
-        fields = self.fields()
+        parameters = (offset, device.thermal_stability, unit, *fields.values())
 
         def curve(xp, log_duration, stability):
-            log_ratio = xp.log(stability / device.thermal_stability)
-            return curve_at(xp, fields, log_duration + offset, log_ratio, unit)
-
-        def tangents(xp, log_duration, stability):
-            here = curve(xp, log_duration, stability)
-            return here, *(_tangent(here, fields, names) for names in zip(*_RATES.values()))
+            return law(xp, log_duration, stability, *parameters)
 
         curve.in_seconds = curve.measured = True  # see switching.get_curve
-        curve.tangents = tangents
+        curve.law, curve.tangents, curve.parameters = law, tangents, parameters
         return curve
 
     def fields(self) -> dict:
@@ -319,23 +316,45 @@ def curve_at(xp, fields, s, log_ratio, unit=1.0) -> RationalLogit:
     )
 
 
-def _tangent(curve, fields, names) -> RationalLogit:
-    """Derivatives of the numbers of `curve` along the rates `names`, in the order of `_RATES`."""
-    rate = {field: fields[name] for field, name in zip(_RATES, names)}
-    rest = curve.d - curve.c * curve.c / 4
+@functools.cache
+def _laws(no_floor, no_ceiling):
+    """`law` and `tangents` of `switching.get_curve`, the same for all such measured curves."""
+
+    def fields_of(values):
+        fields = dict(zip(LIMITS, values))
+        if no_floor:
+            fields["floor"] = -math.inf
+        if no_ceiling:
+            fields["ceiling"] = math.inf
+        return fields
+
+    def law(xp, log_duration, stability, offset, own_stability, unit, *values):
+        log_ratio = xp.log(stability / own_stability)
+        return curve_at(xp, fields_of(values), log_duration + offset, log_ratio, unit)
+
+    def tangents(xp, log_duration, stability, *parameters):
+        here, fields = law(xp, log_duration, stability, *parameters), fields_of(parameters[3:])
+        return here, _tangents(xp, here, fields)
+
+    return law, tangents
+
+
+def _tangents(xp, curve, fields) -> RationalLogit:
+    """Derivatives of the numbers of `curve` by the logarithms of pulse width and anisotropy."""
 
     def times(factor, field):
-        return factor * rate[field] if rate[field] else 0.0
+        return xp.stack([factor * fields[name] for name in _RATES[field]])
 
+    one, rest = 1 + 0 * curve.a, curve.d - curve.c * curve.c / 4
     return RationalLogit(
         midpoint=times(curve.midpoint, "midpoint"),
         steepness=times(curve.steepness, "steepness"),
-        a=times(1 + 0 * curve.a, "a"),
+        a=times(one, "a"),
         b=times(curve.b, "b"),
-        c=times(1 + 0 * curve.c, "c"),
+        c=times(one, "c"),
         d=times(rest, "d") + times(curve.c / 2, "c"),
-        floor=times(curve.floor * (1 - curve.floor), "floor"),
-        ceiling=times(curve.ceiling * (1 - curve.ceiling), "ceiling"),
+        floor=times(curve.floor * (1 - curve.floor) * one, "floor"),
+        ceiling=times(curve.ceiling * (1 - curve.ceiling) * one, "ceiling"),
     )
 
 

@@ -325,11 +325,18 @@ def pulse_energies(
         pulses: repeated pulses per inference.
         resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
     """
-    reset = reset_energy(device, assumptions, resistance, tmr) if assumptions.reset else 0.0
     fraction = assumptions.reversal_fraction
+    write = write_energy(current, pulse_width, probability, device, fraction, resistance, tmr)
+    rest = (anisotropy, probability, device, assumptions, pulses, resistance, tmr)
+    return {"write": pulses * write, **energies_beside_write(*rest)}
+
+
+def energies_beside_write(
+    anisotropy, probability, device, assumptions, pulses=1, resistance=1.0, tmr=1.0
+):
+    """`pulse_energies` without `"write"`: linear in the probability, and free of the current."""
+    reset = reset_energy(device, assumptions, resistance, tmr) if assumptions.reset else 0.0
     return {
-        "write": pulses
-        * write_energy(current, pulse_width, probability, device, fraction, resistance, tmr),
         "gate": gate_energy(device.gate_voltage_for(anisotropy), device) + 0 * probability,
         "read": pulses * read_energy(probability, device, assumptions, resistance, tmr),
         "reset": pulses * reset * probability,

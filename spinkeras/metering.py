@@ -16,6 +16,7 @@ from spinkeras import core
 from spinkeras.energy import (
     COMPONENTS,
     EnergyAssumptions,
+    energies_beside_write,
     pulse_energies,
     reset_energy,
     write_energy_by,
@@ -67,17 +68,19 @@ def _sums(layer, assumptions, inputs, probability, mask, fused):
         current = layer.current(inputs)
         energies = traced_energies(layer, current, probability, mask, assumptions)
         return _in_pico(energies)
-    # All but "write" are linear in the probability and need no current.
-    bias, width = layer.bias(inputs.dtype), layer.pulse_widths(inputs.dtype)
-    settings = ops.stack([ops.broadcast_to(value, width.shape) for value in (bias, width)])
+    setting, dtype = layer.setting(core.precise(inputs.dtype)), inputs.dtype
+    bias, width = layer.bias(setting, fused), layer.pulse_widths(setting)
+    settings = ops.stack([ops.broadcast_to(ops.cast(v, dtype), width.shape) for v in (bias, width)])
     numbers = [layer.current_scale, *write_numbers(layer.device, assumptions.reversal_fraction)]
-    numbers = ops.convert_to_tensor(numbers, inputs.dtype)
+    numbers = ops.convert_to_tensor(numbers, dtype)
     sums = _fused_write_sums if fused else _write_sums
     write, switched = sums(inputs, probability, settings, numbers)
-    count = ops.cast(ops.size(inputs), inputs.dtype) / math.prod(width.shape)
+    # All but "write" are linear in the probability.
+    count = ops.cast(ops.size(inputs), dtype) / math.prod(width.shape)
     mean = switched / ops.maximum(count, 1)  # a replica may have no sample
-    energies = traced_energies(layer, 0 * mean, mean, None, assumptions)
-    energies = {name: energy * count for name, energy in energies.items()}
+    anisotropy = ops.cast(layer.anisotropies(setting), dtype)
+    rest = energies_beside_write(anisotropy, mean, layer.device, assumptions, layer.pulses)
+    energies = {name: energy * count for name, energy in rest.items()}
     return _in_pico(energies | {"write": layer.pulses * write})
 
 
@@ -132,14 +135,13 @@ def traced_energies(layer, current, probability, mask, assumptions, pulses=None,
         pulses: pulses per inference. Default: those of the layer.
         factors: of the devices on `R_P` and TMR, tensors, as `pulse_energies`. Default: 1.
     """
-    log_duration, stability = layer.setting(probability.dtype)
-    device = layer.device
+    setting = layer.setting(probability.dtype)
     energies = pulse_energies(
         current,
-        ops.exp(log_duration) * device.diffusion_time,
-        stability * (device.thermal_energy / device.volume),
+        layer.pulse_widths(setting),
+        layer.anisotropies(setting),
         probability,
-        device,
+        layer.device,
         assumptions,
         pulses or layer.pulses,
         *factors,

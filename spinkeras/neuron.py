@@ -277,29 +277,24 @@ class SpinNeuron(keras.layers.Layer):
 
     def _rational_response(self, inputs, gain, training):
         """The response of a law of the one family, in the core that all such laws share."""
-        # Numbers per neuron are few: in double precision their rounding adds nothing.
-        precise = "float64" if keras.backend.backend() == "tensorflow" else inputs.dtype
-        setting, frozen = self.setting(precise), self._has_constant_knobs()
-        trained = () if frozen or not self.trainable else self.trained_knobs
-        by, xp = (), np if frozen else ops
-        if trained:
-            curve, *by = self._curve.tangents(xp, *setting)
-        else:
-            curve = self._curve(xp, *setting)
-        shift = 0.0 if self.recenter else self._nominal_midpoint() - curve.midpoint
-        numbers = core.rows(curve, gain, shift)
-        if frozen:  # in an export
+        setting = self.setting(core.precise(inputs.dtype))
+        if self._has_constant_knobs():  # in an export
+            curve = self._curve(np, *setting)
+            shift = 0.0 if self.recenter else self._nominal_midpoint() - curve.midpoint
+            numbers = core.rows(curve, gain, shift)
             numbers = [ops.convert_to_tensor(n, inputs.dtype) for n in numbers]
             return core.response(inputs, numbers, self.logistic)
-        knobs, by_knobs = [], []
-        for knob, weight, change in zip(KNOBS, self.knob_weights(), by):
-            if knob in trained:
-                by_shift = 0.0 if self.recenter else -change.midpoint
-                by_knob = core.by_knob(curve, change, gain, shift, by_shift)
-                by_knobs.append([self.knob_scale * value for value in by_knob])
-                knobs.append(ops.convert_to_tensor(weight))
+        trained = self.trained_knobs if self.trainable else ()
+        knobs = [
+            ops.convert_to_tensor(w) for knob, w in zip(KNOBS, self.knob_weights()) if knob in trained
+        ]
         kernels = training and self.in_kernels(inputs)
-        return core.linked(inputs, numbers, knobs, by_knobs, training, kernels)
+        constants = gain, float(not self.recenter), self._nominal_midpoint(), self.knob_scale
+        numbers, slope, *by_knobs = core.neuron_numbers(
+            self._curve, setting, constants, bool(trained), inputs.dtype, kernels
+        )
+        by_knobs = [by for knob, by in zip(KNOBS, by_knobs) if knob in trained]
+        return core.linked(inputs, [numbers, slope, *by_knobs], knobs, training, kernels)
 
     def in_kernels(self, inputs):
         """Whether training on this input may run in compiled kernels."""
@@ -312,18 +307,28 @@ class SpinNeuron(keras.layers.Layer):
 
     def current(self, inputs):
         """Current in A through every element, as a tensor."""
-        return self.bias(inputs.dtype) + inputs * self.current_scale
+        bias = self.bias(self.setting(core.precise(inputs.dtype)))
+        return ops.cast(bias, inputs.dtype) + inputs * self.current_scale
 
-    def bias(self, dtype):
-        """Current in A at zero input, for every knob, as a tensor."""
+    def bias(self, setting, kernels=False):
+        """Current in A at zero input, for every knob, as a tensor.
+
+        Args:
+            setting: of `setting`, as are those of the next two.
+            kernels: whether the compiled kernels of TensorFlow may be used here.
+        """
         midpoint = self._nominal_midpoint()
         if self.recenter:
-            midpoint = self._curve(ops, *self.setting(dtype)).midpoint
+            midpoint = core.midpoint(self._curve, setting, kernels)
         return midpoint * self.device.critical_current_per_stability
 
-    def pulse_widths(self, dtype):
+    def pulse_widths(self, setting):
         """Pulse width in s of every knob, as a tensor."""
-        return ops.exp(self.setting(dtype)[0]) * self.device.diffusion_time
+        return ops.exp(setting[0]) * self.device.diffusion_time
+
+    def anisotropies(self, setting):
+        """`K_eff` in J/m^3 of every knob, as a tensor."""
+        return setting[1] * (self.device.thermal_energy / self.device.volume)
 
     @staticmethod
     def draw(probability, pulses, seed):
@@ -532,22 +537,32 @@ class SpinNeuron(keras.layers.Layer):
         straight through both, so that a knob can come back. NumPy arrays of this dtype for
         constant knobs, otherwise tensors.
         """
-        xp = np if self._has_constant_knobs() else ops
-        logs = []
-        for knob, weight in zip(KNOBS, self.knob_weights()):
-            grid = self._grids[knob]
-            weight = np.asarray(weight, "float64") if xp is np else ops.cast(weight, dtype)
-            if knob not in self.trained_knobs:
-                weight = switching.stop_gradient(xp, weight)
-            log = self.knob_scale * weight
-            exact = switching.stop_gradient(xp, log)
-            made = xp.clip(exact, *(self.knob_scale * end for end in self._ranges[knob].bounds))
-            if grid is not None:
-                made = xp.log(grid(xp, xp.exp(made)))
-            logs.append(log + (made - exact))
+        frozen, weights = self._has_constant_knobs(), self.knob_weights()
+        if frozen:
+            xp, weights = np, np.asarray(weights, "float64")
+        else:
+            xp, weights = ops, [ops.cast(weight, dtype) for weight in weights]
+            weights = ops.stack(
+                [
+                    weight if knob in self.trained_knobs else ops.stop_gradient(weight)
+                    for knob, weight in zip(KNOBS, weights)
+                ]
+            )
+        logs = self.knob_scale * weights
+        exact = switching.stop_gradient(xp, logs)
+        bounds = self.knob_scale * np.array([self._ranges[knob].bounds for knob in KNOBS])
+        low, high = bounds.T.reshape(2, len(KNOBS), *(1,) * (len(logs.shape) - 1))
+        made = xp.clip(exact, low, high)
+        if any(self._grids.values()):
+            made = [
+                log if grid is None else xp.log(grid(xp, xp.exp(log)))
+                for log, grid in zip(switching.unstack(xp, made), map(self._grids.get, KNOBS))
+            ]
+            made = xp.stack(made)
+        log_width, log_anisotropy = switching.unstack(xp, logs + (made - exact))
         log_nominal = math.log(self.device.nominal_pulse_width / self.device.diffusion_time)
-        setting = log_nominal + logs[0], self.device.thermal_stability * xp.exp(logs[1])
-        if xp is np:
+        setting = log_nominal + log_width, self.device.thermal_stability * xp.exp(log_anisotropy)
+        if frozen:
             return tuple(v.astype(keras.backend.standardize_dtype(dtype)) for v in setting)
         return setting
 

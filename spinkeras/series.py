@@ -3,34 +3,46 @@
 import keras
 import numpy as np
 from keras import ops
+from numpy.polynomial import chebyshev
 
 
-def chebyshev_series(xp, x, y, tables, derivatives=False):
+def chebyshev_series(xp, x, y, tables):
     """Values of several two-dimensional Chebyshev series at the points `(x, y)`.
 
     Args:
         xp: `numpy` or `keras.ops`.
         x, y: scaled coordinates in [-1, 1], same shape.
-        tables: list of coefficient tables, rows for `x`, columns for `y`.
-        derivatives: whether to give the derivatives as well.
+        tables: coefficients, array `(tables, rows, columns)`: rows for `x`, columns for `y`.
 
     Returns:
-        Array of shape `(tables, *points)`; with derivatives three of them: the values, their
-        derivatives by `x` and by `y`.
+        Array of shape `(tables, *points)`.
+    """
+    count, rows, columns = tables.shape
+    shape = tuple(np.shape(x) if xp is np else ops.shape(x))
+    in_x, in_y = (
+        xp.reshape(xp.stack(_polynomials(xp, z, n)), (n, -1)) for z, n in ((x, rows), (y, columns))
+    )
+    sums = _product(xp, np.swapaxes(tables, 1, 2).reshape(-1, rows), in_x)
+    values = xp.sum(xp.reshape(sums, (count, columns, -1)) * in_y, axis=1)
+    return xp.reshape(values, (count, *shape))
+
+
+def with_derivatives(tables):
+    """Tables of series, padded to one size, and of their derivatives by `x` and by `y`.
+
+    Args:
+        tables: list of coefficient tables of any sizes.
+
+    Returns:
+        Array `(3 * tables, rows, columns)`: the series, then those by `x`, then those by `y`.
     """
     rows, columns = (max(table.shape[axis] for table in tables) for axis in (0, 1))
-    padded = [np.pad(t, ((0, rows - t.shape[0]), (0, columns - t.shape[1]))) for t in tables]
-    matrix = np.concatenate(padded, axis=1).T  # (tables * columns, rows)
-    shape = tuple(np.shape(x) if xp is np else ops.shape(x))
-    in_x = _polynomials(xp, x, rows, derivatives)
-    in_y = _polynomials(xp, y, columns, derivatives)
-    sums = [xp.reshape(_product(xp, matrix, p), (len(tables), columns, -1)) for p in in_x]
-
-    def series(k, m):
-        value = xp.sum(sums[k] * xp.reshape(in_y[m], (columns, -1)), axis=1)
-        return xp.reshape(value, (len(tables), *shape))
-
-    return (series(0, 0), series(1, 0), series(0, 1)) if derivatives else series(0, 0)
+    padded = np.stack(
+        [np.pad(t, ((0, rows - t.shape[0]), (0, columns - t.shape[1]))) for t in tables]
+    )
+    by = [chebyshev.chebder(padded, axis=axis) for axis in (1, 2)]
+    by_x, by_y = np.pad(by[0], ((0, 0), (0, 1), (0, 0))), np.pad(by[1], ((0, 0), (0, 0), (0, 1)))
+    return np.concatenate([padded, by_x, by_y])
 
 
 def _product(xp, matrix, polynomials):
@@ -38,19 +50,17 @@ def _product(xp, matrix, polynomials):
 
     Not a matrix product in single precision: on GPUs that rounds to three digits (TF32).
     """
-    flat = xp.reshape(polynomials, (polynomials.shape[0], -1))
     if xp is np:
-        return matrix @ flat
-    matrix = ops.convert_to_tensor(matrix, flat.dtype)
-    if keras.backend.standardize_dtype(flat.dtype) == "float64":
-        return ops.matmul(matrix, flat)
-    return ops.sum(matrix[:, :, None] * flat, axis=1)
+        return matrix @ polynomials
+    matrix = ops.convert_to_tensor(matrix, polynomials.dtype)
+    if keras.backend.standardize_dtype(polynomials.dtype) == "float64":
+        return ops.matmul(matrix, polynomials)
+    return ops.sum(matrix[:, :, None] * polynomials, axis=1)
 
 
-def _polynomials(xp, x, count, derivatives):
-    """`T_n(x)` and, where asked for, `T_n'(x)`, each of shape `(count, *x.shape)`."""
-    values, slopes = [xp.ones_like(x), x], [xp.zeros_like(x), xp.ones_like(x)]
+def _polynomials(xp, x, count):
+    """List of `T_0(x)` to `T_(count - 1)(x)`."""
+    values, twice = [xp.ones_like(x), x], 2 * x
     while len(values) < count:
-        slopes.append(2 * (values[-1] + x * slopes[-1]) - slopes[-2])
-        values.append(2 * x * values[-1] - values[-2])
-    return [xp.stack(values), xp.stack(slopes)] if derivatives else [xp.stack(values)]
+        values.append(twice * values[-1] - values[-2])
+    return values

@@ -25,12 +25,12 @@ from keras import ops
 
 from spinkeras.curve import RationalLogit, steepest_fall
 from spinkeras.devices import MTJDevice, get_device
-from spinkeras.series import chebyshev_series
+from spinkeras.series import chebyshev_series, with_derivatives
 
 _LN2 = math.log(2.0)
 _FIT = json.loads(resources.files("spinkeras").joinpath("macrospin_fit.json").read_text())
 _NAMES = ("log_midpoint_ratio", "log_slope", "a", "b", "c", "log_gap")
-_COEFFICIENTS = [np.array(_FIT["coefficients"][name]) for name in _NAMES]
+_TABLES = with_derivatives([np.array(_FIT["coefficients"][name]) for name in _NAMES])
 DURATION_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["duration"])
 STABILITY_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["stability"])
 
@@ -243,8 +243,9 @@ def own_model(device: MTJDevice):
 def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=None):
     """The function `(xp, log_duration, stability)` to the curve of a switching model.
 
-    Attributes of the function, where set: `tangents`, a function of the same arguments to the
-    `RationalLogit` and to its derivatives by `log_duration` and by `ln stability`. The others say
+    Attributes of the function, where set: `law`, one function for all devices of the same
+    arguments and of the numbers `parameters`; `tangents`, as `law`, to the `RationalLogit` and to
+    its derivatives by `log_duration` and `ln stability` along a first axis of 2. The others say
     what a spread of devices may change: `domain`, the bounds of `u` and of `Delta`; `in_seconds`,
     true if it depends on the pulse width itself, whatever `t_D`; `measured`, true if what the
     temperature does to it is not known.
@@ -303,29 +304,26 @@ def macrospin_curve(xp, log_duration, stability) -> RationalLogit:
         stability: `Delta`, same shape.
     """
     x, y, _, _ = _fit_coordinates(log_duration, stability)
-    return _from_series(xp, stability, chebyshev_series(xp, x, y, _COEFFICIENTS))
+    return _from_series(xp, stability, chebyshev_series(xp, x, y, _TABLES[: len(_NAMES)]))
 
 
 def _macrospin_tangents(xp, log_duration, stability):
-    """The curve, and the derivatives of its numbers by `ln u` and by `ln Delta`."""
+    """The curve, and the derivatives of its numbers by `ln u` and by `ln Delta`, side by side."""
     x, y, dx, dy = _fit_coordinates(log_duration, stability)
-    values, by_x, by_y = chebyshev_series(xp, x, y, _COEFFICIENTS, derivatives=True)
-    curve = _from_series(xp, stability, values)
-
-    def changed(by, ratio):
-        log_ratio, log_slope, a, b, c, log_gap = (by[k] for k in range(len(_NAMES)))
-        return RationalLogit(
-            curve.midpoint * (log_ratio + ratio),
-            curve.steepness * log_slope,
-            a,
-            b,
-            c,
-            log_gap * (curve.d - curve.c**2 / 4) + curve.c * c / 2,
-            0.0,
-            0.0,
-        )
-
-    return curve, changed(by_x * dx, 0.0), changed(by_y * dy, 1.0)
+    series, shape = chebyshev_series(xp, x, y, _TABLES), tuple(log_duration.shape)
+    curve = _from_series(xp, stability, series)
+    by = xp.reshape(series[len(_NAMES) :], (2, len(_NAMES), *shape))
+    by = xp.moveaxis(by * xp.stack([dx + 0 * dy, dy])[:, None], 1, 0)
+    log_ratio, log_slope, a, b, c, log_gap = unstack(xp, by)
+    own = np.reshape([0.0, 1.0], (2,) + (1,) * len(shape))  # of Delta in midpoint / Delta
+    return curve, RationalLogit(
+        curve.midpoint * (log_ratio + own),
+        curve.steepness * log_slope,
+        a,
+        b,
+        c,
+        log_gap * (curve.d - curve.c * curve.c / 4) + curve.c * c / 2,
+    )
 
 
 def _fit_coordinates(log_duration, stability):
@@ -339,13 +337,19 @@ def _fit_coordinates(log_duration, stability):
 
 
 def _from_series(xp, stability, values):
-    log_ratio, log_slope, a, b, c, log_gap = (values[k] for k in range(len(_NAMES)))
+    log_ratio, log_slope, a, b, c, log_gap, *_ = unstack(xp, values)
     midpoint = stability * xp.exp(log_ratio)
     return RationalLogit(midpoint, xp.exp(log_slope), a, b, c, c * c / 4 + xp.exp(log_gap))
 
 
 macrospin_curve.domain = DURATION_DOMAIN, STABILITY_DOMAIN
-macrospin_curve.tangents = _macrospin_tangents
+macrospin_curve.law, macrospin_curve.tangents = macrospin_curve, _macrospin_tangents
+macrospin_curve.parameters = ()
+
+
+def unstack(xp, values):
+    """The parts of an array along its first axis."""
+    return list(values) if xp is np else ops.unstack(values)
 
 
 def stop_gradient(xp, value):

@@ -93,6 +93,9 @@ def test_sums_over_the_batch(batch, inner):
 # --- where kernels are used, and where not -------------------------------------------------------
 
 
+KERNELS = 3  # the numbers of the neurons, the response and its gradient
+
+
 def kernels_in(function):
     """How many compiled kernels a traced function calls, its gradient's included."""
     definition = function.get_concrete_function().graph.as_graph_def()
@@ -132,7 +135,7 @@ def test_kernels_serve_training_in_a_graph_only():
     layer.build(x.shape)
     plain = training_step(layer, x, training=False)
     step = training_step(layer, x, training=True)
-    assert kernels_in(step) == 2
+    assert kernels_in(step) == KERNELS
     assert kernels_in(plain) == 0
     wanted = tf.nest.flatten(plain())
     for found, expected in zip(tf.nest.flatten(step()), wanted):
@@ -202,7 +205,7 @@ def test_neuron_inside_a_condition(training):
 
 @tensorflow_only
 def test_one_kernel_serves_all_devices_and_laws():
-    """A further device, of the same shapes, adds no compiled function."""
+    """A further device, of the same shapes, adds no kernel; a further law one, of its numbers."""
     import tensorflow as tf
 
     measured = spinkeras.EmpiricalCurve(
@@ -214,13 +217,88 @@ def test_one_kernel_serves_all_devices_and_laws():
         SpinNeuron("stt_arm", recenter=False),
         SpinNeuron(device.replace(damping=0.02), knob_scale=2.0),
         SpinNeuron(switching_model=measured),
+        SpinNeuron(switching_model=measured.replace(d=0.3, threshold=60e-6, c_rate=0.1)),
     ]
     x, counts = tf.constant([[-1.0, 0.3, 2.0]]), []
+    core._kernel.cache_clear()
     for layer in layers:
         layer.build(x.shape)
         training_step(layer, x, training=True)()
         counts.append(core._kernel.cache_info().currsize)
-    assert len(set(counts)) == 1
+    assert counts == [3, 3, 3, 4, 4]
+
+
+@tensorflow_only
+def test_layers_of_most_widths_share_the_kernel_of_their_numbers():
+    core._kernel.cache_clear()
+    for width in (1, 3, 512):
+        layer = SpinNeuron()
+        layer.build((None, width))
+        setting = layer.setting("float64")
+        found = core.neuron_numbers(layer._curve, setting, (1.0, 0.0, 70.0, 3.0), True, "float32")
+        kernels = core.neuron_numbers(
+            layer._curve, setting, (1.0, 0.0, 70.0, 3.0), True, "float32", kernels=True
+        )
+        for one, two in zip(found, kernels):
+            assert one.shape == two.shape == (len(one), width)
+            np.testing.assert_allclose(one, two, rtol=1e-6)
+    assert core._kernel.cache_info().currsize == 1
+
+
+@tensorflow_only
+def test_a_graph_goes_when_nothing_uses_it():
+    """`tf.custom_gradient` keeps every graph for good."""
+    import gc
+    import weakref
+
+    import tensorflow as tf
+
+    layer, x = SpinNeuron(), tf.constant([[-1.0, 0.3, 2.0]])
+    layer.build(x.shape)
+    step = training_step(layer, x, training=True)
+    graph = weakref.ref(step.get_concrete_function().graph)
+    assert graph() is not None
+    del step
+    gc.collect()
+    assert graph() is None
+
+
+@tensorflow_only
+@pytest.mark.parametrize("nested", [False, True])
+def test_gradients_of_a_graph_are_those_of_a_tape(nested):
+    """`tf.gradients` looks the gradient up in the operation; a nested function is traced apart."""
+    import tensorflow as tf
+
+    layer, x = SpinNeuron(), tf.constant([[-1.0, 0.3, 2.0]])
+    layer.build(x.shape)
+
+    def pass_(x):
+        return layer(x, training=True)
+
+    inner = tf.function(pass_, autograph=False) if nested else pass_
+
+    @tf.function(autograph=False)
+    def step(x):
+        y = inner(x)
+        weights = [w.value for w in layer.trainable_variables]
+        by_x, *by_knobs = tf.gradients(y, [x, *weights])
+        (twice,) = tf.gradients(by_x, x)
+        return by_x, by_knobs, twice
+
+    def double(x):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = layer(x, training=True)
+            by_x, *by_knobs = tape.gradient(y, [x, *(w.value for w in layer.trainable_variables)])
+        return by_x, by_knobs, outer.gradient(by_x, x)
+
+    wanted = tf.nest.flatten(double(x))  # eager: no kernels
+    in_graph = tf.function(double, autograph=False)
+    for results in (step(x), in_graph(x)):
+        for found, expected in zip(tf.nest.flatten(results), wanted):
+            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-6)
 
 
 @tensorflow_only
@@ -236,7 +314,7 @@ def test_subclasses_run_in_the_kernels_as_well():
     for layer in (SpinNeuron(), Doubled()):
         layer.build(x.shape)
         step = training_step(layer, x, training=True)
-        assert kernels_in(step) == 2
+        assert kernels_in(step) == KERNELS
         found.append(tf.nest.flatten(step()))
     for one, two in zip(*found):
         np.testing.assert_allclose(2 * one, two, rtol=1e-6)

@@ -263,17 +263,16 @@ def test_tangents_are_the_derivatives(device):
     rng = np.random.default_rng(2)
     log_u = rng.uniform(*np.log(switching.DURATION_DOMAIN), 50)
     log_delta = rng.uniform(*np.log(switching.STABILITY_DOMAIN), 50)
-    curve, *found = switching.macrospin_curve.tangents(np, log_u, np.exp(log_delta))
-    steps = ((1e-5, 0.0), (0.0, 1e-5))
-    for (du, dd), by in zip(steps, found):
+    curve, found = switching.macrospin_curve.tangents(np, log_u, np.exp(log_delta))
+    for k, (du, dd) in enumerate(((1e-5, 0.0), (0.0, 1e-5))):
         up, down = (
-            switching.macrospin_curve(np, log_u + k * du, np.exp(log_delta + k * dd))
-            for k in (1, -1)
+            switching.macrospin_curve(np, log_u + sign * du, np.exp(log_delta + sign * dd))
+            for sign in (1, -1)
         )
         for name in ("midpoint", "steepness", "a", "b", "c", "d"):
             central = (getattr(up, name) - getattr(down, name)) / 2e-5
             size = np.abs(getattr(curve, name)).max()
-            np.testing.assert_allclose(getattr(by, name), central, rtol=1e-5, atol=1e-7 * size)
+            np.testing.assert_allclose(getattr(found, name)[k], central, rtol=1e-5, atol=1e-7 * size)
 
 
 def test_shipped_coefficients_are_those_of_the_fit_script():
@@ -291,7 +290,7 @@ def test_fit_script_reproduces_the_shipped_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["fit_closed_form"])
     fit_closed_form.main()
     tables = json.loads((tmp_path / "fit.json").read_text())["coefficients"]
-    for name, shipped in zip(switching._NAMES, switching._COEFFICIENTS):
+    for name, shipped in zip(switching._NAMES, switching._TABLES):
         np.testing.assert_allclose(tables[name], shipped, atol=1e-3)
     shape = fit_closed_form.check_shape()
     assert shape["rise"] > 0

@@ -1,0 +1,86 @@
+"""What TensorFlow does not offer publicly, in one place; held by `tests/test_core.py`.
+
+Tested with TensorFlow 2.21.
+"""
+
+import functools
+import itertools
+import weakref
+
+_ids = itertools.count()
+_gradients = weakref.WeakValueDictionary()  # the graphs own them
+
+
+def checks_numbers() -> bool:
+    """Whether something looks at every operation, as `tf.debugging.enable_check_numerics()`."""
+    from tensorflow.python.eager import context
+
+    return bool(context.context().op_callbacks)
+
+
+def with_gradient(function, *inputs):
+    """`function` with the gradient it gives, as `tf.custom_gradient`, in a graph that can go.
+
+    `tf.custom_gradient` registers a gradient for every call in a graph and never forgets it, nor
+    the graph: a search over many models fills the memory. And it lets a tape record what
+    `function` does, so that a compiled kernel in it would keep all that it computes.
+
+    Args:
+        function: of the inputs to its output, and to `gradient(upstream, output)`, which gives
+            one gradient, or `None`, for every input.
+        inputs: tensors.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import record
+
+    if tf.executing_eagerly():
+        return _eager_link(function)(*inputs)
+    inputs = [tf.convert_to_tensor(value) for value in inputs]
+    with record.stop_recording():
+        bare, gradient = function(*inputs)
+        graph = tf.compat.v1.get_default_graph()
+        with graph.gradient_override_map({"IdentityN": _registered()}):
+            output = tf.identity_n([bare, *inputs])[0]
+
+    def backward(output):
+        return lambda upstream, *_: [None, *gradient(upstream, output)]
+
+    _attach(output.op, backward(bare))
+    # A tape has seen nothing of `bare`, so that a second gradient must start from `output`.
+    record.record_operation("SpinNeuron", [output], [bare, *inputs], backward(output))
+    return output
+
+
+def _eager_link(function):
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def link(*inputs):
+        output, gradient = function(*inputs)
+        return output, lambda upstream: gradient(upstream, output)
+
+    return link
+
+
+def _attach(op, backward):
+    """Name a gradient in an operation; it lives as long as the graph."""
+    from tensorflow.core.framework import attr_value_pb2
+
+    key = next(_ids)
+    _gradients[key] = backward
+    graph = op.graph
+    graph.spinkeras_gradients = [*getattr(graph, "spinkeras_gradients", ()), backward]
+    op._set_attr("_spinkeras_gradient", attr_value_pb2.AttrValue(i=key))
+
+
+@functools.cache
+def _registered():
+    import tensorflow as tf
+
+    name = "SpinkerasGradient"
+
+    @tf.RegisterGradient(name)
+    def gradient(op, *upstream):
+        return _gradients[op.get_attr("_spinkeras_gradient")](*upstream)
+
+    return name
