@@ -40,7 +40,7 @@ class Meter:
         self.phase = None  # "train", "test" or None
         self.steps = {}  # for these, Keras' compiled step without and with the sums
 
-    def __call__(self, layer, inputs, probability, training, mask):
+    def __call__(self, layer, inputs, setting, probability, training, mask):
         if not (self.phase == "test" or (self.phase == "train" and training)):
             return
         if core.is_vectorized(inputs):
@@ -49,9 +49,10 @@ class Meter:
                 "where its energy cannot be counted. Give the number of steps in keras.Input."
             )
         fused = training and mask is None and layer.in_kernels(inputs)
-        sums = _sums(layer, self.assumptions, inputs, probability, mask, fused)
+        sums = _sums(layer, self.assumptions, inputs, setting, probability, mask, fused)
         first, batch = _first_use(layer), ops.cast(ops.shape(inputs)[0], "float32")
-        layer.meter_sums.assign_add(ops.append(sums, batch * first))
+        inferences = ops.reshape(batch * first, (1,))
+        layer.meter_sums.assign_add(ops.concatenate([sums, inferences]))
         if self.phase == "train":
             self.charge(layer, ops.sum(sums) / ops.maximum(batch, 1), first)
 
@@ -62,13 +63,13 @@ class Meter:
         """
 
 
-def _sums(layer, assumptions, inputs, probability, mask, fused):
+def _sums(layer, assumptions, inputs, setting, probability, mask, fused):
     """The four energies in pJ, summed over all elements."""
     if mask is not None:
         current = layer.current(inputs)
         energies = traced_energies(layer, current, probability, mask, assumptions)
         return _in_pico(energies)
-    setting, dtype = layer.setting(core.precise(inputs.dtype)), inputs.dtype
+    dtype = inputs.dtype
     bias, width = layer.bias(setting, fused), layer.pulse_widths(setting)
     settings = ops.stack([ops.broadcast_to(ops.cast(v, dtype), width.shape) for v in (bias, width)])
     numbers = [layer.current_scale, *write_numbers(layer.device, assumptions.reversal_fraction)]
@@ -85,7 +86,8 @@ def _sums(layer, assumptions, inputs, probability, mask, fused):
 
 
 def _in_pico(energies):
-    return ops.stack([ops.sum(ops.cast(energies[name], "float32")) * _PICO for name in COMPONENTS])
+    parts = ops.cast(ops.stack([energies[name] for name in COMPONENTS]), "float32")
+    return _PICO * ops.sum(parts, axis=tuple(range(1, len(parts.shape))))
 
 
 def _write_sums(inputs, probability, settings, numbers):
@@ -161,7 +163,7 @@ class _Recorder:
         self.firings = {}
         self.voltage = {}
 
-    def __call__(self, layer, inputs, probability, training, mask):
+    def __call__(self, layer, inputs, setting, probability, training, mask):
         current, probability = (
             ops.convert_to_numpy(v).astype("float64") for v in (layer.current(inputs), probability)
         )

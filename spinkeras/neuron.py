@@ -245,25 +245,31 @@ class SpinNeuron(keras.layers.Layer):
         if self.chip is not None:  # simulated chips are measured, see spinkeras.chips
             return ops.cast(self.chip.respond(self, inputs, mask), self.compute_dtype)
         factors = self._draw_chip(dtype) if training and self.spread is not None else None
-        probability = self.response(inputs, factors, training=training)
+        setting = self.setting(core.precise(dtype))
+        probability = self.response(inputs, factors, setting=setting, training=training)
         if self.meter is not None:
-            self.meter(self, inputs, probability, training=training, mask=mask)
+            self.meter(self, inputs, setting, probability, training=training, mask=mask)
         if self.output_mode == "always_sampled" or (self.output_mode == "sampled" and training):
             probability = self.draw(probability, self.pulses, self.seed_generator)
         return ops.cast(self.to_output(probability), self.compute_dtype)
 
-    def response(self, inputs, factors=None, spread=None, cause="all", training=False):
+    def response(
+        self, inputs, factors=None, spread=None, cause="all", setting=None, training=False
+    ):
         """Switching probability of every element.
 
         Args:
             inputs: tensor, float32 or float64.
             factors: `ChipLayer` of the devices, or `None` for nominal ones.
             spread, cause: as `variability.chip_curve`; default the layer's own spread.
+            setting: of `setting` in the precision `core.precise`, where it is at hand.
             training: whether a gradient will be wanted.
         """
         gain = self.current_scale / self.device.critical_current_per_stability
         if factors is None and hasattr(self._curve, "tangents"):
-            return self._rational_response(inputs, gain, training)
+            if setting is None:
+                setting = self.setting(core.precise(inputs.dtype))
+            return self._rational_response(inputs, gain, setting, training)
         setting = self.setting(inputs.dtype)
         midpoint = self._curve(ops, *setting).midpoint
         bias = midpoint if self.recenter else self._nominal_midpoint()
@@ -275,9 +281,8 @@ class SpinNeuron(keras.layers.Layer):
         drive = inputs * gain + (0.0 if self.recenter else bias - midpoint)
         return self._curve(ops, *setting).probability(drive)
 
-    def _rational_response(self, inputs, gain, training):
+    def _rational_response(self, inputs, gain, setting, training):
         """The response of a law of the one family, in the core that all such laws share."""
-        setting = self.setting(core.precise(inputs.dtype))
         if self._has_constant_knobs():  # in an export
             curve = self._curve(np, *setting)
             shift = 0.0 if self.recenter else self._nominal_midpoint() - curve.midpoint

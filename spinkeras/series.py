@@ -6,43 +6,45 @@ from keras import ops
 from numpy.polynomial import chebyshev
 
 
-def chebyshev_series(xp, x, y, tables):
+def chebyshev_series(xp, x, y, tables, derivatives=False):
     """Values of several two-dimensional Chebyshev series at the points `(x, y)`.
 
     Args:
         xp: `numpy` or `keras.ops`.
         x, y: scaled coordinates in [-1, 1], same shape.
-        tables: coefficients, array `(tables, rows, columns)`: rows for `x`, columns for `y`.
+        tables: list of coefficients, arrays `(series, rows, columns)`: rows for `x`, columns for
+            `y`, each array with series of one size.
+        derivatives: whether to give the derivatives as well.
 
     Returns:
-        Array of shape `(tables, *points)`.
+        Array of shape `(series, *points)`; with derivatives `(3, series, *points)`: the values,
+        then their derivatives by `x` and by `y`.
     """
-    count, rows, columns = tables.shape
     shape = tuple(np.shape(x) if xp is np else ops.shape(x))
+    rows, columns = (max(table.shape[axis] for table in tables) for axis in (1, 2))
     in_x, in_y = (
-        xp.reshape(xp.stack(_polynomials(xp, z, n)), (n, -1)) for z, n in ((x, rows), (y, columns))
+        _polynomials(xp, xp.reshape(z, (-1,)), n) for z, n in ((x, rows), (y, columns))
     )
-    sums = _product(xp, np.swapaxes(tables, 1, 2).reshape(-1, rows), in_x)
-    values = xp.sum(xp.reshape(sums, (count, columns, -1)) * in_y, axis=1)
-    return xp.reshape(values, (count, *shape))
-
-
-def with_derivatives(tables):
-    """Tables of series, padded to one size, and of their derivatives by `x` and by `y`.
-
-    Args:
-        tables: list of coefficient tables of any sizes.
-
-    Returns:
-        Array `(3 * tables, rows, columns)`: the series, then those by `x`, then those by `y`.
-    """
-    rows, columns = (max(table.shape[axis] for table in tables) for axis in (0, 1))
-    padded = np.stack(
-        [np.pad(t, ((0, rows - t.shape[0]), (0, columns - t.shape[1]))) for t in tables]
-    )
-    by = [chebyshev.chebder(padded, axis=axis) for axis in (1, 2)]
-    by_x, by_y = np.pad(by[0], ((0, 0), (0, 1), (0, 0))), np.pad(by[1], ((0, 0), (0, 0), (0, 1)))
-    return np.concatenate([padded, by_x, by_y])
+    if derivatives:
+        matrix = chebyshev.chebder(np.eye(columns)).T
+        slopes = _product(xp, matrix, xp.stack(in_y[:-1]))
+    values, by_y = [], []
+    for table in tables:
+        count, rows, columns = table.shape
+        if derivatives:
+            by_x = np.pad(chebyshev.chebder(table, axis=1), ((0, 0), (0, 1), (0, 0)))
+            table = np.stack([table, by_x])
+        matrix = np.swapaxes(table, -1, -2).reshape(-1, rows)
+        sums = _product(xp, matrix, xp.stack(in_x[:rows]))
+        sums = xp.reshape(sums, (1 + derivatives, count, columns, -1))
+        values.append(xp.sum(sums * xp.stack(in_y[:columns]), axis=2))
+        if derivatives:
+            by_y.append(xp.sum(sums[:1] * slopes[:columns], axis=2))
+    values = xp.concatenate(values, axis=1)
+    if derivatives:
+        values = xp.concatenate([values, xp.concatenate(by_y, axis=1)])
+        return xp.reshape(values, (*values.shape[:2], *shape))
+    return xp.reshape(values, (values.shape[1], *shape))
 
 
 def _product(xp, matrix, polynomials):

@@ -12,6 +12,7 @@ Keras tensors give tensors, differentiable on every backend. The formulas are wr
 functions that take the namespace (`numpy` or `keras.ops`) as `xp`.
 """
 
+import itertools
 import json
 import math
 import warnings
@@ -25,12 +26,15 @@ from keras import ops
 
 from spinkeras.curve import RationalLogit, steepest_fall
 from spinkeras.devices import MTJDevice, get_device
-from spinkeras.series import chebyshev_series, with_derivatives
+from spinkeras.series import chebyshev_series
 
 _LN2 = math.log(2.0)
 _FIT = json.loads(resources.files("spinkeras").joinpath("macrospin_fit.json").read_text())
 _NAMES = ("log_midpoint_ratio", "log_slope", "a", "b", "c", "log_gap")
-_TABLES = with_derivatives([np.array(_FIT["coefficients"][name]) for name in _NAMES])
+_TABLES = [
+    np.array(list(some))
+    for _, some in itertools.groupby((_FIT["coefficients"][name] for name in _NAMES), np.shape)
+]
 DURATION_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["duration"])
 STABILITY_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["stability"])
 
@@ -304,18 +308,17 @@ def macrospin_curve(xp, log_duration, stability) -> RationalLogit:
         stability: `Delta`, same shape.
     """
     x, y, _, _ = _fit_coordinates(log_duration, stability)
-    return _from_series(xp, stability, chebyshev_series(xp, x, y, _TABLES[: len(_NAMES)]))
+    return _from_series(xp, stability, chebyshev_series(xp, x, y, _TABLES))
 
 
 def _macrospin_tangents(xp, log_duration, stability):
     """The curve, and the derivatives of its numbers by `ln u` and by `ln Delta`, side by side."""
     x, y, dx, dy = _fit_coordinates(log_duration, stability)
-    series, shape = chebyshev_series(xp, x, y, _TABLES), tuple(log_duration.shape)
-    curve = _from_series(xp, stability, series)
-    by = xp.reshape(series[len(_NAMES) :], (2, len(_NAMES), *shape))
-    by = xp.moveaxis(by * xp.stack([dx + 0 * dy, dy])[:, None], 1, 0)
+    series = chebyshev_series(xp, x, y, _TABLES, derivatives=True)
+    curve = _from_series(xp, stability, series[0])
+    by = xp.moveaxis(series[1:] * xp.stack([dx + 0 * dy, dy])[:, None], 1, 0)
     log_ratio, log_slope, a, b, c, log_gap = unstack(xp, by)
-    own = np.reshape([0.0, 1.0], (2,) + (1,) * len(shape))  # of Delta in midpoint / Delta
+    own = np.reshape([0.0, 1.0], (2,) + (1,) * len(x.shape))  # of Delta in midpoint / Delta
     return curve, RationalLogit(
         curve.midpoint * (log_ratio + own),
         curve.steepness * log_slope,

@@ -307,7 +307,7 @@ class SampleMeter:
         self.energies = {}
         self.graph = tf.compat.v1.get_default_graph()
 
-    def __call__(self, layer, inputs, probability, training, mask):
+    def __call__(self, layer, inputs, setting, probability, training, mask):
         # `while_loop` traces into a graph of its own.
         if probability.graph is not self.graph or is_vectorized(probability):
             raise ValueError(
