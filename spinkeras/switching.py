@@ -318,9 +318,9 @@ def _macrospin_tangents(xp, log_duration, stability):
     curve = _from_series(xp, stability, series[0])
     by = xp.moveaxis(series[1:] * xp.stack([dx + 0 * dy, dy])[:, None], 1, 0)
     log_ratio, log_slope, a, b, c, log_gap = unstack(xp, by)
-    own = np.reshape([0.0, 1.0], (2,) + (1,) * len(x.shape))  # of Delta in midpoint / Delta
+    log_midpoint = xp.stack([log_ratio[0], log_ratio[1] + 1])  # ln(midpoint / Delta) + ln Delta
     return curve, RationalLogit(
-        curve.midpoint * (log_ratio + own),
+        curve.midpoint * log_midpoint,
         curve.steepness * log_slope,
         a,
         b,
