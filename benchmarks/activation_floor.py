@@ -120,7 +120,7 @@ def main():
     device = spinkeras.MTJDevice.preset("stt_reference")
     device = tf.constant([10e-6, *energy.write_numbers(device, 0.75)])
     kernels = {
-        "forward": (core.response, (x, numbers)),
+        "forward": (lambda x, numbers: core.response(x, numbers), (x, numbers)),
         "backward, knobs fixed": (core._gradients_of_rows, fixed),
         "backward, one knob trained": (core._gradients_of_rows, (*fixed, by_knobs[0])),
         "backward, both knobs trained": (core._gradients_of_rows, (*fixed, *by_knobs)),
