@@ -6,6 +6,7 @@ The map, in the order in which the modules build on each other:
     macrospin     fokker_planck, llg                    the ground truth behind the closed form
     series        chebyshev_series                      smooth functions of two numbers
     curve         RationalLogit                         the one family of switching curves
+    _tensorflow   with_gradient                         what TensorFlow offers only privately
     core          response, linked                      the same for many neurons, with its gradient
     switching     switching_probability and friends     the physics, for NumPy and tensors
     empirical     EmpiricalCurve                        a measured switching curve instead

@@ -10,7 +10,8 @@ the numbers of its neuron along one direction, so the gradient of a knob is one 
 whatever the law: where no knob is trained there is no sum at all.
 
 TensorFlow runs operations one by one, unless XLA fuses them. There the response in training is
-one kernel and its gradient another, shared by all layers; see `use_kernels`.
+one kernel, its gradient another, and the numbers of the neurons a third, shared by all layers; see
+`use_kernels`.
 """
 
 import functools
@@ -79,7 +80,7 @@ def rows(curve, gain, shift):
 
 
 def _fractions(curve):
-    """Numbers of `q = tail (y + n) + offset - tail n + (top (y + n) + bottom) / ((y + n)^2 + width)`."""
+    """Of `q = tail z + offset - tail n + (top z + bottom) / (z^2 + width)` with `z = y + n`."""
     a, b, c, d = curve.a, curve.b, curve.c, curve.d
     tail, n = 4 * b / d, c / (2 * d)
     offset = (4 * a - tail * c) / d

@@ -291,7 +291,9 @@ class SpinNeuron(keras.layers.Layer):
             return core.response(inputs, numbers, self.logistic)
         trained = self.trained_knobs if self.trainable else ()
         knobs = [
-            ops.convert_to_tensor(w) for knob, w in zip(KNOBS, self.knob_weights()) if knob in trained
+            ops.convert_to_tensor(w)
+            for knob, w in zip(KNOBS, self.knob_weights())
+            if knob in trained
         ]
         kernels = training and self.in_kernels(inputs)
         constants = gain, float(not self.recenter), self._nominal_midpoint(), self.knob_scale

@@ -22,9 +22,7 @@ def chebyshev_series(xp, x, y, tables, derivatives=False):
     """
     shape = tuple(np.shape(x) if xp is np else ops.shape(x))
     rows, columns = (max(table.shape[axis] for table in tables) for axis in (1, 2))
-    in_x, in_y = (
-        _polynomials(xp, xp.reshape(z, (-1,)), n) for z, n in ((x, rows), (y, columns))
-    )
+    in_x, in_y = (_polynomials(xp, xp.reshape(z, (-1,)), n) for z, n in ((x, rows), (y, columns)))
     if derivatives:
         matrix = chebyshev.chebder(np.eye(columns)).T
         slopes = _product(xp, matrix, xp.stack(in_y[:-1]))

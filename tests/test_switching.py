@@ -272,7 +272,9 @@ def test_tangents_are_the_derivatives(device):
         for name in ("midpoint", "steepness", "a", "b", "c", "d"):
             central = (getattr(up, name) - getattr(down, name)) / 2e-5
             size = np.abs(getattr(curve, name)).max()
-            np.testing.assert_allclose(getattr(found, name)[k], central, rtol=1e-5, atol=1e-7 * size)
+            np.testing.assert_allclose(
+                getattr(found, name)[k], central, rtol=1e-5, atol=1e-7 * size
+            )
 
 
 def test_shipped_coefficients_are_those_of_the_fit_script():
