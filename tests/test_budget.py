@@ -47,6 +47,7 @@ def energy(model, x=None):
     return spinkeras.energy_report(model, x, print_fn=None).total_pj
 
 
+@pytest.mark.slow
 def test_the_budget_is_kept_at_nearly_no_cost_in_accuracy():
     free = network()
     history = fit(free, [EnergyTracker()], 15)

@@ -879,6 +879,7 @@ def test_a_million_single_shots(tmp_path):
 # --- posterior and spreads -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_posterior_agrees_with_integration_on_a_grid():
     table = synthetic(widths=(3e-9,), trials=200, seed=6)
     bounds = {"anisotropy": (60e3, 160e3), "spin_torque_efficiency": (0.35, 0.7)}
@@ -973,6 +974,7 @@ def test_posterior_of_an_empirical_curve_agrees_with_integration_on_a_grid():
         assert draws.std() == pytest.approx(spread, rel=0.2)
 
 
+@pytest.mark.slow
 def test_posterior_of_a_curve_on_every_scale():
     truth = EmpiricalCurve(
         threshold=1.0e-3, slope=9e3, ceiling=0.8, pulse_width=2e-9, threshold_exponent=-0.2

@@ -452,6 +452,7 @@ def test_exported_graph_writes_no_state(tmp_path):
     assert kinds  # something was looked at
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(OTHER_BACKEND, reason="tf.distribute")
 def test_mirrored_strategy_gives_the_same_figure():
     import tensorflow as tf

@@ -7,6 +7,7 @@ import pytest
 from tests.processes import run_example
 
 
+@pytest.mark.slow
 def test_trainable_activation_is_complete_and_honest(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
