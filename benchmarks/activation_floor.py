@@ -34,20 +34,20 @@ SINGLE = ("shift-left", "shift-right-arithmetic", "convert")  # cost as much as 
 KINDS = {
     "multiply-add": ("add", "subtract", "negate", *SINGLE),
     "divide": ("divide",),
-    "logistic": ("logistic",),
+    "exponential": ("exponential",),  # a logistic function is one, and a division
     "select": ("select", "compare", "maximum", "minimum", "clamp", "clamp"),  # a clamp is two
 }
 # Links of a chain that XLA cannot shorten, and the multiply-adds in them.
 LINKS = {
     "multiply-add": (lambda v: v * 0.99 + 0.01, 0),
     "divide": (lambda v: 1.5 / (v + 1.0), 1),
-    "logistic": (lambda v: ops.sigmoid(v * 1.3), 1),
+    "exponential": (lambda v: ops.exp(v * -0.3), 1),
     "select": (lambda v: ops.maximum(v * 0.99, 0.5), 1),
 }
 UNPRICED = (
     "log",
     "log-plus-one",
-    "exponential",
+    "logistic",
     "exponential-minus-one",
     "round-nearest-even",
     "tanh",
