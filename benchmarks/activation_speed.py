@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from networks import convolutional, perceptron
 
 import spinkeras
 
@@ -189,26 +190,6 @@ class ScaledSigmoid(keras.layers.Layer):
 
 def normalised_sigmoid():
     return keras.Sequential([keras.layers.BatchNormalization(), keras.layers.Activation("sigmoid")])
-
-
-def perceptron(activation):
-    model = keras.Sequential([keras.Input((784,))])
-    for _ in range(2):
-        model.add(keras.layers.Dense(512))
-        model.add(activation())
-    model.add(keras.layers.Dense(10, activation="softmax"))
-    return model
-
-
-def convolutional(activation):
-    model = keras.Sequential([keras.Input((28, 28, 1))])
-    for filters in (16, 32):
-        model.add(keras.layers.Conv2D(filters, 3, padding="same"))
-        model.add(activation())
-        model.add(keras.layers.MaxPooling2D())
-    model.add(keras.layers.Flatten())
-    model.add(keras.layers.Dense(10, activation="softmax"))
-    return model
 
 
 def step_of(model, batch, callbacks):

@@ -22,6 +22,7 @@ os.environ["XLA_FLAGS"] = (
 
 import keras
 import numpy as np
+from networks import convolutional, perceptron
 
 import spinkeras
 
@@ -31,26 +32,6 @@ ACTIVATIONS = {
     "SpinNeuron": spinkeras.SpinNeuron,
     "SpinNeuron, fixed": lambda: spinkeras.SpinNeuron(train=()),
 }
-
-
-def perceptron(activation):
-    model = keras.Sequential([keras.Input((784,))])
-    for _ in range(2):
-        model.add(keras.layers.Dense(512))
-        model.add(activation())
-    model.add(keras.layers.Dense(10, activation="softmax"))
-    return model
-
-
-def convolutional(activation):
-    model = keras.Sequential([keras.Input((28, 28, 1))])
-    for filters in (16, 32):
-        model.add(keras.layers.Conv2D(filters, 3, padding="same"))
-        model.add(activation())
-        model.add(keras.layers.MaxPooling2D())
-    model.add(keras.layers.Flatten())
-    model.add(keras.layers.Dense(10, activation="softmax"))
-    return model
 
 
 def step_of(model, x, y):

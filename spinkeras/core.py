@@ -222,8 +222,8 @@ def neuron_numbers(curve, setting, constants, trained, dtype, kernels=False):
     Args:
         curve: function of a switching model with `tangents`, see `switching.get_curve`.
         setting: `ln(t_p / t_D)` and `Delta` of every neuron, tensors.
-        constants: drive per input; 1 if the midpoint moves with the knobs and else 0; the midpoint
-            in mind; units of a knob in its weight. Numbers.
+        constants: drive per input; 1 if the midpoint moves with the knobs and else 0; the nominal
+            midpoint; the layer's `knob_scale`. Numbers.
         trained: whether to give the knobs' polynomials.
         dtype: of the result.
         kernels: whether the compiled kernels of TensorFlow may be used here.

@@ -340,7 +340,7 @@ def _fit_coordinates(log_duration, stability):
 
 
 def _from_series(xp, stability, values):
-    log_ratio, log_slope, a, b, c, log_gap, *_ = unstack(xp, values)
+    log_ratio, log_slope, a, b, c, log_gap = unstack(xp, values)
     midpoint = stability * xp.exp(log_ratio)
     return RationalLogit(midpoint, xp.exp(log_slope), a, b, c, c * c / 4 + xp.exp(log_gap))
 
