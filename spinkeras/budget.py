@@ -5,40 +5,52 @@ import warnings
 import numpy as np
 from keras import ops
 
-from spinkeras.metering import EnergyTracker, Meter
+from spinkeras import core
+from spinkeras.metering import EnergyTracker, MeteredStep
 from spinkeras.neuron import spin_neurons
 
 _LOWEST = 1e-4  # of the weight, in units of the loss
 
 
-class _Pricer(Meter):
-    """A meter that adds the gradient of `w ln E` to the loss and moves `w` until `E` is right.
+class _PricedStep(MeteredStep):
+    """A step that adds the gradient of `w ln E` to the loss and moves `w` until `E` is right.
 
     One weight `w` serves the model: `energy_weight` of the first spin layer. It is set inside the
     training step, from the energies of the step before, so nothing waits for the host.
     """
 
-    def __init__(self, assumptions, target_pj, rate, highest, layers):
-        super().__init__(assumptions)
-        self.target_pj = target_pj
-        self.rate = rate
-        self.highest = highest
-        self.layers = layers
+    def __init__(self, model, data, assumptions, training, steering):
+        super().__init__(model, data, assumptions, training)
+        self.target_pj, self.rate, self.highest = steering
+        self._fired = set()
+
+    def refuse_scope(self, layer):
+        super().refuse_scope(layer)
+        if self.training and core.inner_scope(self._scope, layer.meter_sums.value):
+            raise ValueError(
+                f"Layer {layer.name!r} runs in a loop or a condition of the graph, where its "
+                "energy has no gradient to the loss. Call it outside, or use an EnergyTracker."
+            )
 
     def charge(self, layer, energy, first):
         weight = self.layers[0].energy_weight
-        if layer is self.layers[0] and first:
+        if not self._fired:
             excess = ops.log(ops.maximum(self._seen(), 1e-12) / self.target_pj)
             moved = weight * ops.exp(self.rate * ops.clip(excess, -1.0, 1.0))
-            moved = ops.clip(moved, _LOWEST, self.highest)
-            weight.assign(ops.where(weight > 0, moved, 0.0))  # 0: no fit with a budget runs
+            weight.assign(ops.clip(moved, _LOWEST, self.highest))
+        self._fired.add(id(layer))
         now = ops.stop_gradient(energy)
         layer.energy_seen.assign(now if first else layer.energy_seen + now)
         layer.add_loss(weight * energy / ops.maximum(self._seen(), 1e-12))
 
+    def updates(self):
+        still = [layer for layer in self.layers if layer.built and id(layer) not in self._fired]
+        return [*super().updates(), *((layer.energy_seen, lambda old: 0 * old) for layer in still)]
+
     def _seen(self):
         """Energy of the model in pJ: of this step for the layers called so far, else the last."""
-        return sum(ops.convert_to_tensor(layer.energy_seen) for layer in self.layers)
+        layers = (layer for layer in self.layers if layer.built)
+        return sum(ops.convert_to_tensor(layer.energy_seen) for layer in layers)
 
 
 class EnergyBudget(EnergyTracker):
@@ -82,8 +94,7 @@ class EnergyBudget(EnergyTracker):
     Limits: a callback that brings weights back itself (`keras.callbacks.EarlyStopping` with
     `restore_best_weights`) must stand before this one, or its weights, of any energy, are the last.
     The best weights are held in memory, as there; a run that was killed and resumed remembers those
-    of its last part only. After a fit that an exception ended, compile the model before a fit
-    without a budget.
+    of its last part only.
 
     Attributes:
         best_epoch: number (from 0) of the epoch whose weights came back, or `None`.
@@ -140,13 +151,31 @@ class EnergyBudget(EnergyTracker):
         self.best_epoch = None
         self._weight = float(start)
 
+    def set_model(self, model):
+        super().set_model(model)
+        # Nothing is left of a fit that did not end, but a file's weight goes on, and other
+        # callbacks may bring one back when training begins.
+        leader = self._leader()
+        if leader.built:
+            loaded, leader.loaded_energy_weight = leader.loaded_energy_weight, None
+            leader.energy_weight.assign(loaded or 0.0)
+        for layer in self._built():
+            layer.energy_seen.assign(0.0)
+        self._started = False
+
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        leader = self._leader()
-        if not _value(leader.energy_weight):  # else: a restored model
-            leader.energy_weight.assign(self._weight)
         self._validates = False
         self._forget()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        super().on_train_batch_begin(batch, logs)
+        if not self._started:
+            self._started = True
+            leader = self._leader()
+            leader.loaded_energy_weight = None
+            if not _value(leader.energy_weight):
+                leader.energy_weight.assign(self._weight)
 
     def _forget(self):
         self.best_epoch = None
@@ -189,20 +218,18 @@ class EnergyBudget(EnergyTracker):
                 f"lowest was {self._lowest:.4g} pJ. Train longer, or raise `highest` or the limit.",
                 stacklevel=2,
             )
-        self._leader().energy_weight.assign(0.0)  # a later fit with a budget starts anew
+        self._leader().energy_weight.assign(0.0)
+        for layer in self._built():
+            layer.energy_seen.assign(0.0)
 
     def _leader(self):
         return spin_neurons(self.model)[0]
 
-    def _accepts(self, meter):
-        return (
-            super()._accepts(meter)
-            and isinstance(meter, _Pricer)
-            and (meter.target_pj, meter.rate, meter.highest) == self._steering
-        )
+    def _key(self):
+        return *super()._key(), self._steering
 
-    def _new_meter(self, layers):
-        return _Pricer(self.assumptions, *self._steering, layers)
+    def _observed_step(self, model, data, training):
+        return _PricedStep(model, data, self.assumptions, training, self._steering)
 
     @property
     def _steering(self):

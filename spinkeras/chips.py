@@ -13,17 +13,18 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
-from spinkeras.core import compiled
+from spinkeras import core
 from spinkeras.energy import EnergyAssumptions
-from spinkeras.metering import traced_energies
+from spinkeras.metering import refuse_unseen, traced_energies
 from spinkeras.neuron import spin_neurons
+from spinkeras.observation import Observation, observing
 from spinkeras.variability import CAUSES, ChipLayer, ChipSpread
 
 _COMPILE = 2**17  # elements per call from which a compiled kernel pays
 _KEEP = 2**29  # bytes of what the layers before the first spin layer answer to the data
 
 
-class _Study:
+class _Study(Observation):
     """One network and its data, to be measured on groups of chips.
 
     What comes before the first spin layer is the same on all chips and is computed once. From
@@ -31,7 +32,7 @@ class _Study:
     """
 
     def __init__(self, model, x, batch_size, spread, cause, pulses):
-        self.neurons = spin_neurons(model)
+        super().__init__(spin_neurons(model))
         self.spread, self.cause, self.pulses = spread, cause, pulses
         self.electric = bool(spread.resistance or spread.tmr or spread.devices)
         self.before, self.after = _cut(model)
@@ -39,6 +40,7 @@ class _Study:
         self.kept, self.room = {}, _KEEP
         self.kernels = {}
         self.generator = keras.random.SeedGenerator(0)
+        self.scope = core.tracing_scope()
         self.shared = (None, None)
 
     def measure(self, chips, layers, seed=0):
@@ -51,22 +53,16 @@ class _Study:
                 everywhere, energy not measured.
             seed: integer, of the pulses.
         """
-        self.chips, self.layers, self.energy = chips, layers, np.zeros(chips)
+        self.chips, self.drawn, self.energy = chips, layers, np.zeros(chips)
         self.generator.state.assign(np.array([seed, 0]))
         outputs = []
-        try:
-            for layer in self.neurons:
-                layer.chip = self
+        with observing(self):
             for number, batch in enumerate(self.batches):
                 signal = self._signal(number, batch)
                 tiled = ops.tile(signal, (chips,) + (1,) * (len(signal.shape) - 1))
                 self.shared = (tiled, signal)
                 out = ops.convert_to_numpy(self.after(tiled, training=False))
                 outputs.append(out.reshape(chips, len(batch), *out.shape[1:]))
-        finally:
-            self.shared = (None, None)
-            for layer in self.neurons:
-                layer.chip = None
         return np.concatenate(outputs, axis=1), self.energy
 
     def _signal(self, number, batch):
@@ -81,9 +77,10 @@ class _Study:
             self.kept[number] = signal
         return signal
 
-    def respond(self, layer, inputs, mask):
+    def answer(self, layer, inputs, mask):
         """What the devices of every chip answer to its part of the batch."""
-        if self.layers is None:
+        refuse_unseen(self.scope, layer, inputs, mask)
+        if self.drawn is None:
             return layer.to_output(layer.response(inputs))
         tiled, signal = self.shared
         one_for_all = inputs is tiled
@@ -106,9 +103,9 @@ class _Study:
         return ops.reshape(layer.to_output(probability), inputs.shape)
 
     def _factors(self, layer, shaped):
-        if id(layer) not in self.layers:
+        if id(layer) not in self.drawn:
             return ()
-        chip = self.layers[id(layer)]
+        chip = self.drawn[id(layer)]
         spare = (1,) * (len(shaped.shape) - chip.current.ndim)
         return [
             ops.convert_to_tensor(f.reshape(len(f), *spare, *f.shape[1:]), shaped.dtype)
@@ -119,7 +116,7 @@ class _Study:
         if math.prod(shaped.shape[1:]) * self.chips < _COMPILE:
             return functools.partial(self._answer, layer)
         if id(layer) not in self.kernels:
-            self.kernels[id(layer)] = compiled(functools.partial(self._answer, layer))
+            self.kernels[id(layer)] = core.compiled(functools.partial(self._answer, layer))
         return self.kernels[id(layer)]
 
     def _answer(self, layer, inputs, *factors):

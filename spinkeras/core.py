@@ -392,6 +392,51 @@ def is_vectorized(value):
     return keras.backend.backend() == "tensorflow" and "loop_body/" in getattr(value, "name", "")
 
 
+def is_mapped(value):
+    """Whether a tensor is inside a vectorized map: one element stands for many."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        return torch._C._functorch.is_batchedtensor(value)
+    return is_vectorized(value) or type(value).__name__ == "BatchTracer"
+
+
+def tracing_scope():
+    """Where TensorFlow traces: the graph, or `None`. See `inner_scope`."""
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def inner_scope(scope, known):
+    """What is traced on its own inside a scope, in words, or `None` if nothing is.
+
+    Args:
+        scope: of `tracing_scope`, the outer one.
+        known: a tensor that is known there.
+
+    Returns:
+        `"branch"` and `"loop"` for those of TensorFlow, where state can be written.
+    """
+    if keras.backend.backend() == "jax":
+        traces = [getattr(value, "_trace", None) for value in (known, known + 0)]
+        return None if traces[0] is traces[1] else "a loop, a condition or a jit of its own"
+    found, graph = None, tracing_scope()
+    while graph is not scope:
+        kind = type(graph).__name__  # private classes
+        if kind.startswith("While"):
+            found = "loop"
+        elif kind.startswith("CondBranch"):
+            found = found or "branch"
+        else:
+            return "a tf.function of its own"
+        graph = graph.outer_graph
+    return found
+
+
 def compiled(function):
     """`function` as one XLA kernel on TensorFlow and JAX; unchanged elsewhere.
 

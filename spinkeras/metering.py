@@ -1,10 +1,9 @@
 """Measure the energy of a model's spin layers: while it trains, and on given data.
 
-A layer that has a meter (`layer.meter`) hands it the inputs and the probability of every call;
-what a pulse costs is in `spinkeras.energy`.
+An observation (`spinkeras.observation`) sees the inputs and the probability of every call; what a
+pulse costs is in `spinkeras.energy`.
 """
 
-import contextlib
 import dataclasses
 import math
 
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import core
+from spinkeras import _keras, core
 from spinkeras.energy import (
     COMPONENTS,
     EnergyAssumptions,
@@ -23,44 +22,140 @@ from spinkeras.energy import (
     write_numbers,
 )
 from spinkeras.neuron import SpinNeuron, spin_neurons
+from spinkeras.observation import Expected, Observation, observing
+from spinkeras.steps import Lease
 
 _PICO = 1e12
 
 
-class Meter:
-    """Adds up the energy of every call of the layers it is attached to, in `layer.meter_sums`.
+class MeteredStep(Observation):
+    """One step of a model: adds up the energy of every call in the layers' `meter_sums`.
 
-    The sums are the four `COMPONENTS` in pJ and the number of inferences. Whether a call counts
-    is decided while the step is traced, so a graph traced outside training or a measured
-    evaluation (prediction, export) holds no state write at all.
+    The sums of a layer are the four `COMPONENTS` in pJ; the fifth number of the first layer counts
+    the inferences, that is the samples of the step's data. Only a step that is measured is run or
+    traced under this, so a graph of any other (prediction, export) holds no state write at all.
+
+    Args:
+        model: the model whose step it is.
+        data: of the step, as Keras gives it.
+        assumptions: `EnergyAssumptions`.
+        training: whether the step trains.
     """
 
-    def __init__(self, assumptions):
+    def __init__(self, model, data, assumptions, training):
+        super().__init__(spin_neurons(model))
         self.assumptions = assumptions
-        self.phase = None  # "train", "test" or None
-        self.steps = {}  # for these, Keras' compiled step without and with the sums
+        self.training = training
+        x = keras.utils.unpack_x_y_sample_weight(data)[0]
+        first = next(value for value in keras.tree.flatten(x) if value is not None)
+        self.samples = ops.cast(ops.shape(first)[0], "float32")
+        self._model = model
+        self._scope = core.tracing_scope()
+        self._passes = []  # pairs of a forward pass and the layers it has used
 
-    def __call__(self, layer, inputs, setting, probability, training, mask):
-        if not (self.phase == "test" or (self.phase == "train" and training)):
-            return
-        if core.is_vectorized(inputs):
+    def see(self, layer, inputs, setting, probability, training, mask):
+        refuse_uncounted(layer, inputs, mask)
+        if self.training and _keras.is_rematerialized():
             raise ValueError(
-                f"Layer {layer.name!r} runs in TimeDistributed over an unknown number of steps, "
-                "where its energy cannot be counted. Give the number of steps in keras.Input."
+                f"Layer {layer.name!r} is computed a second time for its gradient, so that its "
+                "energy would be counted twice. Leave keras.remat or RematScope out around it."
             )
+        self.refuse_scope(layer)
         fused = training and mask is None and layer.in_kernels(inputs)
         sums = _sums(layer, self.assumptions, inputs, setting, probability, mask, fused)
-        first, batch = _first_use(layer), ops.cast(ops.shape(inputs)[0], "float32")
-        inferences = ops.reshape(batch * first, (1,))
-        layer.meter_sums.assign_add(ops.concatenate([sums, inferences]))
-        if self.phase == "train":
-            self.charge(layer, ops.sum(sums) / ops.maximum(batch, 1), first)
+        layer.meter_sums.assign_add(ops.concatenate([sums, ops.zeros(1)]))
+        first = self._is_first(layer)
+        if self.training:
+            self.charge(layer, ops.sum(sums) / ops.maximum(self.samples, 1.0), first)
 
     def charge(self, layer, energy, first):
         """Told the energy (pJ per inference, differentiable) of every call in training.
 
-        `first` tells a layer's first call in the pass. Here nothing follows from it.
+        `first` tells a layer's first call in the forward pass. Here nothing follows from it.
         """
+
+    def refuse_scope(self, layer):
+        """Refuse a call where the sums cannot be written."""
+        where = core.inner_scope(self._scope, layer.meter_sums.value)
+        if where not in (None, "branch", "loop"):
+            raise ValueError(
+                f"Layer {layer.name!r} runs in {where}, where its energy cannot be counted. Call "
+                "it outside, or leave the callback out."
+            )
+
+    def _is_first(self, layer):
+        """Whether this is a layer's first call in the forward pass at hand.
+
+        A layer used several times (weight sharing, TimeDistributed) spends energy every time, but
+        the pass is one inference.
+        """
+        here = _keras.forward_pass(layer)
+        used = next((used for forward, used in self._passes if forward is here), None)
+        if used is None:
+            used = set()
+            self._passes.append((here, used))
+        first = id(layer) not in used
+        used.add(id(layer))
+        return first
+
+    def updates(self):
+        """What the step adds when it has run: `(variable, function of its value)` pairs."""
+        whole = sum(_keras.is_whole(forward, self._model) for forward, _ in self._passes)
+        inferences = self.samples * max(1, whole)  # a step may look at its data several times
+        unit = np.eye(5, dtype="float32")[-1]
+        leaders = [layer.meter_sums for layer in self.layers if layer.built][:1]
+        return [(sums, lambda value: value + inferences * unit) for sums in leaders]
+
+
+def refuse_uncounted(layer, inputs, mask):
+    """Refuse a call of a spin layer that would be counted wrongly, by name."""
+    problem = None
+    if core.is_mapped(inputs):
+        problem = (
+            "runs in a vectorized map or in TimeDistributed over an unknown number of steps, where "
+            "its energy cannot be counted. Give the number of steps in keras.Input."
+        )
+    elif name := _keras.enclosing_map():
+        problem = (
+            f"runs in keras.ops.{name}, where its energy cannot be counted. Call it outside, on "
+            "all elements at once."
+        )
+    for outer, masks in _keras.enclosing_calls():
+        if outer is layer:
+            continue
+        name = f"{type(outer).__name__} {outer.name!r}"
+        loops = isinstance(outer, keras.layers.RNN)
+        if loops and not outer.unroll:
+            problem = (
+                f"runs in a loop of the graph in {name}, where its energy cannot be counted. Build "
+                "it with unroll=True (and a known number of steps)."
+            )
+        elif masks and mask is None and not isinstance(outer, keras.Model):
+            whole = loops or isinstance(outer, keras.layers.Wrapper)
+            if whole or any(_leads(m.shape, inputs.shape) for m in masks):
+                problem = (
+                    f"is an activation inside {name}, whose mask it cannot see: masked steps would "
+                    "be counted. Put the SpinNeuron behind it as a layer of its own."
+                )
+    if problem:
+        raise ValueError(f"Layer {layer.name!r} {problem}")
+
+
+def refuse_unseen(scope, layer, inputs, mask):
+    """As `refuse_uncounted`, also where the values of a call cannot be read at once."""
+    refuse_uncounted(layer, inputs, mask)
+    if where := core.inner_scope(scope, layer.meter_sums.value):
+        raise ValueError(
+            f"Layer {layer.name!r} runs in {where}, where its energy cannot be read. Call it "
+            "outside, or run functions eagerly (tf.config.run_functions_eagerly(True), "
+            "jax.disable_jit())."
+        )
+
+
+def _leads(mask, shape):
+    """Whether a mask of one shape may belong to an input of another."""
+    pairs = zip(mask, shape)
+    return len(mask) <= len(shape) and all(m is None or n is None or m == n for m, n in pairs)
 
 
 def _sums(layer, assumptions, inputs, setting, probability, mask, fused):
@@ -154,16 +249,19 @@ def traced_energies(layer, current, probability, mask, assumptions, pulses=None,
     return {name: energy * fires for name, energy in energies.items()}
 
 
-class _Recorder:
-    """As `Meter`, in NumPy float64 for `energy_report`; also the largest voltage."""
+class _Recorder(Observation):
+    """As `MeteredStep`, in NumPy float64 for `energy_report`; also the largest voltage."""
 
-    def __init__(self, assumptions):
+    def __init__(self, layers, assumptions):
+        super().__init__(layers)
         self.assumptions = assumptions
+        self._scope = core.tracing_scope()
         self.energies = {}
         self.firings = {}
         self.voltage = {}
 
-    def __call__(self, layer, inputs, setting, probability, training, mask):
+    def see(self, layer, inputs, setting, probability, training, mask):
+        refuse_unseen(self._scope, layer, inputs, mask)
         current, probability = (
             ops.convert_to_numpy(v).astype("float64") for v in (layer.current(inputs), probability)
         )
@@ -188,39 +286,15 @@ class _Recorder:
         self.voltage[key] = max(self.voltage.get(key, 0.0), voltage)
 
 
+class _NominalRecorder(Expected, _Recorder):
+    pass
+
+
 def _spread_mask(mask, current):
     """A mask of the leading axes, with trailing axes of size 1 so that it broadcasts."""
     for _ in range(len(current.shape) - len(mask.shape)):
         mask = mask[..., None]
     return mask
-
-
-def _refuse_loops(model):
-    """A recurrent layer that is not unrolled runs its cell in a loop: calls are not counted."""
-    for layer in model._flatten_layers():
-        if isinstance(layer, keras.layers.RNN) and not layer.unroll and spin_neurons(layer):
-            raise ValueError(
-                f"Layer {layer.name!r} runs its spin neurons in a loop of the graph, where their "
-                "energy cannot be counted. Build it with unroll=True (and a known number of steps)."
-            )
-
-
-def _first_use(layer) -> bool:
-    """Whether this is the layer's first call in the forward pass at hand.
-
-    A layer used several times (weight sharing, TimeDistributed) spends energy every time, but the
-    pass is one inference. Keras has no public handle on the pass; these are held by a test.
-    """
-    if keras.backend.backend() == "jax":  # calls the layers of a model one by one, in one scope
-        from keras.src.backend import get_stateless_scope
-
-        context = get_stateless_scope() or layer._get_call_context()
-    else:
-        context = layer._get_call_context()
-    seen = context.__dict__.setdefault("spinkeras_metered", set())
-    first = id(layer) not in seen
-    seen.add(id(layer))
-    return first
 
 
 class EnergyTracker(keras.callbacks.Callback):
@@ -241,9 +315,12 @@ class EnergyTracker(keras.callbacks.Callback):
         assumptions: `EnergyAssumptions`. Default: read at 0.1 V, reset of switched devices.
 
     Limits: sums are kept in float32 (relative error about 1e-5 for 1e4 batches per epoch). With
-    `MirroredStrategy` the figure is the mean over replicas. A layer inside `TimeDistributed` needs
-    a known number of time steps. Figures are NaN where no call was counted: for a second tracker
-    in one `fit`, or a `train_step` of one's own that calls the layers with `training=False`.
+    `MirroredStrategy` the figure is the mean over replicas. The samples of a step are counted
+    along the first axis of its first input. Figures are NaN where no step was counted, as in a
+    training loop without Keras's `train_step`. Refused by name, because its energy would be
+    wrong: a neuron in a recurrent layer that is not unrolled, in `TimeDistributed` over an unknown
+    number of steps, in a `tf.function` of its own, in a layer that is rematerialized, inside
+    another layer whose mask it cannot see, and on JAX in any loop or condition.
 
     Example:
 
@@ -262,35 +339,48 @@ class EnergyTracker(keras.callbacks.Callback):
         if not isinstance(self.assumptions, EnergyAssumptions):
             raise ValueError(f"assumptions must be EnergyAssumptions; got {assumptions!r}.")
         self.results = {}
+        self._leases = {}
+        self._before = {}
         self._training = None
         self._validation = {}
-        self._fitting = False
 
     def set_model(self, model):
         super().set_model(model)
-        self._attach(model)
+        layers = spin_neurons(model)
+        if not layers:
+            raise ValueError(
+                f"{type(self).__name__} found no SpinNeuron in this model; add one or leave it out."
+            )
+        if self.assumptions.reset:
+            for layer in layers:
+                reset_energy(layer.device, self.assumptions)  # solved once, outside the graph
+        self._leases = {}  # those of a fit that did not end
 
     def on_train_begin(self, logs=None):
-        self._attach(self.model)
-        self._fitting = True
-        self._begin("train")
+        self._lease("train")
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._leases["train"].renew()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._training, self._validation = None, {}
         self._reset()
 
     def on_test_begin(self, logs=None):
-        if self._fitting:
+        if "train" in self._leases:
             self._training = self._read()
-        self._reset()
-        self._begin("test")
+        else:
+            self._reset()
+        self._before = self._sums()
+        self._lease("test")
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self._leases["test"].renew()
 
     def on_test_end(self, logs=None):
         self.results = self._read()
-        self._reset()
-        self._end("test")
-        self._phase("train" if self._fitting else None)
-        if self._fitting:
+        self._leases.pop("test").end()
+        if "train" in self._leases:
             self._validation = {f"val_{key}": value for key, value in self.results.items()}
 
     def on_epoch_end(self, epoch, logs=None):
@@ -300,95 +390,50 @@ class EnergyTracker(keras.callbacks.Callback):
             logs.update(self.results)
 
     def on_train_end(self, logs=None):
-        self._end("train")
-        self._phase(None)
-        self._fitting = False
+        self._leases.pop("train").end()
+        self._reset()
 
-    def _attach(self, model):
-        """Give every spin layer the meter."""
-        layers = spin_neurons(model)
-        if not layers:
-            raise ValueError(
-                "EnergyTracker found no SpinNeuron in this model; add one or leave it out."
-            )
-        _refuse_loops(model)
-        meter = layers[0].meter
-        if not (self._accepts(meter) and all(layer.meter is meter for layer in layers)):
-            meter = self._new_meter(layers)
-            for layer in layers:
-                layer.meter = meter
-        for layer in layers:
-            if self.assumptions.reset:
-                reset_energy(layer.device, self.assumptions)  # solved once, outside the graph
+    def _lease(self, phase):
+        model, training = self.model, phase == "train"
 
-    def _accepts(self, meter):
-        """Whether a meter that the layers already have serves this callback."""
-        return isinstance(meter, Meter) and meter.assumptions == self.assumptions
+        def around(step, *args):
+            observed = self._observed_step(model, args[-1], training)
+            with observing(observed):
+                result = step(*args)
+            return _keras.updated(model, result, observed.updates())
 
-    def _new_meter(self, layers):
-        return Meter(self.assumptions)
+        self._leases[phase] = Lease(model, phase, around, self._key())
 
-    def _begin(self, phase):
-        """Let the model take steps with the sums traced into them, compiled once per meter."""
-        name, steps = f"{phase}_function", spin_neurons(self.model)[0].meter.steps
-        plain = getattr(self.model, name, None)
-        if plain is not None:  # else: a training loop without Keras' steps
-            before, measured = steps.get(phase, (None, None))
-            if plain is not before and plain is not measured:
-                _make_step(self.model, phase)
-                steps[phase] = plain, getattr(self.model, name)
-            setattr(self.model, name, steps[phase][1])
-        self._phase(phase)
+    def _key(self):
+        """Tells apart the steps of two callbacks."""
+        return type(self), self.assumptions
 
-    def _end(self, phase):
-        """Give the model its plain steps back."""
-        steps = spin_neurons(self.model)[0].meter.steps
-        if phase in steps:
-            setattr(self.model, f"{phase}_function", steps[phase][0])
+    def _observed_step(self, model, data, training):
+        return MeteredStep(model, data, self.assumptions, training)
 
-    def _phase(self, phase):
-        for layer in spin_neurons(self.model):
-            layer.meter.phase = phase
+    def _built(self):
+        return [layer for layer in spin_neurons(self.model) if layer.built]
 
     def _reset(self):
-        for layer in spin_neurons(self.model):
-            if layer.built:
-                layer.meter_sums.assign(np.zeros(layer.meter_sums.shape))
+        self._before = {}
+        for layer in self._built():
+            layer.meter_sums.assign(np.zeros(layer.meter_sums.shape))
+
+    def _sums(self):
+        """Energies in pJ by component, and the number of inferences, of every built layer."""
+        values = ((id(v), ops.convert_to_numpy(v.meter_sums)) for v in self._built())
+        return {key: value.astype("float64") for key, value in values}
 
     def _read(self):
-        """Mean pJ per inference since the last reset: total and per layer."""
-        layers = [layer for layer in spin_neurons(self.model) if layer.built]
-        sums = [ops.convert_to_numpy(layer.meter_sums).astype("float64") for layer in layers]
-        none = 0.0 if any(s[-1] for s in sums) else np.nan  # an unused layer, or nothing counted
-        means = [float(s[:-1].sum() / s[-1]) if s[-1] else none for s in sums]
+        """Mean pJ per inference since the last reset or begin: total and per layer."""
+        layers, sums = self._built(), self._sums()
+        sums = [sums[id(layer)] - self._before.get(id(layer), 0.0) for layer in layers]
+        inferences = sum(s[-1] for s in sums)
+        means = [float(s[:-1].sum() / inferences) if inferences else np.nan for s in sums]
         result = {"energy_pj": float(sum(means))}
         for name, mean in zip(unique_names(layers), means):
             result[f"energy_pj_{name}"] = mean
         return result
-
-
-def _make_step(model, phase):
-    """Let Keras compile the step of a phase once more, beside the one that there is."""
-    make, name, other = getattr(model, f"make_{phase}_function"), f"{phase}_step", {}
-    if keras.backend.backend() == "jax":  # which compiles equal methods once; this one is another
-        step = getattr(model, name)
-        other[name] = lambda *args: step(*args)
-    with replaced(model, **other):
-        make(force=True)
-
-
-@contextlib.contextmanager
-def replaced(layer, **attributes):
-    """Other attributes for a layer or model, out of sight of Keras' bookkeeping."""
-    state = vars(layer)
-    before = {name: state[name] for name in attributes if name in state}
-    state.update(attributes)
-    try:
-        yield
-    finally:
-        for name in attributes:
-            del state[name]
-        state.update(before)
 
 
 def latency(model) -> float:
@@ -485,20 +530,30 @@ def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) ->
     0.357
     """
     assumptions = EnergyAssumptions() if assumptions is None else assumptions
-    layers = spin_neurons(model)
+    recorder = _Recorder(spin_neurons(model), assumptions)
+    report = _report(model, x, batch_size, recorder)
+    if print_fn is not None:
+        print_fn(str(report))
+    return report
+
+
+def nominal_report(model, x, assumptions):
+    """`energy_report` of nominal devices that give their probability, whatever their output."""
+    recorder = _NominalRecorder(spin_neurons(model), assumptions)
+    return _report(model, x, len(keras.tree.flatten(x)[0]), recorder)
+
+
+def _report(model, x, batch_size, recorder):
+    layers, assumptions = recorder.layers, recorder.assumptions
     if not layers:
         raise ValueError("energy_report found no SpinNeuron in this model.")
-    _refuse_loops(model)
     arrays = keras.tree.flatten(x)
     samples = len(arrays[0]) if arrays else 0
     if samples == 0 or any(len(a) != samples for a in arrays):
         raise ValueError(
             f"energy_report needs data of one length > 0; got lengths {[len(a) for a in arrays]}."
         )
-    recorder = _Recorder(assumptions)
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            stack.enter_context(replaced(layer, meter=recorder))
+    with observing(recorder):
         for start in range(0, samples, batch_size):
             part = slice(start, start + batch_size)
             model(keras.tree.map_structure(lambda a, s=part: a[s], x), training=False)
@@ -518,11 +573,11 @@ def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) ->
         row["peak_voltage"] = float(recorder.voltage.get(id(layer), 0.0))
         rows.append(row)
     others = {}
-    for layer in model._flatten_layers(include_self=False):
+    for layer in _keras.all_layers(model):
         if not isinstance(layer, (SpinNeuron, keras.layers.InputLayer, keras.Model)):
             others[type(layer).__name__] = others.get(type(layer).__name__, 0) + 1
     devices = list(dict.fromkeys(layer.device for layer in layers))
-    report = EnergyReport(
+    return EnergyReport(
         layers=rows,
         total_pj=sum(row["total_pj"] for row in rows),
         latency_ns=latency(model) * 1e9,
@@ -530,9 +585,6 @@ def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) ->
         other_layers=others,
         assumptions=[line for device in devices for line in assumptions.lines(device)],
     )
-    if print_fn is not None:
-        print_fn(str(report))
-    return report
 
 
 def unique_names(layers):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import core, switching
+from spinkeras import _keras, core, observation, switching
 from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
 from spinkeras.curve import RationalLogit
 from spinkeras.devices import get_device
@@ -160,7 +160,6 @@ class SpinNeuron(keras.layers.Layer):
         self.pulse_step = None if pulse_step is None else float(pulse_step)
         self.gate_levels = gate_levels
         self.spread = _get_spread(spread)
-        self.chip = None
         self.knob_scale = float(knob_scale)
         self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
         self.anisotropy_initializer = keras.initializers.get(anisotropy_initializer)
@@ -170,11 +169,10 @@ class SpinNeuron(keras.layers.Layer):
         self.anisotropy_constraint = keras.constraints.get(anisotropy_constraint)
         self.log_pulse_width = None
         self.log_anisotropy = None
-        self.logistic = ops.sigmoid
-        self.meter = None
         self.meter_sums = None
         self.energy_weight = None
         self.energy_seen = None
+        self.loaded_energy_weight = None  # of a file, until a fit goes on with it
         self._ranges = {
             knob: DeviceRange(
                 self.device, knob, self.knob_scale, first=getattr(self, f"{knob}_constraint")
@@ -242,16 +240,16 @@ class SpinNeuron(keras.layers.Layer):
     def call(self, inputs, training=None, mask=None):
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         inputs = ops.cast(inputs, dtype)
-        if self.chip is not None:  # simulated chips are measured, see spinkeras.chips
-            return ops.cast(self.chip.respond(self, inputs, mask), self.compute_dtype)
+        observed = observation.of(self)
+        answer = observed.answer(self, inputs, mask)
+        if answer is not None:
+            return ops.cast(answer, self.compute_dtype)
         factors = self._draw_chip(dtype) if training and self.spread is not None else None
         setting = self.setting(core.precise(dtype))
         probability = self.response(inputs, factors, setting=setting, training=training)
-        if self.meter is not None:
-            self.meter(self, inputs, setting, probability, training=training, mask=mask)
-        if self.output_mode == "always_sampled" or (self.output_mode == "sampled" and training):
-            probability = self.draw(probability, self.pulses, self.seed_generator)
-        return ops.cast(self.to_output(probability), self.compute_dtype)
+        observed.see(self, inputs, setting, probability, training, mask)
+        fraction = observed.fraction(self, probability, training)
+        return ops.cast(self.to_output(fraction), self.compute_dtype)
 
     def response(
         self, inputs, factors=None, spread=None, cause="all", setting=None, training=False
@@ -288,7 +286,7 @@ class SpinNeuron(keras.layers.Layer):
             shift = 0.0 if self.recenter else self._nominal_midpoint() - curve.midpoint
             numbers = core.rows(curve, gain, shift)
             numbers = [ops.convert_to_tensor(n, inputs.dtype) for n in numbers]
-            return core.response(inputs, numbers, self.logistic)
+            return core.response(inputs, numbers, observation.of(self).logistic)
         trained = self.trained_knobs if self.trainable else ()
         knobs = [
             ops.convert_to_tensor(w)
@@ -305,8 +303,7 @@ class SpinNeuron(keras.layers.Layer):
 
     def in_kernels(self, inputs):
         """Whether training on this input may run in compiled kernels."""
-        # Keras has no public name for the model whose call this is a part of.
-        return core.kernels_serve(inputs, getattr(self._get_call_context(), "entry_layer", None))
+        return core.kernels_serve(inputs, _keras.outermost(self))
 
     def to_output(self, probability):
         """What the layer returns for a probability, or for a fraction of bits."""
@@ -481,6 +478,7 @@ class SpinNeuron(keras.layers.Layer):
                     "number >= 0."
                 )
             self.energy_weight.assign(weight)
+            self.loaded_energy_weight = float(weight)
 
     def get_config(self):
         config = super().get_config()
@@ -531,11 +529,11 @@ class SpinNeuron(keras.layers.Layer):
 
     def knob_weights(self):
         """The weights that hold the two knobs, in the order of `KNOBS`."""
-        return self.log_pulse_width, self.log_anisotropy
+        return observation.of(self).knobs(self)
 
     def _has_constant_knobs(self):
-        """Whether the knobs are NumPy arrays for a while, to become constants of an export."""
-        return isinstance(self.log_pulse_width, np.ndarray)
+        """Whether the knobs are NumPy arrays here, to become constants of an export."""
+        return isinstance(self.knob_weights()[0], np.ndarray)
 
     def setting(self, dtype):
         """`ln(t_p / t_D)` and `Delta` of every knob, as the driver makes them.
@@ -715,5 +713,4 @@ def spin_neurons(model) -> list[SpinNeuron]:
     >>> [layer.name for layer in spinkeras.spin_neurons(model)]
     ['spin']
     """
-    # Keras has no public walk that reaches nested layers; this one is held by a test.
-    return [layer for layer in model._flatten_layers() if isinstance(layer, SpinNeuron)]
+    return [layer for layer in _keras.all_layers(model) if isinstance(layer, SpinNeuron)]

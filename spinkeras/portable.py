@@ -16,15 +16,15 @@ import keras
 import numpy as np
 
 from spinkeras import core
+from spinkeras.observation import observing
 from spinkeras.tracing import (
-    KNOB_WEIGHTS,
     TOLERANCE,
     ExportReport,
     Network,
+    Traced,
     first_lines,
     need_tensorflow,
     refuse,
-    tracing,
 )
 
 SMALLEST_PROBABILITY = 1e-12
@@ -175,6 +175,10 @@ def _run_litert(content, network):
     return [got[name] for name in network.output_names]
 
 
+class _ByParts(Traced):
+    logistic = staticmethod(core.logistic_by_parts)
+
+
 def _convert_onnx(network):
     import onnx
 
@@ -183,7 +187,7 @@ def _convert_onnx(network):
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx asks NumPy for old names
         file = os.path.join(folder, "model.onnx")
         # Keras' own exporter knows how to run tf2onnx beside NumPy 2; it does not name outputs.
-        with tracing(network.layers, logistic=core.logistic_by_parts):
+        with observing(_ByParts(network.layers)):
             refuse(network.trace(network.function(False)), deterministic=True)
             # tf2onnx raises whatever its converters run into.
             with _carrying("ONNX", "", "The converter says"):
@@ -244,8 +248,8 @@ def _neurons_alone(layers):
         shape = tuple(layer.log_pulse_width.shape)
         source = keras.Input(shape, name=f"ramp_{k}")
         outputs.append(copy(source))
-        for knob in KNOB_WEIGHTS:
-            getattr(copy, knob).assign(getattr(layer, knob))
+        for own, trained in zip(copy.knob_weights(), layer.knob_weights()):
+            own.assign(trained)
         inputs.append(source)
         names.append(copy.name)
         steps = np.linspace(-80.0, 40.0, 241).reshape((-1,) + (1,) * len(shape))

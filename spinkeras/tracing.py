@@ -4,7 +4,6 @@ The knobs of the spin layers become constants of the traced graph, so that a ser
 curve of every neuron once and not once per request.
 """
 
-import contextlib
 import dataclasses
 import pathlib
 import re
@@ -13,14 +12,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras.core import is_vectorized
-from spinkeras.metering import replaced, traced_energies, unique_names
+from spinkeras import core
+from spinkeras.metering import refuse_unseen, traced_energies, unique_names
 from spinkeras.neuron import FEW_PULSES, spin_neurons
+from spinkeras.observation import Expected, observing
 
 TOLERANCE = 1e-4
 """Largest accepted difference between an exported network and its Keras model."""
 
-KNOB_WEIGHTS = ("log_pulse_width", "log_anisotropy")
 _AUTOMATIC_INPUT = re.compile(r"(keras_tensor|input_layer)(_\d+)?")
 _STATE_WRITE = re.compile(
     r"Assign|^ResourceApply|^ResourceScatter|^Scatter|^RngReadAndSkip|^RngSkip"
@@ -73,7 +72,7 @@ class Network:
         self.input_dtypes = [keras.backend.standardize_dtype(_dtype(spec)) for spec in flat]
         self.probes = self._probes(probe)
         inputs = self.pack([ops.convert_to_tensor(value) for value in self.probes])
-        with expected_values(self.layers):
+        with observing(Expected(self.layers)):
             outputs = model(inputs, training=False)
         flat = keras.tree.flatten(outputs)
         self.output_names = _output_names(model, outputs, len(flat), output_names)
@@ -148,7 +147,7 @@ class Network:
 
         def forward(*flat):
             flat = self._checked(flat) if check_inputs else flat
-            with tracing(self.layers, bits=bits):
+            with observing(Traced(self.layers, bits)):
                 outputs = keras.tree.flatten(self.model(self.pack(flat), training=False))
             return dict(zip(self.output_names, outputs))
 
@@ -159,8 +158,8 @@ class Network:
 
         def energies(*flat):
             flat = self._checked(flat) if check_inputs else flat
-            meter = SampleMeter(assumptions)
-            with tracing(layers, meter=meter):
+            meter = SampleMeter(layers, assumptions)
+            with observing(meter):
                 self.model(self.pack(flat), training=False)
             none = ops.zeros((ops.shape(flat[0])[0],), "float32")
             each = [meter.energies.get(id(layer), none) for layer in layers]
@@ -222,37 +221,36 @@ def refuse(endpoint, deterministic):
             )
 
 
-@contextlib.contextmanager
-def tracing(layers, meter=None, bits=None, **attributes):
-    """While the spin layers are traced: knobs as constants, this meter and no other, draws."""
-    import tensorflow as tf
+class Traced(Expected):
+    """Spin layers while they are traced for an export: their knobs are constants of the graph.
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(expected_values(layers))
-        for layer in layers:
-            with tf.init_scope():  # read the variables now, not in the graph
-                values = {k: ops.convert_to_numpy(getattr(layer, k)) for k in KNOB_WEIGHTS}
-            if bits is not None:
-                values["call"] = bits.wrap(layer)
-            stack.enter_context(replaced(layer, meter=meter, **values, **attributes))
-        yield
-
-
-@contextlib.contextmanager
-def expected_values(layers):
-    """While spin layers give the probability of a nominal device, whatever they are set to.
-
-    Without their meters: probes are no part of what a training or an evaluation measures.
+    Args:
+        layers: the spin layers.
+        bits: `Bits` that draw what the layers return; `None`: the probability.
     """
-    with contextlib.ExitStack() as stack:
-        for layer in layers:
-            nominal = {"output_mode": "probability", "chip": None, "meter": None}
-            stack.enter_context(replaced(layer, **nominal))
-        yield
+
+    def __init__(self, layers, bits=None):
+        import tensorflow as tf
+
+        super().__init__(layers)
+        self.bits = bits
+        with tf.init_scope():  # read the variables now, not in the graph
+            self._knobs = {
+                id(layer): tuple(
+                    ops.convert_to_numpy(v) for v in (layer.log_pulse_width, layer.log_anisotropy)
+                )
+                for layer in self.layers
+            }
+
+    def knobs(self, layer):
+        return self._knobs[id(layer)]
+
+    def fraction(self, layer, probability, training):
+        return probability if self.bits is None else self.bits.draw(layer, probability)
 
 
 class Bits:
-    """Replaces the output of a spin layer by that for the fraction of its pulses that switched.
+    """Draws the fraction of a spin layer's pulses that switched.
 
     The draws come from a stateful kernel and not from a Keras `SeedGenerator`: the latter keeps
     its position in a variable, which concurrent requests would have to write.
@@ -262,33 +260,25 @@ class Bits:
         self.seed = seed
         self.count = 0
 
-    def wrap(self, layer):
-        call, pulses = layer.call, layer.pulses
+    def draw(self, layer, probability):
+        import tensorflow as tf
 
-        def draw(*args, **kwargs):
-            import tensorflow as tf
-
-            with replaced(layer, bipolar=False):
-                probability = tf.convert_to_tensor(call(*args, **kwargs))
-            expected = tf.cast(probability, tf.float32)
-            shape = tf.shape(probability)
-            if pulses <= FEW_PULSES:
-                numbers = (
-                    tf.raw_ops.RandomUniform(shape=shape, dtype=tf.float32, **self.seeds())
-                    for _ in range(pulses)
-                )
-                count = sum(tf.cast(number < expected, tf.float32) for number in numbers)
-            else:
-                lowest, highest = tf.constant(0), tf.constant(2**31 - 1)
-                key = tf.raw_ops.RandomUniformInt(
-                    shape=[2], minval=lowest, maxval=highest, **self.seeds()
-                )
-                count = tf.random.stateless_binomial(
-                    shape, key, float(pulses), expected, output_dtype=tf.float32
-                )
-            return tf.cast(layer.to_output(count / pulses), probability.dtype)
-
-        return draw
+        expected, shape = tf.cast(probability, tf.float32), tf.shape(probability)
+        if layer.pulses <= FEW_PULSES:
+            numbers = (
+                tf.raw_ops.RandomUniform(shape=shape, dtype=tf.float32, **self.seeds())
+                for _ in range(layer.pulses)
+            )
+            count = sum(tf.cast(number < expected, tf.float32) for number in numbers)
+        else:
+            lowest, highest = tf.constant(0), tf.constant(2**31 - 1)
+            key = tf.raw_ops.RandomUniformInt(
+                shape=[2], minval=lowest, maxval=highest, **self.seeds()
+            )
+            count = tf.random.stateless_binomial(
+                shape, key, float(layer.pulses), expected, output_dtype=tf.float32
+            )
+        return tf.cast(count / layer.pulses, probability.dtype)
 
     def seeds(self):
         """Seeds of the next operation; zeros mean: from the system's entropy."""
@@ -297,24 +287,17 @@ class Bits:
         return {"seed": seed, "seed2": number}
 
 
-class SampleMeter:
+class SampleMeter(Traced):
     """Collects the energy of every sample in pJ while a forward pass is traced."""
 
-    def __init__(self, assumptions):
-        import tensorflow as tf
-
+    def __init__(self, layers, assumptions):
+        super().__init__(layers)
         self.assumptions = assumptions
         self.energies = {}
-        self.graph = tf.compat.v1.get_default_graph()
+        self._scope = core.tracing_scope()
 
-    def __call__(self, layer, inputs, setting, probability, training, mask):
-        # `while_loop` traces into a graph of its own.
-        if probability.graph is not self.graph or is_vectorized(probability):
-            raise ValueError(
-                f"Layer {layer.name!r} runs inside a loop of the graph (TimeDistributed over an "
-                "unknown number of steps, or a recurrent layer), where its energy cannot be "
-                "read. Give the number of steps in keras.Input, or export with energy=False."
-            )
+    def see(self, layer, inputs, setting, probability, training, mask):
+        refuse_unseen(self._scope, layer, inputs, mask)
         parts = traced_energies(layer, layer.current(inputs), probability, mask, self.assumptions)
         total = ops.cast(sum(parts.values()), "float32") * 1e12
         total = ops.sum(total, axis=tuple(range(1, len(total.shape))))

@@ -1,0 +1,73 @@
+"""What else happens when a spin layer is called: who watches, which devices answer, which bits.
+
+An observation holds for the time of a `with`, in its own thread and for its own layers. The layers
+ask for it; none of them is changed, so that what one caller watches is out of sight of all others.
+"""
+
+import contextlib
+import contextvars
+
+from keras import ops
+
+
+class Observation:
+    """Changes nothing: what a layer does by itself. Others override what they watch or replace.
+
+    Args:
+        layers: the spin layers that it is for.
+    """
+
+    logistic = staticmethod(ops.sigmoid)
+
+    def __init__(self, layers=()):
+        self.layers = list(layers)
+        self._covered = {id(layer) for layer in self.layers}
+
+    def covers(self, layer) -> bool:
+        return id(layer) in self._covered
+
+    def knobs(self, layer):
+        """The two weights of the knobs; as NumPy arrays they become constants of the graph."""
+        return layer.log_pulse_width, layer.log_anisotropy
+
+    def answer(self, layer, inputs, mask):
+        """The whole output of the layer, or `None`: the layer computes it itself."""
+
+    def see(self, layer, inputs, setting, probability, training, mask):
+        """Told every call: input, setting of the knobs and probability of every element."""
+
+    def fraction(self, layer, probability, training):
+        """Fraction of the pulses that switched, or its expected value."""
+        draws = ("always_sampled", "sampled") if training else ("always_sampled",)
+        if layer.output_mode in draws:
+            return layer.draw(probability, layer.pulses, layer.seed_generator)
+        return probability
+
+
+class Expected(Observation):
+    """Nominal devices that give their probability, whatever output the layers are set to."""
+
+    def fraction(self, layer, probability, training):
+        return probability
+
+
+_NOTHING = Observation()
+_stack = contextvars.ContextVar("spinkeras_observations", default=())
+
+
+def of(layer) -> Observation:
+    """The innermost observation of a layer."""
+    for observation in reversed(_stack.get()):
+        if observation.covers(layer):
+            return observation
+    return _NOTHING
+
+
+@contextlib.contextmanager
+def observing(observation):
+    """Let an observation hold for the time of a `with`."""
+    token = _stack.set((*_stack.get(), observation))
+    try:
+        yield observation
+    finally:
+        _stack.reset(token)
