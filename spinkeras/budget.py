@@ -35,7 +35,8 @@ class _PricedStep(MeteredStep):
     def charge(self, layer, energy, first):
         weight = self.layers[0].energy_weight
         if not self._fired:
-            excess = ops.log(ops.maximum(self._seen(), 1e-12) / self.target_pj)
+            last = self._seen()  # 0 in the first step of a fit, which tells nothing
+            excess = ops.log(ops.where(last > 0, last, self.target_pj) / self.target_pj)
             moved = weight * ops.exp(self.rate * ops.clip(excess, -1.0, 1.0))
             weight.assign(ops.clip(moved, _LOWEST, self.highest))
         self._fired.add(id(layer))

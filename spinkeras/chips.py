@@ -18,6 +18,7 @@ from spinkeras.energy import EnergyAssumptions
 from spinkeras.metering import refuse_unseen, traced_energies
 from spinkeras.neuron import spin_neurons
 from spinkeras.observation import Observation, observing
+from spinkeras.steps import Lease
 from spinkeras.variability import CAUSES, ChipLayer, ChipSpread
 
 _COMPILE = 2**17  # elements per call from which a compiled kernel pays
@@ -332,9 +333,6 @@ class NewChipEachEpoch(keras.callbacks.Callback):
     `fit(initial_epoch=...)` meets the chips it would have met. The training step is not compiled
     again.
 
-    Limit: `fit` that ends by an exception leaves the last chip held; the next `fit` with this
-    callback, or `layer.hold_chip(None)`, releases it.
-
     Raises:
         ValueError: when training starts without a spin layer that has a `spread`.
 
@@ -355,13 +353,18 @@ class NewChipEachEpoch(keras.callbacks.Callback):
         if not self._layers():
             raise ValueError("NewChipEachEpoch found no SpinNeuron with a spread in this model.")
 
+        held = [layer.held_chip.state for layer in self._layers()]
+        self._lease = Lease(self.model, "train", forget=lambda: [(v, np.zeros(2)) for v in held])
+
     def on_epoch_begin(self, epoch, logs=None):
         for layer in self._layers():
             layer.hold_chip(epoch)
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self._lease.renew()
+
     def on_train_end(self, logs=None):
-        for layer in self._layers():
-            layer.hold_chip(None)
+        self._lease.end()
 
 
 def _draw(neurons, chosen, spread, seed, chips):
