@@ -537,7 +537,8 @@ def _compile_like(new, old):
             new.compile_from_config(old.get_compile_config())
             return
         # Keras has no public access to the arguments as they were; this one is held by a test.
-        new.compile(**_anew(old._compile_config.config))
+        arguments = old._compile_config.config | {"optimizer": old.optimizer}
+        new.compile(**_anew(arguments))
     except Exception as error:
         warnings.warn(
             f"The new model is not compiled: Keras cannot make the optimizer and the metrics of "
@@ -545,7 +546,7 @@ def _compile_like(new, old):
             stacklevel=3,
         )
         return
-    if new.built:
+    if new.built and new.optimizer is not None:
         new.optimizer.build(new.trainable_variables)
 
 
@@ -709,14 +710,11 @@ def _copy(layer, **changes):
             dtype=layer.dtype_policy,
         )
     config = layer.get_config()
-    for argument in ("activation", "recurrent_activation"):
-        function = getattr(layer, argument, None)
-        if (
-            argument in config
-            and callable(function)
-            and not isinstance(function, keras.layers.Layer)
-        ):
-            config[argument] = function  # unregistered functions have no other copy
+    for argument in config:
+        if argument.endswith(("activation", "_initializer", "_regularizer", "_constraint")):
+            function = getattr(layer, argument, None)
+            if callable(function) and not isinstance(function, keras.layers.Layer):
+                config[argument] = function  # unregistered functions have no other copy
     config.update(changes)
     return type(layer).from_config(config)
 

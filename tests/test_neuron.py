@@ -23,6 +23,7 @@ from tests.harness import (
     OTHER_BACKEND,
     gradients,
     run_layer_test,
+    some_slow,
     tensor_gradients,
 )
 
@@ -753,11 +754,6 @@ def built(build, neuron, x=X):
     model = build(neuron)
     model(x)
     return model
-
-
-def some_slow(names, *fast):
-    """Parameters of which all but a few are in the slow set."""
-    return [pytest.param(n, marks=() if n in fast else pytest.mark.slow) for n in names]
 
 
 @pytest.mark.parametrize("model", some_slow(MODELS, "nested twice", "subclassed"))
