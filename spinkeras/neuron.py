@@ -32,8 +32,11 @@ class SpinNeuron(keras.layers.Layer):
 
     A knob is stored as a dimensionless logarithm, `w = ln(value / nominal) / knob_scale`, in the
     weights `log_pulse_width` and `log_anisotropy` (nominal: `device.nominal_pulse_width` and
-    `device.anisotropy`); the constraint `DeviceRange` keeps it in the device's box. Files store
-    the knobs by name and in SI units, so they load across different `train` and `knob_scale`.
+    `device.anisotropy`); the constraint `DeviceRange` keeps it in the device's box. Files
+    (`.keras`, `.weights.h5`) store the knobs by name and in SI units, so they load across different
+    `train` and `knob_scale`; legacy `.h5` files cannot, and are refused. `get_weights` has the two
+    logarithms first, whatever is trained: they mean the same in every layer of the same device and
+    `knob_scale`.
 
     Args:
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
