@@ -138,6 +138,18 @@ def forgotten(model, args, values):
     return _with_values(model, state, updates), *rest
 
 
+def put_back(model, args):
+    """Give a model its values again after a step that failed; JAX takes them out for a fit."""
+    if keras.backend.backend() != "jax":
+        return
+    own = [model.trainable_variables, model.non_trainable_variables]
+    own += [model.optimizer.variables, model.metrics_variables][-(len(args[0]) - 2) :]
+    for variables, values in zip(own, args[0]):
+        for variable, value in zip(variables, values):
+            if variable._value is None and not value.is_deleted():
+                variable._value = value
+
+
 def _with_values(model, state, updates):
     """JAX keeps the variables of a step in a tuple of lists; the second: those not trained."""
     places = {id(variable): k for k, variable in enumerate(model.non_trainable_variables)}

@@ -1,10 +1,12 @@
 """Give an existing Keras model spin neurons in place of its activations."""
 
+import contextlib
 import dataclasses
+import warnings
 
 import keras
 
-from spinkeras.neuron import SpinNeuron
+from spinkeras.neuron import SpinNeuron, spin_neurons
 
 # Classes whose activation is the last thing they compute, so that a layer behind them equals it.
 _ACTIVATED_LAST = (
@@ -83,6 +85,7 @@ _KEEPS_AXES = (
     keras.layers.Maximum,
     keras.layers.Minimum,
 )
+_Schedule = keras.optimizers.schedules.LearningRateSchedule
 _SIGMOID, _TANH = "sigmoid", "tanh"  # what an untrained spin neuron nearly is
 SIGNED = ("tanh", "hard_tanh", "softsign")
 """Functions with values from -1 to 1, of slope 1 at 0, in whose place `2 P - 1` is put."""
@@ -128,7 +131,9 @@ def to_spin(model, device="stt_reference", where=None, signed=SIGNED, **neuron):
     - the layers `Activation`, `ReLU`, `LeakyReLU`, `ELU`, `PReLU` (its slopes are dropped), and
       element-wise `keras.ops` in a functional graph: a `SpinNeuron` of the same name. An
       activation layer without weights that is used at several places becomes one neuron for each
-      use, of its own width and with its own knobs;
+      use, of its own width and with its own knobs; so does a wrapper or a nested model without
+      weights. What has weights stays one layer with one neuron for all its uses; the report tells
+      both;
     - the sigmoid and the tanh of the cells of `LSTM`, `GRU` and `SimpleRNN`: a spin neuron inside
       the cell, one for all gates and a signed one for the state. The layer is unrolled, which
       needs a known number of steps: in a loop, energy cannot be measured;
@@ -159,9 +164,11 @@ def to_spin(model, device="stt_reference", where=None, signed=SIGNED, **neuron):
             anything else an activation has one knob per entry of the last axis.
 
     Returns:
-        A new model, compiled like the old one with a fresh optimizer if that was compiled. Its
-        attribute `spin_conversion` is a `ConversionReport`: what was converted, what was left
-        alone, and why.
+        A new model, compiled like the old one with a fresh optimizer if that was compiled; a
+        warning says so if an optimizer or a metric cannot be made anew. A quantized model keeps
+        its quantized layers; the neurons compute in the type that it had before. Its attribute
+        `spin_conversion` is a `ConversionReport`: what was converted, what was left alone, and
+        why.
 
     Raises:
         ValueError: for a subclassed model, for a name in `where` that converts nothing, for a
@@ -215,11 +222,9 @@ def to_spin(model, device="stt_reference", where=None, signed=SIGNED, **neuron):
     new = conversion.model(model, prefix="", is_output=True)
     conversion.check_names()
     conversion.copy_weights()
-    if model.compiled and not new.compiled:
-        new.compile_from_config(model.get_compile_config())
-    new.spin_conversion = ConversionReport(
-        tuple(conversion.converted), tuple(conversion.left_alone)
-    )
+    if model.compiled:
+        _compile_like(new, model)
+    new.spin_conversion = conversion.report()
     return new
 
 
@@ -234,10 +239,11 @@ class _Conversion:
         self.copies = {}  # id of an old layer -> (old, new): shared layers stay shared
         self.behind = {}  # id of a new layer -> the spin neuron that follows it
         self.lifted = set()  # ids of new layers whose spin neuron has the axes of a wrapper
-        # Id of a spin neuron in place of an activation layer -> (path, activation, that layer), and
-        # how often it was used: such a layer holds nothing that its uses could share.
+        # Id of a spin neuron in place of an activation layer -> (path, activation, that layer):
+        # such a layer holds nothing that its uses could share.
         self.stateless = {}
-        self.uses = {}
+        self.origins = {}  # id of a new layer -> (old layer, path, whether it is an output)
+        self.uses = {}  # id of a new layer -> how often it is used
         # Ids of old activation layers that went and of spin neurons that came, of an activation
         # inside a layer with the id of that in front: another layer that holds it may keep it.
         self.replaced = set()
@@ -247,7 +253,7 @@ class _Conversion:
 
     # --- models -----------------------------------------------------------------------------
 
-    def model(self, model, prefix, is_output):
+    def model(self, model, prefix, is_output, name=None):
         outputs = _output_names(model) if is_output else ()
 
         def clone(layer):
@@ -264,7 +270,7 @@ class _Conversion:
                 layers.insert(
                     0, keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
                 )
-            new = keras.Sequential(layers, name=model.name)
+            new = keras.Sequential(layers, name=name or model.name)
         else:
 
             def call(layer, *args, **kwargs):
@@ -273,25 +279,33 @@ class _Conversion:
                 spin = self.follower(layer)
                 return result if spin is None else spin(result)
 
-            new = keras.models.clone_model(model, clone_function=clone, call_function=call)
+            with _uncompiled(model):
+                new = keras.models.clone_model(model, clone_function=clone, call_function=call)
+            new.name = name or model.name  # `clone_model` takes no name
         if not model.trainable:
             new.trainable = False
         return new
 
     def one_use(self, new, *inputs):
-        """The new layer, or for a further use of a stateless activation layer another neuron.
+        """The new layer, or for a further use of what holds no weights another one.
 
-        Its channels are where they are in `inputs`, if these are given.
+        The channels of a neuron are where they are in `inputs`, if these are given.
         """
-        if id(new) not in self.stateless:
-            return new
         self.uses[id(new)] = count = self.uses.get(id(new), 0) + 1
-        if count == 1:
+        if count == 1 or id(new) not in self.origins:
             return new
-        path, activation, old = self.stateless[id(new)]
-        spin = self.spin(old, activation, f"{new.name}_use_{count}", _positions_of(inputs))
-        self.converted.append((path, activation, f"{spin.name} at use {count} of the layer"))
-        return spin
+        old, path, is_output = self.origins[id(new)]
+        name = f"{new.name}_use_{count}"
+        if id(new) in self.stateless:
+            path, activation, old = self.stateless[id(new)]
+            spin = self.spin(old, activation, name, _positions_of(inputs))
+            self.converted.append((path, activation, f"{spin.name} at use {count} of the layer"))
+            return spin
+        if not (_is_stateless(old) and spin_neurons(new)):
+            return new
+        if _has_graph(old):
+            return self.model(old, f"{path}/", is_output, name)
+        return self.time_distributed(old, path, is_output, name)
 
     def follower(self, new):
         """The spin neuron behind a new layer, or None."""
@@ -308,6 +322,7 @@ class _Conversion:
             else:
                 new = self.convert(layer, path, is_output)
             self.copies[id(layer)] = (layer, new)
+            self.origins[id(new)] = layer, path, is_output
         return self.copies[id(layer)][1]
 
     def convert(self, layer, path, is_output):
@@ -361,7 +376,7 @@ class _Conversion:
         if positions:
             neuron.setdefault("shared_axes", positions)
         # An operation of keras.ops has no dtype policy; the neuron then takes the global one.
-        spin = SpinNeuron(name=name, dtype=getattr(layer, "dtype_policy", None), **neuron)
+        spin = SpinNeuron(name=name, dtype=_policy(layer), **neuron)
         self.replaced.add(id(spin))
         return spin
 
@@ -381,9 +396,9 @@ class _Conversion:
         self.converted.append((path, activation, f"{spin.name} follows the layer"))
         return new
 
-    def time_distributed(self, layer, path, is_output):
+    def time_distributed(self, layer, path, is_output, name=None):
         inner = self.one_use(self.layer(layer.layer, f"{path}/", is_output))
-        new = type(layer)(inner, **_rest(layer, "layer"))
+        new = type(layer)(inner, **{**_rest(layer, "layer"), "name": name or layer.name})
         # Per channel, after the wrapper is the same as inside it, with one axis more to share.
         spin = self.behind.get(id(inner))
         if spin is not None:
@@ -454,6 +469,20 @@ class _Conversion:
 
     # --- the rest ---------------------------------------------------------------------------
 
+    def report(self):
+        """The `ConversionReport`, with a word on every neuron that has several uses."""
+        shared = {}
+        for key, count in self.uses.items():
+            old, path, _ = self.origins.get(key, (None, "", False))
+            if count > 1 and getattr(old, "weights", ()):
+                shared[path] = f"; one for all {count} uses of {old.name}, as its weights are"
+        converted = []
+        for place, activation, note in self.converted:
+            inside = [p for p in shared if place == p or place.startswith((f"{p}/", f"{p}."))]
+            note += "".join(shared[path] for path in inside)
+            converted.append((place, activation, note))
+        return ConversionReport(tuple(converted), tuple(self.left_alone))
+
     def check_names(self):
         unused = [name for name in self.names or () if name not in self.used]
         if unused:
@@ -474,6 +503,11 @@ class _Conversion:
                 # A dense layer in a graph is built without its activation.
                 if before.built and not after.built and type(before) is type(after):
                     after.build_from_config(before.get_build_config())
+                if before.quantization_mode is not None:  # its weights were added in another order
+                    store = {}
+                    before.save_own_variables(store)
+                    after.load_own_variables(store)
+            kept = [[one for one in side if one.quantization_mode is None] for side in kept]
             weights = [[w for layer in layers for w in _own_weights(layer)] for layers in kept]
             shapes = [[tuple(w.shape) for w in ws] for ws in weights]
             if shapes[0] != shapes[1]:
@@ -484,6 +518,75 @@ class _Conversion:
                 )
             for source, target in zip(*weights):
                 target.assign(source)
+
+
+@contextlib.contextmanager
+def _uncompiled(model):
+    """While a copy is made that Keras shall not compile: it finds registered classes only."""
+    compiled, model.compiled = model.compiled, False
+    try:
+        yield
+    finally:
+        model.compiled = compiled
+
+
+def _compile_like(new, old):
+    """Compile a model as another, with the same loss and an optimizer and metrics of its own."""
+    try:
+        if type(old).compile is not keras.Model.compile:
+            new.compile_from_config(old.get_compile_config())
+            return
+        # Keras has no public access to the arguments as they were; this one is held by a test.
+        arguments = old._compile_config.config | {"optimizer": old.optimizer}
+        new.compile(**_anew(arguments))
+    except Exception as error:
+        warnings.warn(
+            f"The new model is not compiled: Keras cannot make the optimizer and the metrics of "
+            f"{old.name!r} anew ({type(error).__name__}: {error}). Call `compile` on it.",
+            stacklevel=3,
+        )
+        return
+    if new.built and new.optimizer is not None:
+        new.optimizer.build(new.trainable_variables)
+
+
+def _anew(value):
+    """Arguments of `compile` for another model: what has a state of its own is made anew."""
+    if isinstance(value, dict):
+        return {key: _anew(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_anew(one) for one in value]
+    if not isinstance(value, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+        return value
+    with keras.saving.custom_object_scope(_own_objects(value)):
+        return type(value).from_config(value.get_config())
+
+
+def _own_objects(value):
+    """Classes and functions of an optimizer or a metric, by name, so that none is registered."""
+    found = {}
+    for one in vars(value).values():
+        if isinstance(one, (keras.optimizers.Optimizer, _Schedule)):
+            found |= {type(one).__name__: type(one)} | _own_objects(one)
+        elif callable(one) and hasattr(one, "__name__"):
+            found[one.__name__] = one
+    return found
+
+
+def _is_stateless(layer):
+    """Whether a layer, with all inside it, has no weights and will not have any."""
+    inside = layer._flatten_layers()
+    return not layer.weights and all(one.built for one in inside if not one._layers)
+
+
+def _policy(operation):
+    """Type for a neuron in place of an activation: of a quantized layer, what it had before."""
+    policy = getattr(operation, "dtype_policy", None)
+    if getattr(operation, "quantization_mode", None) is None:
+        return policy
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        policy = policy[operation.path]
+    return policy.name.split("_from_")[-1]
 
 
 def _two_ranks(layer, spin):
@@ -607,14 +710,11 @@ def _copy(layer, **changes):
             dtype=layer.dtype_policy,
         )
     config = layer.get_config()
-    for argument in ("activation", "recurrent_activation"):
-        function = getattr(layer, argument, None)
-        if (
-            argument in config
-            and callable(function)
-            and not isinstance(function, keras.layers.Layer)
-        ):
-            config[argument] = function  # unregistered functions have no other copy
+    for argument in config:
+        if argument.endswith(("activation", "_initializer", "_regularizer", "_constraint")):
+            function = getattr(layer, argument, None)
+            if callable(function) and not isinstance(function, keras.layers.Layer):
+                config[argument] = function  # unregistered functions have no other copy
     config.update(changes)
     return type(layer).from_config(config)
 

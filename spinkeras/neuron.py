@@ -1,6 +1,7 @@
 """SpinNeuron: the switching probability of a magnetic tunnel junction as a Keras activation."""
 
 import math
+import sys
 import warnings
 
 import keras
@@ -31,8 +32,11 @@ class SpinNeuron(keras.layers.Layer):
 
     A knob is stored as a dimensionless logarithm, `w = ln(value / nominal) / knob_scale`, in the
     weights `log_pulse_width` and `log_anisotropy` (nominal: `device.nominal_pulse_width` and
-    `device.anisotropy`); the constraint `DeviceRange` keeps it in the device's box. Files store
-    the knobs by name and in SI units, so they load across different `train` and `knob_scale`.
+    `device.anisotropy`); the constraint `DeviceRange` keeps it in the device's box. Files
+    (`.keras`, `.weights.h5`) store the knobs by name and in SI units, so they load across different
+    `train` and `knob_scale`; legacy `.h5` files cannot, and are refused. `get_weights` has the two
+    logarithms first, whatever is trained: they mean the same in every layer of the same device and
+    `knob_scale`.
 
     Args:
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
@@ -436,30 +440,44 @@ class SpinNeuron(keras.layers.Layer):
 
     # --- files ------------------------------------------------------------------------------
 
+    @property
+    def weights(self):
+        """The weights, both knobs first: Keras alone would put the trained ones in front."""
+        _refuse_legacy_file(self.name)
+        first = [f"log_{knob}" for knob in KNOBS]
+        return sorted(
+            super().weights, key=lambda w: first.index(w.name) if w.name in first else len(first)
+        )
+
     def save_own_variables(self, store):
+        if not self.built:  # as Keras' own layers, which then have nothing to store
+            return
         for knob in KNOBS:  # float64 holds the logarithm through exp and log
             store[knob] = self._value(knob)
         store["energy_weight"] = ops.convert_to_numpy(self.energy_weight)
 
     def load_own_variables(self, store):
         names = list(store.keys())
-        for knob in KNOBS:
-            if knob not in names:
+        if not self.built:
+            if names:
                 raise ValueError(
-                    f"The file holds no {knob!r} for layer {self.name!r} (it has {names}); "
-                    "it was not written by a SpinNeuron."
+                    f"The file has weights for layer {self.name!r}, which has none before it is "
+                    "built. Call the model on data first, or load the whole model from a `.keras` "
+                    "file."
                 )
-            value = np.asarray(store[knob], "float64")
-            shape = tuple(getattr(self, f"log_{knob}").shape)
-            if value.shape != shape:
+            return
+        # All is checked before anything changes: Keras may go on after an error (skip_mismatch).
+        values = {knob: self._loaded(knob, names, store) for knob in KNOBS}
+        if "energy_weight" in names:
+            weight = np.asarray(store["energy_weight"], "float32")
+            if weight.shape or not (np.isfinite(weight) and weight >= 0):
                 raise ValueError(
-                    f"The file has a {knob} of shape {value.shape} for layer {self.name!r}, which "
-                    f"needs {shape}. Build the layer for the same number of channels."
+                    f"The file has an energy_weight for layer {self.name!r} that is not one finite "
+                    "number >= 0."
                 )
-            if not np.all(np.isfinite(value) & (value > 0)):
-                raise ValueError(
-                    f"The file has a {knob} that is not finite and > 0 for layer {self.name!r}."
-                )
+            self.energy_weight.assign(weight)
+            self.loaded_energy_weight = float(weight)
+        for knob, value in values.items():
             low, high = knob_range(self.device, knob)
             outside = (value < low * (1 - 1e-6)) | (value > high * (1 + 1e-6))
             if np.any(outside):
@@ -470,15 +488,27 @@ class SpinNeuron(keras.layers.Layer):
                 )
             weight = self._ranges[knob].to_weight(np.clip(value, low, high))
             getattr(self, f"log_{knob}").assign(weight)
-        if "energy_weight" in names:
-            weight = np.asarray(store["energy_weight"], "float32")
-            if weight.shape or not (np.isfinite(weight) and weight >= 0):
-                raise ValueError(
-                    f"The file has an energy_weight for layer {self.name!r} that is not one finite "
-                    "number >= 0."
-                )
-            self.energy_weight.assign(weight)
-            self.loaded_energy_weight = float(weight)
+
+    def _loaded(self, knob, names, store):
+        """A knob in SI units from a file, checked."""
+        if knob not in names:
+            raise ValueError(
+                f"The file holds no {knob!r} for layer {self.name!r} (it has {names}); "
+                "it was not written by a SpinNeuron that had weights."
+            )
+        value = np.asarray(store[knob], "float64")
+        shape = tuple(getattr(self, f"log_{knob}").shape)
+        if value.shape != shape:
+            raise ValueError(
+                f"The file has a {knob} of shape {value.shape} for layer {self.name!r}, which "
+                f"needs {shape}. Build the layer for the same number of channels."
+            )
+        if not np.all(np.isfinite(value) & (value > 0)):
+            raise ValueError(
+                f"The file has values of {knob} for layer {self.name!r} that are not finite and "
+                "> 0."
+            )
+        return value
 
     def get_config(self):
         config = super().get_config()
@@ -674,6 +704,23 @@ class SpinNeuron(keras.layers.Layer):
         shape = self._value(knob).shape
         weight = self._ranges[knob].to_weight(np.broadcast_to(np.clip(value, low, high), shape))
         getattr(self, f"log_{knob}").assign(weight)
+
+
+def _refuse_legacy_file(name):
+    """Raise where Keras writes or reads an `.h5` file of the old format.
+
+    Such a file holds the bare weights of a layer in a row. Keras gives a layer no say in it, and
+    no other sign of it than who asks.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").endswith(".legacy_h5_format"):
+            raise ValueError(
+                f"Layer {name!r} has no place in a legacy `.h5` file: it would hold the knobs "
+                "without their units, and another device or `knob_scale` would read other values. "
+                "Save to `.keras` or `.weights.h5`, which hold seconds and J/m^3."
+            )
+        frame = frame.f_back
 
 
 def _knob_names(train):

@@ -88,7 +88,11 @@ class _Gate:
                 "them; an EnergyBudget is an EnergyTracker, too."
             )
         step = self._around(around[0]) if around else self.plain
-        return step(*args)
+        try:
+            return step(*args)
+        except BaseException:  # such as a layer whose energy cannot be counted
+            _keras.put_back(self.model, args)
+            raise
 
     def end(self, lease):
         if lease in self.leases:

@@ -17,6 +17,11 @@ COMPILED = pytest.param(
 )
 
 
+def some_slow(names, *fast):
+    """Parameters of a test, of which all but a few are in the slow set."""
+    return [pytest.param(name, marks=() if name in fast else pytest.mark.slow) for name in names]
+
+
 def gradients(function, *values, graph=False):
     """Gradients of a scalar function of arrays, at these values.
 

@@ -1,5 +1,7 @@
 """to_spin: which activations it replaces, what it keeps, and that the old model is untouched."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from keras import layers
 
 import spinkeras
 from spinkeras.conversion import ConversionReport, to_spin
+from tests.harness import some_slow
 
 pytestmark = pytest.mark.backends
 
@@ -45,6 +48,90 @@ def small(activation="sigmoid", head="softmax"):
         ],
         name="net",
     )
+
+
+def two_uses(use, second, width, shape=(4,)):
+    """A functional model of a use of width 3 and another of this width."""
+    inputs = keras.Input(shape)
+    flow = second(layers.Dense(width)(use(layers.Dense(3)(inputs))))
+    return keras.Model(inputs, layers.Dense(2)(flow))
+
+
+def in_a_row(act, width):
+    parts = [layers.Dense(3), act, layers.Dense(width), act, layers.Dense(2)]
+    return keras.Sequential([keras.Input((4,)), *parts])
+
+
+def nested(act, width):
+    blocks = [
+        keras.Sequential([layers.Dense(n), act], name=f"block_{n}_{k}")
+        for k, n in enumerate((3, width))
+    ]
+    return keras.Sequential([keras.Input((4,)), *blocks, layers.Dense(2)])
+
+
+def model_in_model(act, width):
+    """A functional model without weights inside another: Keras fixes its width."""
+    inputs = keras.Input((3,))
+    inner = keras.Model(inputs, act(inputs), name="inner")
+    middle = keras.Sequential([keras.Input((3,)), inner], name="middle")
+    return two_uses(middle, middle, 3)
+
+
+def as_argument(act, width):
+    parts = [layers.Dense(n, activation=act, name=f"dense_{k}") for k, n in enumerate((3, width))]
+    return keras.Sequential([keras.Input((4,)), *parts, layers.Dense(2)])
+
+
+def with_time(act, width):
+    steps = layers.TimeDistributed(act, name="steps")
+    return two_uses(steps, steps, width, (6, 4))
+
+
+PLACES = {
+    "functional": lambda act, width: two_uses(act, act, width),
+    "sequential": in_a_row,
+    "nested": nested,
+    "argument": as_argument,
+    "model": model_in_model,
+    "wrapper": with_time,
+    "two wrappers": lambda act, width: two_uses(
+        layers.TimeDistributed(act), layers.TimeDistributed(act), width, (6, 4)
+    ),
+}
+
+
+class Squared(keras.losses.Loss):
+    def call(self, y_true, y_pred):
+        return keras.ops.square(keras.ops.subtract(y_true, y_pred))
+
+
+class Slow(keras.optimizers.SGD):
+    pass
+
+
+class Falling(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.1 / (1 + keras.ops.cast(step, "float32"))
+
+    def get_config(self):
+        return {}
+
+
+class Counted(keras.metrics.MeanSquaredError):
+    pass
+
+
+def off(y_true, y_pred):
+    return keras.ops.mean(keras.ops.subtract(y_true, y_pred), -1)
+
+
+class Penalty(keras.regularizers.Regularizer):
+    def __call__(self, w):
+        return 0.0 * keras.ops.sum(w)
+
+    def get_config(self):
+        return {}
 
 
 class TestWhatIsConverted:
@@ -370,6 +457,42 @@ class TestGraphs:
         assert run(spin, data(8, 4, 6))["energy_pj"][0] > 0
         assert len(spin.spin_conversion.converted) == 5
 
+    @pytest.mark.parametrize("width", [3, 5])
+    @pytest.mark.parametrize("place", some_slow(PLACES, "functional", "sequential"))
+    def test_what_has_no_weights_is_one_neuron_for_each_use(self, place, width, tmp_path):
+        old = PLACES[place](layers.ReLU(name="act"), width)
+        spin = to_spin(old)
+        neurons = spinkeras.spin_neurons(spin)
+        assert len({id(neuron) for neuron in neurons}) == 2
+        x = data(4, *spin.input_shape[1:])
+        spin(x)
+        width = 3 if place == "model" else width
+        assert sorted(neuron.pulse_width.size for neuron in neurons) == sorted((3, width))
+        report = spin.spin_conversion
+        assert len(report.converted) == 2
+        assert sum("at use 2" in note for _, _, note in report.converted) == (place != "argument")
+        neurons[0].pulse_width = 5e-9
+        np.testing.assert_allclose(neurons[1].pulse_width, 2e-9, rtol=1e-6)
+        spin.save(tmp_path / "m.keras")
+        loaded = keras.models.load_model(tmp_path / "m.keras")
+        np.testing.assert_allclose(outputs(loaded, x), outputs(spin, x), atol=1e-6)
+
+    @pytest.mark.parametrize("kind", ["dense", "model", "deep model", "PReLU"])
+    def test_what_has_weights_is_one_neuron_and_the_report_says_so(self, kind):
+        inner = layers.Dense(4, activation="relu", name="shared")
+        if kind == "PReLU":
+            inner = layers.PReLU(name="shared")
+        elif kind != "dense":
+            parts = [keras.Input((4,)), layers.Dense(4), layers.ReLU(name="act")]
+            inner = keras.Sequential(parts, name="block")
+            if kind == "deep model":
+                inner = keras.Sequential([keras.Input((4,)), inner], name="shared")
+        x = keras.Input((4,))
+        spin = to_spin(keras.Model(x, layers.Dense(2)(inner(layers.Dense(4)(inner(x))))))
+        assert len(spinkeras.spin_neurons(spin)) == 1
+        ((_, _, note),) = spin.spin_conversion.converted
+        assert f"one for all 2 uses of {inner.name}" in note
+
     def test_nested_models_and_skip_connections(self):
         inner_in = keras.Input((6,))
         inner = keras.Model(
@@ -636,6 +759,83 @@ class TestOldModel:
         assert float(spin.optimizer.learning_rate) == 0.25
         assert spin.optimizer is not old.optimizer
         assert not to_spin(small()).compiled
+
+    @pytest.mark.parametrize("functional", [False, True])
+    def test_compiled_with_objects_that_keras_does_not_know(self, functional):
+        metrics = [off, Counted(), keras.metrics.MeanMetricWrapper(off, name="wrapped")]
+        cases = [
+            {"optimizer": Slow(0.25), "loss": [Squared()]},
+            {"optimizer": keras.optimizers.SGD(Falling()), "loss": off},
+            {"loss": lambda *y: off(*y), "metrics": [*metrics, lambda *y: off(*y), "mae"]},
+        ]
+        old = small()
+        if functional:
+            old = keras.Model(old.inputs[0], old.outputs[0])
+        for case in cases:
+            old.compile(**{"optimizer": "sgd", "run_eagerly": True} | case)
+            new = to_spin(old)
+            assert type(new.optimizer) is type(old.optimizer)
+            assert new.optimizer is not old.optimizer
+            assert old.compiled
+        (_, *losses), (_, *others) = (
+            model.test_on_batch(data(2, 4), np.zeros((2, 2))) for model in (new, old)
+        )
+        assert len(losses) == len(others) == 5
+        assert not {id(v) for v in new.metrics_variables} & {id(v) for v in old.metrics_variables}
+
+    def test_what_cannot_be_made_anew_is_named(self):
+        class Bare(keras.metrics.Mean):
+            def __init__(self, of, **kwargs):
+                super().__init__(**kwargs)
+
+        old = small()
+        old.compile("adam", "mse", metrics=[Bare(3)])
+        with pytest.warns(UserWarning, match=r"not compiled: .*metrics of 'net'.*Call `compile`"):
+            assert not to_spin(old).compiled
+
+    def test_compiled_models_inside_are_converted(self):
+        inner = small()
+        inner = keras.Model(inner.inputs[0], inner.outputs[0])
+        inner.compile(Slow(), off)
+        x = keras.Input((4,))
+        new = to_spin(keras.Model(x, layers.Dense(1)(inner(x))))
+        assert len(spinkeras.spin_neurons(new)) == 2
+        assert inner.compiled
+
+    @pytest.mark.parametrize("penalty", [Penalty(), lambda w: 0.0 * keras.ops.sum(w)])
+    def test_layers_with_objects_that_keras_does_not_know(self, penalty):
+        options = {"kernel_regularizer": penalty, "activity_regularizer": penalty}
+        step = layers.TimeDistributed(layers.Dense(3, activation="relu", **options))
+        parts = [keras.Input((5, 4)), step, layers.LSTM(2, kernel_regularizer=penalty)]
+        with warnings.catch_warnings():  # Keras warns of lambdas in every configuration
+            warnings.simplefilter("ignore")
+            spin = to_spin(keras.Sequential([*parts, layers.Dense(2, **options)]))
+        assert spin.layers[-1].kernel_regularizer is penalty
+        assert len(spinkeras.spin_neurons(spin)) == 3
+
+    @pytest.mark.parametrize("mode", some_slow(["int8", "int4", "float8"], "int8"))
+    @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+    def test_quantized_layers_stay_quantized(self, mode, tmp_path):
+        inner = keras.Sequential(
+            [keras.Input((4,)), layers.Dense(4, activation="sigmoid"), layers.ReLU()]
+        )
+        parts = [layers.EinsumDense("ab,bc->ac", 4, activation="tanh"), layers.Dense(2)]
+        old = keras.Sequential([keras.Input((4,)), inner, *parts])
+        old.quantize(mode)
+        old.save(tmp_path / "m.keras")
+        x = data(8, 4)
+        for model in (old, keras.models.load_model(tmp_path / "m.keras")):
+            spin = to_spin(model)
+            neurons = spinkeras.spin_neurons(spin)
+            assert [neuron.dtype_policy.name for neuron in neurons] == 3 * ["float32"]
+            for place in (lambda m: m.layers[0].layers[0], lambda m: m.layers[-1]):
+                stores = {}, {}
+                for layer, store in zip((place(old), place(spin)), stores):
+                    assert layer.quantization_mode == mode
+                    layer.save_own_variables(store)
+                for before, after in zip(*(store.values() for store in stores)):
+                    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (before, after)))
+            assert spinkeras.energy_report(spin, x, print_fn=None).total_pj > 0
 
     def test_frozen_layers_stay_frozen(self):
         old = small()
