@@ -24,10 +24,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from spinkeras import checks
 from spinkeras.curve import RationalLogit, steepest_fall
 from spinkeras.devices import MTJDevice, get_device
 from spinkeras.series import chebyshev_series
 
+MODELS = ("macrospin", "neel_brown", "ballistic")
 _LN2 = math.log(2.0)
 _FIT = json.loads(resources.files("spinkeras").joinpath("macrospin_fit.json").read_text())
 _NAMES = ("log_midpoint_ratio", "log_slope", "a", "b", "c", "log_gap")
@@ -264,29 +266,15 @@ def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=N
     Raises:
         ValueError: for an unknown model, a bad option, or an option of another model.
     """
-    measured = hasattr(switching_model, "curve")
-    if not measured and switching_model not in ("macrospin", "neel_brown", "ballistic"):
-        raise ValueError(
-            f"Unknown switching_model {switching_model!r}; choose 'macrospin', 'neel_brown', "
-            "'ballistic' or an EmpiricalCurve."
-        )
+    barrier_exponent, attempt_time = check_options(switching_model, barrier_exponent, attempt_time)
+    if switching_model == "macrospin":
+        return macrospin_curve
+    if switching_model == "ballistic":
+        return ballistic_curve
     if switching_model != "neel_brown":
-        if barrier_exponent != 2.0 or attempt_time is not None:
-            raise ValueError(
-                "barrier_exponent and attempt_time belong to switching_model='neel_brown', "
-                f"not to {switching_model!r}; leave them out."
-            )
-        if measured:
-            return switching_model.curve(device)
-        return macrospin_curve if switching_model == "macrospin" else ballistic_curve
-    if not 1.0 <= barrier_exponent <= 3.0:
-        raise ValueError(f"barrier_exponent = {barrier_exponent} is outside [1, 3].")
+        return switching_model.curve(device)
     log_attempt = None
     if attempt_time is not None:
-        if not 1e-15 <= attempt_time <= 1e-3:
-            raise ValueError(
-                f"attempt_time = {attempt_time} s is outside [1e-15, 1e-3] s; 1 ns is 1e-9."
-            )
         log_attempt = math.log(attempt_time / device.diffusion_time)
 
     def curve(xp, log_duration, stability):
@@ -440,6 +428,25 @@ def ballistic_curve(xp, log_duration, stability) -> Curve:
 
 
 # --- checks --------------------------------------------------------------------------------------
+
+
+def check_options(switching_model, barrier_exponent, attempt_time):
+    """A switching model with its two options, `(barrier_exponent, attempt_time)` as numbers."""
+    name = isinstance(switching_model, str)
+    if (name and switching_model not in MODELS) or not (name or hasattr(switching_model, "curve")):
+        raise ValueError(
+            f"Unknown switching_model {checks.shown(switching_model)}; choose one of "
+            f"{list(MODELS)} or an EmpiricalCurve."
+        )
+    b = checks.number("barrier_exponent", barrier_exponent, "(dimensionless)", 1, 3, "2 is exact")
+    if attempt_time is not None:
+        attempt_time = checks.number("attempt_time", attempt_time, "s", 1e-15, 1e-3, "1 ns is 1e-9")
+    if switching_model != "neel_brown" and (b != 2 or attempt_time is not None):
+        raise ValueError(
+            "barrier_exponent and attempt_time belong to switching_model='neel_brown', "
+            f"not to {checks.shown(switching_model)}; leave them out."
+        )
+    return b, attempt_time
 
 
 def check_domain(pulse_width, anisotropy, device: MTJDevice, switching_model="macrospin"):
