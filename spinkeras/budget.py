@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from spinkeras import checks
+from spinkeras.energy import checked_assumptions
 from spinkeras.metering import EnergyTracker, Meter
 from spinkeras.neuron import spin_neurons
 
@@ -118,7 +119,7 @@ class EnergyBudget(EnergyTracker):
         mode="auto",
         assumptions=None,
     ):
-        super().__init__(assumptions)
+        super().__init__(checked_assumptions(assumptions))
         of_loss = "(units of the loss)"
         self.limit = checks.number("limit", limit, "J", 1e-18, 1e-3, "2 pJ is 2e-12")
         self.rate = checks.number("rate", rate, "per step", 0.0, 1.0)

@@ -168,6 +168,14 @@ def revived(name, config, kind):
     return value
 
 
+def named(name, make, value):
+    """`make(value)`, whose `ValueError` then names the argument, too."""
+    try:
+        return make(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
 def complete(owner, config, needed):
     """Refuse a configuration from a file that lacks what every such file holds.
 
@@ -199,9 +207,10 @@ def by_name(cls):
         unknown = [name for name in named if name not in fields]
         missing = [name for name in needed if name not in named]
         if unknown or missing:
+            problems = [f"lacks {missing}"] if missing else []
+            problems += [f"has no field {_short(str(unknown))}"] if unknown else []
             raise ValueError(
-                f"{cls.__name__} needs the fields {needed}; missing {missing}, unknown "
-                f"{_short(str(unknown))}. It has {list(fields)} (SI units)."
+                f"{cls.__name__} {' and '.join(problems)}. Fields (SI units): {list(fields)}."
             )
         init(self, **named)
 

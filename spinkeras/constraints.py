@@ -26,7 +26,10 @@ def knob_range(device: MTJDevice, knob: str) -> tuple[float, float]:
 def check_knob(knob: str) -> str:
     """`knob` itself, or a `ValueError` that lists the knobs."""
     if not isinstance(knob, str) or knob not in KNOBS:
-        raise ValueError(f"Unknown knob {checks.shown(knob)} to train; a device has the knobs {list(KNOBS)}.")
+        raise ValueError(
+            f"Unknown knob {checks.shown(knob)}; a device has the knobs {list(KNOBS)}, and a layer "
+            "trains any of them."
+        )
     return knob
 
 

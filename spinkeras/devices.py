@@ -143,7 +143,8 @@ class MTJDevice:
             )
         if self.anisotropy_range[0] <= 0:
             raise ValueError(
-                f"gate_voltage_range = {self.gate_voltage_range} V would bring the anisotropy to "
+                f"gate_voltage_range = {self.gate_voltage_range} V would, with vcma_coefficient = "
+                f"{self.vcma_coefficient:g} J/(V m), bring the anisotropy to "
                 f"{self.anisotropy_range[0]:g} J/m^3; it must stay > 0. Narrow the range to less "
                 f"than {abs(self.anisotropy / self._anisotropy_per_volt):.3g} V."
             )
@@ -334,7 +335,7 @@ def _curve(value):
     """An `EmpiricalCurve` (its module builds on this one) from itself or its fields, or `None`."""
     kind = keras.saving.get_registered_object("spinkeras>EmpiricalCurve")
     if isinstance(value, dict):
-        value = kind.from_config(value)
+        value = checks.named("switching_curve", kind.from_config, value)
     if not (value is None or isinstance(value, kind)):
         raise ValueError(
             f"switching_curve = {checks.shown(value)} must be an EmpiricalCurve or None."

@@ -202,7 +202,9 @@ class EmpiricalCurve:
         Example: `EmpiricalCurve.preset("sot_80nm").threshold`.
         """
         if not isinstance(name, str) or name not in _PRESETS:
-            raise ValueError(f"Unknown curve {checks.shown(name)}. Available curves: {list(_PRESETS)}.")
+            raise ValueError(
+                f"Unknown curve {checks.shown(name)}. Available curves: {list(_PRESETS)}."
+            )
         return cls(name=name, **_PRESETS[name])
 
     def switching_probability(self, current, pulse_width, anisotropy_ratio=1.0):
@@ -362,8 +364,8 @@ def _without_skew(config):
     """A configuration of version 0.1.0 with the nearest shape of today."""
     config = dict(config)
     skew, rate = (
-        checks.number(name, config.pop(name, default), "(dimensionless)", low, high, "version 0.1.0")
-        for name, default, low, high in (("log_skew", 2.5, 0, 17), ("log_skew_rate", 0.0, -99, 99))
+        checks.number(name, config.pop(name, default), "(version 0.1.0)", *limits)
+        for name, default, limits in (("log_skew", 2.5, (0, 17)), ("log_skew_rate", 0.0, (-99, 99)))
     )
     clash = sorted(set(SHAPE) & set(config))
     if clash:

@@ -94,6 +94,17 @@ class EnergyAssumptions:
         ]
 
 
+def checked_assumptions(assumptions) -> EnergyAssumptions:
+    """The assumptions, or the default ones for `None`."""
+    if assumptions is None:
+        return EnergyAssumptions()
+    if not isinstance(assumptions, EnergyAssumptions):
+        raise ValueError(
+            f"assumptions = {checks.shown(assumptions)} must be EnergyAssumptions or None."
+        )
+    return assumptions
+
+
 def antiparallel_resistance(current, device, resistance=1.0, tmr=1.0):
     """Resistance in ohm of the antiparallel state under the bias that a current produces.
 

@@ -69,9 +69,9 @@ class SpinNeuron(keras.layers.Layer):
             knob changes the slope only and `P(x=0) = 1/2` (half the ceiling of a curve that has
             one). `False`: the bias stays where the untrained neuron has its midpoint, and the
             threshold moves as the device's does.
-        current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value at which the untrained
-            neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with `bipolar`,
-            slope 1, like tanh.
+        current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value at which the
+            untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
+            `bipolar`, slope 1, like tanh.
         switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`, see
             `spinkeras.switching_probability`; or an `EmpiricalCurve`, a measured switching curve
             (the device then gives the ranges of the knobs, the resistances and the energies).
@@ -89,17 +89,19 @@ class SpinNeuron(keras.layers.Layer):
             tanh, and more slowly with the unsigned output. Default `False`.
         pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
             16 the cost of a draw does not grow with it; energy and latency do.
-        seed: integer, 0 to 2^31 - 1, that makes the draws reproducible. Default `None`: a random seed.
-        pulse_step: s, 1e-15 to 1e-2, grid of the pulse generator. Default `None`: continuous. The forward pass
-            uses the nearest multiple inside the device's range, the gradient passes through.
+        seed: integer, 0 to 2^31 - 1, that makes the draws reproducible. Default `None`: a random
+            seed.
+        pulse_step: s, 1e-15 to 1e-2, grid of the pulse generator. Default `None`: continuous. The
+            forward pass uses the nearest multiple inside the device's range, the gradient passes
+            through.
         gate_levels: number of equidistant levels, 2 to 2^20, of the converter that drives the gate
             over `gate_voltage_range`. Default `None`: continuous.
         spread: `ChipSpread`. Default `None`. In training every step draws a new chip, so that the
             network learns to live with the devices' differences, or every epoch with the
             callback `NewChipEachEpoch`; inference uses nominal devices (`evaluate_chips` measures
             chips).
-        knob_scale: how far a knob moves per unit of its weight, 1e-3 to 1e3. Default 3: a step of 0.01
-            in the weight changes the knob by 3 %. Larger trains the knobs faster.
+        knob_scale: how far a knob moves per unit of its weight, 1e-3 to 1e3. Default 3: a step of
+            0.01 in the weight changes the knob by 3 %. Larger trains the knobs faster.
         pulse_width_initializer, anisotropy_initializer: Keras initializers of the weights.
             Default `"zeros"`, the nominal setting. The result is clipped to the device's box.
         pulse_width_regularizer, anisotropy_regularizer: Keras regularizers of the weights.

@@ -192,7 +192,7 @@ def pulse_width_for_slope(
             `switching_probability`.
 
     Returns:
-        NumPy float64 array, inside the device's `pulse_width_range`.
+        NumPy float64 array, inside the device's `pulse_width_range`: the shortest such pulse.
 
     Raises:
         ValueError: if the device cannot reach the slope inside its pulse-width range.
@@ -208,7 +208,7 @@ def pulse_width_for_slope(
     switching_model = own_model(device) if switching_model is None else switching_model
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     slope, anisotropy = np.broadcast_arrays(
-        np.asarray(slope, "float64"), np.asarray(anisotropy, "float64")
+        checks.array("slope", slope), checks.array("anisotropy", anisotropy)
     )
 
     def slope_at(log_width):
@@ -221,21 +221,30 @@ def pulse_width_for_slope(
             attempt_time=attempt_time,
         )
 
-    low, high = (np.full(slope.shape, math.log(width)) for width in device.pulse_width_range)
-    lowest, highest = slope_at(low), slope_at(high)
-    if not np.all((slope >= lowest) & (slope <= highest)):
-        bad = ~((slope >= lowest) & (slope <= highest))
+    # The slope of a measured curve may fall with the width, or rise and fall.
+    steps = np.linspace(*np.log(device.pulse_width_range), 257)
+    widths = np.broadcast_to(steps.reshape(-1, *(1,) * slope.ndim), (len(steps), *slope.shape))
+    slopes = slope_at(widths)
+    above = slopes >= slope
+    crossed = (above[1:] != above[:-1]) | (slopes[1:] == slope)
+    reached = np.any(crossed, axis=0) | (slopes[0] == slope)
+    if not np.all(reached):
+        lowest, highest = (end(slopes, axis=0)[~reached] for end in (np.min, np.max))
         raise ValueError(
-            f"slope = {slope[bad].flat[0]:g} 1/A cannot be reached: pulses of "
+            f"slope = {slope[~reached].flat[0]:g} 1/A cannot be reached: pulses of "
             f"{device.pulse_width_range[0]:g} to {device.pulse_width_range[1]:g} s give "
-            f"{lowest[bad].flat[0]:g} to {highest[bad].flat[0]:g} 1/A with the model "
+            f"{lowest.flat[0]:g} to {highest.flat[0]:g} 1/A with the model "
             f"{switching_model!r}. Change the slope, the anisotropy or pulse_width_range."
         )
+    first = np.argmax(crossed, axis=0)
+    low, high = steps[first], steps[first + 1]
+    rises = ~np.take_along_axis(above, first[None], axis=0)[0]
     for _ in range(60):  # bisection in ln t_p: to rounding
         middle = (low + high) / 2
-        above = slope_at(middle) >= slope
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return np.clip(np.exp((low + high) / 2), *device.pulse_width_range)
+        short = (slope_at(middle) >= slope) != rises
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    found = np.where(slopes[0] == slope, steps[0], (low + high) / 2)
+    return np.clip(np.exp(found), *device.pulse_width_range)
 
 
 # --- the laws, dimensionless ---------------------------------------------------------------------
@@ -553,7 +562,7 @@ def _prepare(current, pulse_width, device, anisotropy, model, barrier_exponent, 
     tensors = [v for v in (current, *settings) if _is_tensor(v)]
     if not tensors:
         pulse_width, anisotropy = np.broadcast_arrays(
-            *(np.asarray(value, "float64") for value in settings)
+            *map(checks.array, ("pulse_width", "anisotropy"), settings)
         )
         check_domain(pulse_width, anisotropy, device, model)
         stability = anisotropy * to_stability
@@ -561,7 +570,7 @@ def _prepare(current, pulse_width, device, anisotropy, model, barrier_exponent, 
         if current is None or model == "ballistic":
             check_midpoint(curve, stability, model)
         if current is not None:
-            current = np.asarray(current, "float64")
+            current = checks.array("current", current)
             if np.any(np.isnan(current)):
                 raise ValueError("current is NaN; give values in A.")
         return current, device, curve

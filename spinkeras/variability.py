@@ -144,7 +144,8 @@ class ChipSpread:
             raise ValueError("The nominal device has tmr = 0, of which no device is a multiple.")
         if isinstance(devices, str) or not hasattr(devices, "__iter__"):
             raise ValueError(
-                f"devices = {checks.shown(devices)} must be a sequence of MTJDevice or preset names."
+                f"devices = {checks.shown(devices)} must be a sequence of MTJDevice or preset "
+                "names."
             )
         devices = [get_device(device) for device in devices]
         if any(device.switching_curve != nominal.switching_curve for device in devices):
@@ -282,7 +283,7 @@ def _device_table(rows):
         if not isinstance(rows, (list, tuple, np.ndarray)):
             raise TypeError
         table = np.array([list(row) for row in rows]) if len(rows) else np.ones((0, len(FACTORS)))
-        if table.dtype.kind not in "iuf":
+        if table.dtype.kind not in "iuf" or table.ndim != 2:
             raise TypeError
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
