@@ -27,7 +27,7 @@ def number(name, value, unit, low=-math.inf, high=math.inf, hint="") -> float:
         low, high: the ends of the range, both allowed.
         hint: what to check, such as `"5 ns is 5e-9"`.
     """
-    found = _real(value)
+    found = real(value)
     hint = f" Hint: {hint}." if hint else ""
     if found is None:
         give = unit if unit.startswith("(") else f"in {unit}"
@@ -42,7 +42,7 @@ def number(name, value, unit, low=-math.inf, high=math.inf, hint="") -> float:
 
 def whole(name, value, low, high, hint="") -> int:
     """An integer from `low` to `high`; a float of that value is one, too."""
-    found = value if type(value) is int else _real(value)
+    found = value if type(value) is int else real(value)
     if found is None or not low <= found <= high or found != int(found):
         hint = f" Hint: {hint}." if hint else ""
         raise ValueError(
@@ -94,6 +94,12 @@ def shown(value) -> str:
     return _short(said)
 
 
+def shown_error(error) -> str:
+    """What an error says, as part of a sentence."""
+    said = _short(str(error), 500).rstrip(".")
+    return said if isinstance(error, ValueError) else f"{type(error).__name__} {said}"
+
+
 def _short(said, longest=_LONGEST):
     said = " ".join(said.split())
     return said if len(said) <= longest else said[: longest - 3] + "..."
@@ -111,13 +117,13 @@ def from_json(content, where, finite=True):
         finite: `False` allows `NaN` and `Infinity`.
     """
 
-    def real(digits):
+    def parsed(digits):
         if not math.isfinite(float(digits)):
             raise ValueError(f"{_short(digits)} is larger than any float")
         return float(digits)
 
     def integer(digits):
-        real(digits)  # int() refuses only the very longest
+        parsed(digits)  # int() refuses only the very longest
         return int(digits)
 
     def constant(name):
@@ -138,7 +144,7 @@ def from_json(content, where, finite=True):
             content = content.decode("utf-8")
         return json.loads(
             content,
-            parse_float=real,
+            parse_float=parsed,
             parse_int=integer,
             parse_constant=constant,
             object_pairs_hook=unique,
@@ -218,7 +224,7 @@ def by_name(cls):
     return cls
 
 
-def _real(value):
+def real(value):
     """The value as a float, infinite where it is too large for one; `None` if it is no number."""
     if isinstance(value, (bool, np.bool_, str, bytes)):
         return None

@@ -50,8 +50,10 @@ def publish(hidden, path, replace=False):
     for parent, _, names in os.walk(hidden):
         for name in (*names, "."):
             sync(os.path.join(parent, name))
-    if replace:
-        shutil.rmtree(path, ignore_errors=True)
+    if replace and os.path.isdir(path):
+        shutil.rmtree(path)
+    elif replace:
+        pathlib.Path(path).unlink(missing_ok=True)
     os.rename(hidden, path)
     sync(pathlib.Path(path).parent)
 

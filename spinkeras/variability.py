@@ -300,7 +300,7 @@ def _device_table(rows):
         if len(row) != len(FACTORS) or not all(0.1 <= value <= 10 for value in row):
             found = ", ".join(f"{value:.3g}" for value in row[:8])
             raise ValueError(
-                f"Device {number} of devices has the factors ({found}); they must be the five of "
+                f"Device {number} has the factors ({found}); they must be the five of "
                 f"{FACTORS}, relative to the nominal device, each in [0.1, 10]. Is `nominal` the "
                 "device that the others vary around?"
             )
