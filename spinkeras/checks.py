@@ -55,7 +55,7 @@ def array(name, value) -> np.ndarray:
     """A float64 array of numbers, of any shape; not of truth values, complex numbers or text."""
     try:
         found = np.asarray(value)
-        if found.dtype.kind not in "iuf":
+        if found.dtype.kind not in "iuf" or found.ndim > 32:
             raise TypeError
     except Exception:  # ragged rows, a symbolic tensor, an object of somebody else
         raise ValueError(f"{name} = {shown(value)} must be an array of numbers.") from None

@@ -85,6 +85,11 @@ class DeviceRange(keras.constraints.Constraint):
         )
         return np.clip(value, *knob_range(self.device, self.knob))
 
+    @classmethod
+    def from_config(cls, config):
+        checks.complete("DeviceRange", config, ("device", "knob", "scale"))
+        return cls(**config)
+
     def get_config(self):
         return {
             "device": keras.saving.serialize_keras_object(self.device),

@@ -354,9 +354,8 @@ def _possible(hp, value):
         found = None if isinstance(value, str) else checks.real(value)
         slack = 1e-9 * max(abs(hp.min_value), abs(hp.max_value))
         return found is not None and hp.min_value - slack <= found <= hp.max_value + slack
-    return any(
-        value == one and isinstance(value, bool) == isinstance(one, bool) for one in hp.values
-    )
+    same_kind = [one for one in hp.values if isinstance(value, bool) == isinstance(one, bool)]
+    return value in same_kind
 
 
 def _read(path):

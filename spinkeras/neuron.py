@@ -26,7 +26,6 @@ FEW_PULSES = 16
 """Up to here pulses are drawn one by one: TensorFlow's binomial number costs 80 uniform ones."""
 
 OUTPUTS = ("probability", "sampled", "always_sampled")
-_STEP, _LEVELS = "20 ps is 20e-12", "8 bits are 256"
 _IN_EVERY_FILE = (
     "device",
     "train",
@@ -174,19 +173,22 @@ class SpinNeuron(keras.layers.Layer):
         self.bipolar = checks.flag("bipolar", bipolar)
         if switching_model is None:
             switching_model = switching.own_model(self.device)
-        self.switching_model = _get_model(switching_model)
+        # Keras makes another thing of a list that becomes an attribute: values are checked before.
+        switching_model = _get_model(switching_model)
         self.barrier_exponent, self.attempt_time = switching.check_options(
-            self.switching_model, barrier_exponent, attempt_time
+            switching_model, barrier_exponent, attempt_time
         )
+        self.switching_model = switching_model
         self.output_mode = checks.choice("output", output, OUTPUTS)  # Layer.output is symbolic
         self.pulses = checks.whole("pulses", pulses, 1, 1_000_000)
         self.seed = None if seed is None else checks.whole("seed", seed, 0, 2**31 - 1)
-        self.pulse_step = pulse_step
         if pulse_step is not None:
-            self.pulse_step = checks.number("pulse_step", pulse_step, "s", 1e-15, 1e-2, _STEP)
-        self.gate_levels = gate_levels
+            pulse_step = checks.number(
+                "pulse_step", pulse_step, "s", 1e-15, 1e-2, "20 ps is 20e-12"
+            )
         if gate_levels is not None:
-            self.gate_levels = checks.whole("gate_levels", gate_levels, 2, 2**20, _LEVELS)
+            gate_levels = checks.whole("gate_levels", gate_levels, 2, 2**20, "8 bits are 256")
+        self.pulse_step, self.gate_levels = pulse_step, gate_levels
         self.spread = _get_spread(spread)
         self.chip = None
         self.knob_scale = checks.number("knob_scale", knob_scale, "(dimensionless)", *SCALES)
@@ -214,8 +216,8 @@ class SpinNeuron(keras.layers.Layer):
         )
         self._prepare_draws()
         self._grids = {
-            "pulse_width": None if pulse_step is None else PulseGrid(self.device, self.pulse_step),
-            "anisotropy": None if gate_levels is None else GateGrid(self.device, self.gate_levels),
+            "pulse_width": None if pulse_step is None else PulseGrid(self.device, pulse_step),
+            "anisotropy": None if gate_levels is None else GateGrid(self.device, gate_levels),
         }
         self._check_box()
         if current_scale is None:

@@ -103,7 +103,7 @@ class ExactBackup(keras.callbacks.Callback):
             content = {"neurons": self._neurons(), "digests": _digests(folder)}
             (folder / _CONTENT).write_text(json.dumps(content))
         for older in self._backups():
-            if older < name:
+            if _age(older) < _age(name):
                 shutil.rmtree(os.path.join(self.backup_dir, older), ignore_errors=True)
 
     def on_train_end(self, logs=None):
@@ -143,9 +143,11 @@ class ExactBackup(keras.callbacks.Callback):
 
     def _read(self, name):
         """What a backup holds, or an error that says why it does not fit this training."""
-        epochs = int(name.split("_")[1])
+        epochs = _age(name)
         folder = pathlib.Path(self.backup_dir, name)
         content = checks.from_json(files.read_text(folder / _CONTENT), _CONTENT)
+        if not isinstance(content, dict) or not content.keys() >= {"neurons", "digests"}:
+            raise ValueError(f"{_CONTENT} is damaged")
         _refuse_other_neurons(content["neurons"], self._neurons())
         if content["digests"] != _digests(folder):
             raise ValueError("a file is damaged")
@@ -185,15 +187,20 @@ class ExactBackup(keras.callbacks.Callback):
         """Names of the backups, oldest first: of folders that hold something of one."""
         if not os.path.isdir(self.backup_dir):
             return []
-        return sorted(
+        found = [
             name
             for name in os.listdir(self.backup_dir)
-            if re.fullmatch(r"epoch_[0-9]{6,}", name)
+            if re.fullmatch(r"epoch_[0-9]{6,9}", name)
             and any(
                 os.path.exists(os.path.join(self.backup_dir, name, file))
                 for file in (_CONTENT, _HISTORY, _VARIABLES)
             )
-        )
+        ]
+        return sorted(found, key=_age)
+
+
+def _age(name):
+    return int(name.split("_")[1])
 
 
 def _has_nan(value):

@@ -118,6 +118,8 @@ def switching_probability(
     References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE Trans. Magn.
     48, 4684 (2012); T. Taniguchi and H. Imamura, Phys. Rev. B 83, 054432 (2011).
     """
+    if not _is_tensor(current):
+        current = checks.array("current", current)
     current, device, curve = _prepare(
         current, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
     )
@@ -569,10 +571,8 @@ def _prepare(current, pulse_width, device, anisotropy, model, barrier_exponent, 
         curve = build(np, np.log(pulse_width / device.diffusion_time), stability)
         if current is None or model == "ballistic":
             check_midpoint(curve, stability, model)
-        if current is not None:
-            current = checks.array("current", current)
-            if np.any(np.isnan(current)):
-                raise ValueError("current is NaN; give values in A.")
+        if current is not None and np.any(np.isnan(current)):
+            raise ValueError("current is NaN; give values in A.")
         return current, device, curve
 
     dtype = keras.backend.result_type(*(t.dtype for t in tensors), "float32")

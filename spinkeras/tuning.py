@@ -100,7 +100,7 @@ def spin_search_space(
     rank = checks.whole("rank", rank, 2, 32, "the axes of the neuron's input, the batch included")
     names = presets() if device is None else device
     device = get_device(_choice(hp, f"{prefix}_device", names, None))
-    low, high = _ends("shortest_pulse", shortest_pulse, "s")
+    low, high = _ends("shortest_pulse", shortest_pulse, "s", 1e-12, 1.0)
     for candidate in (
         map(get_device, names) if isinstance(names, (list, tuple)) else (get_device(names),)
     ):
@@ -111,12 +111,12 @@ def spin_search_space(
                 f"{candidate.name or 'the device'}, [{shortest:g}, {longest:g}) s. Narrow it, or "
                 "give the device another range: device.replace(pulse_width_range=...)."
             )
-    window = _ends("window", window, "(a ratio)")
+    window = _ends("window", window, "(a ratio)", 1e-3, 1e9)
     if window[0] <= 1:
         raise ValueError(f"window = {window} has to be > 1: longest over shortest pulse.")
     pulse = 1e-9 * _range(hp, f"{prefix}_shortest_pulse_ns", (low * 1e9, high * 1e9))
     ratio = _range(hp, f"{prefix}_window", window)
-    scale = _range(hp, f"{prefix}_gain", _ends("gain", gain, "(a ratio)"))
+    scale = _range(hp, f"{prefix}_gain", _ends("gain", gain, "(a ratio)", 1e-9, 1e6))
     knobs = _choice(hp, f"{prefix}_train", train, tuple(_TRAIN))
     shared = _choice(hp, f"{prefix}_sharing", sharing, _SHARING)
     recenter = _choice(hp, f"{prefix}_recenter", recenter, (True, False))
@@ -153,12 +153,13 @@ def _choice(hp, name, values, allowed):
     return several[0] if len(several) == 1 else hp.Choice(name, several)
 
 
-def _ends(name, value, unit):
+def _ends(name, value, unit, low, high):
+    """The two ends of a range of positive numbers within bounds, the same for one number."""
     ends = value if isinstance(value, (list, tuple)) else (value, value)
     if len(ends) == 2:
-        low, high = (checks.number(name, end, unit) for end in ends)
-        if 1e-30 < low <= high < 1e30:
-            return low, high
+        lower, upper = (checks.number(name, end, unit, low, high) for end in ends)
+        if lower <= upper:
+            return lower, upper
     raise ValueError(
         f"{name} = {checks.shown(value)} {unit} has to be one number > 0 or a pair (lowest, "
         "highest)."
@@ -412,7 +413,7 @@ def dense_classifier(
     checks.whole("classes", classes, 2, 10**6)
     hidden = _whole_ends("hidden", hidden)
     hidden_layers = _whole_ends("hidden_layers", hidden_layers)
-    learning_rate = _ends("learning_rate", learning_rate, "(a step)")
+    learning_rate = _ends("learning_rate", learning_rate, "(a step)", 1e-12, 1e6)
 
     def whole(hp, name, ends, sampling):
         low, high = ends

@@ -282,10 +282,10 @@ def _device_table(rows):
     try:
         if not isinstance(rows, (list, tuple, np.ndarray)):
             raise TypeError
-        table = np.array([list(row) for row in rows]) if len(rows) else np.ones((0, len(FACTORS)))
-        if table.dtype.kind not in "iuf" or table.ndim != 2:
+        table = [[checks.real(value) for value in row] for row in rows]
+        if any(value is None for row in table for value in row):
             raise TypeError
-    except (TypeError, ValueError, OverflowError):
+    except TypeError:
         raise ValueError(
             f"devices = {checks.shown(rows)} must be rows of five numbers, the factors {FACTORS} "
             "of one device each; see ChipSpread.from_devices."
@@ -295,7 +295,7 @@ def _device_table(rows):
             f"{len(table)} devices are too many for a table that is saved with the layer; use at "
             f"most {MOST_DEVICES}, for example a random subset."
         )
-    rows = tuple(map(tuple, table.astype("float64").tolist()))
+    rows = tuple(map(tuple, table))
     for number, row in enumerate(rows):
         if len(row) != len(FACTORS) or not all(0.1 <= value <= 10 for value in row):
             found = ", ".join(f"{value:.3g}" for value in row[:8])

@@ -98,7 +98,7 @@ def odd_value(rng):
         return NEVER_A_NUMBER[rng.integers(len(NEVER_A_NUMBER))]
     if k == 1:
         return NUMBERS[rng.integers(len(NUMBERS))]
-    number = float(rng.choice([-1, 1]) * rng.uniform(1, 10) * 10.0 ** rng.integers(-320, 309))
+    number = float(f"{rng.choice(['-', ''])}{rng.uniform(1, 10)}e{rng.integers(-320, 308)}")
     return int(number) if abs(number) < 1e300 and rng.integers(2) else number
 
 
@@ -198,4 +198,5 @@ def outcome(call, *names):
             and (not names or any(name.lower() in said.lower() for name in names))
         ):
             return "refused", said
-        return "raw", "".join(traceback.format_exception(error))[-3000:]
+        last = "".join(traceback.format_exception(error)[-2:])
+        return "raw", " ".join(last.split())[-600:]
