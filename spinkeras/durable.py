@@ -147,9 +147,10 @@ class _DurableTuner(kt.Tuner):
         self.oracle.hyperparameters = found
         # A search of an earlier version has not noted them; it knows those that it has met.
         before = begun_with or _described(found)
-        new = sorted(set(self._space) - set(before))
-        gone = sorted(set(before) - set(self._space)) if begun_with else []
-        changed = sorted(k for k in set(before) & set(self._space) if before[k] != self._space[k])
+        new = _names(set(self._space) - set(before))
+        gone = _names(set(before) - set(self._space)) if begun_with else []
+        both = set(before) & set(self._space)
+        changed = _names(key for key in both if before[key] != self._space[key])
         if new or gone or changed:
             raise ValueError(
                 f"The search in {self.project_dir!r} was begun with other hyperparameters: new are "
@@ -327,6 +328,10 @@ def _described(space):
         )
         for hp in space.space
     }
+
+
+def _names(keys):
+    return sorted({json.loads(key)[0] for key in keys})
 
 
 def _check_trial(path):

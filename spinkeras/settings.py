@@ -249,7 +249,8 @@ def read_disturb(device, stability, assumptions=None):
 
 def _retention(device, stability):
     attempt = device.diffusion_time / (stability * np.sqrt(stability / math.pi))
-    return np.exp(np.minimum(np.log(attempt) + stability, math.log(LONGEST_RETENTION)))
+    seconds = np.exp(np.minimum(np.log(attempt) + stability, 700))  # exp overflows
+    return np.minimum(seconds, LONGEST_RETENTION)
 
 
 def _stability_for_retention(device, seconds):

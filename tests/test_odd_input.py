@@ -4,7 +4,14 @@ Every test draws its cases from a seed. Raw errors and wrong contents taken are 
 to be none. See `tests/odd.py` for what counts as an error of ours.
 """
 
+import contextlib
+import csv
+import dataclasses
 import json
+import math
+import os
+import shutil
+import warnings
 
 import keras
 import numpy as np
@@ -18,6 +25,7 @@ from spinkeras import (
     EnergyBudget,
     MTJDevice,
     SpinNeuron,
+    chips,
     settings,
 )
 from tests import odd
@@ -113,9 +121,8 @@ def test_arguments(area, seed, tries):
     rng, problems, kinds = np.random.default_rng(seed), [], []
     for k in range(tries):
         name, value = names[k % len(names)], odd.odd_value(rng)
-        kind, result = odd.outcome(
-            lambda: make(**{name: value}), name.rstrip("s"), name.split("_")[0]
-        )  # noqa: B023
+        words = name.rstrip("s"), name.split("_")[0]
+        kind, result = odd.outcome(lambda: make(**{name: value}), *words)  # noqa: B023
         kinds.append(kind)
         what = f"{area} {name}: {type(value).__name__}"
         if kind == "raw":
@@ -413,6 +420,17 @@ def chip_results(model, path):
     )  # fmt: skip
 
 
+def filed_results(whole, label, path):
+    """What `evaluate_chips` does with its file, the chips measured before: it is much faster."""
+    done = chips._read_results(path, label, True)
+    wanted = dict(enumerate(zip(whole.accuracy.tolist(), whole.energy_pj.tolist())))
+    missing = {chip: list(pair) for chip, pair in wanted.items() if chip not in done}
+    if missing:
+        chips._append_results(path, label, missing)
+    pairs = np.array([(done | missing)[chip] for chip in range(4)])
+    return dataclasses.replace(whole, accuracy=pairs[:, 0], energy_pj=pairs[:, 1])
+
+
 def rows_of(content):
     """Chip and values of every whole line that holds a result."""
     found = []
@@ -432,11 +450,16 @@ def results(tmp_path_factory):
     return model, chip_results(model, path), path.read_bytes()
 
 
-def check_results(results, path, content):
+def check_results(results, path, content, measured_again):
     """What is wrong with going on from a file with this content, and what it came to."""
-    model, whole, _ = results
+    model, whole, written = results
+    label = json.loads(written.splitlines()[0])["label"]
+
+    def go_on():
+        return chip_results(model, path) if measured_again else filed_results(whole, label, path)
+
     path.write_bytes(content)
-    kind, report = odd.outcome(lambda: chip_results(model, path), path.name)
+    kind, report = odd.outcome(go_on, path.name)
     if kind == "raw":
         return kind, [report]
     if kind == "refused":
@@ -450,24 +473,27 @@ def check_results(results, path, content):
     after = path.read_bytes()
     if {row[0] for row in rows_of(after)} != set(range(4)):
         problems.append(f"file then {after!r}")
-    kind_again, again = odd.outcome(lambda: chip_results(model, path))
+    kind_again, again = odd.outcome(go_on)
     if kind_again != "taken" or path.read_bytes() != after:
         problems.append(f"the next one: {again}")
     return kind, problems
 
 
-@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.slow)])
-def test_chip_results_cut_at_any_byte_go_on(step, results, tmp_path):
+@pytest.mark.parametrize(
+    ("step", "measured_again"), [(1, False), pytest.param(7, True, marks=pytest.mark.slow)]
+)
+def test_chip_results_cut_at_any_byte_go_on(step, measured_again, results, tmp_path):
     """The half line is measured again, and never glued to the next."""
     content = results[2]
     ends = [k for k, byte in enumerate(content) if byte == 10]
     for at in sorted({*range(0, len(content), step), *ends, *(end + 1 for end in ends)}):
-        kind, problems = check_results(results, tmp_path / "cut.jsonl", content[:at])
+        path = tmp_path / "cut.jsonl"
+        kind, problems = check_results(results, path, content[:at], measured_again)
         assert (kind, problems) == ("taken", []), at
-        assert (tmp_path / "cut.jsonl").read_bytes() == content
+        assert path.read_bytes() == content
 
 
-@seeds(40, 800)
+@seeds(100, 3000)
 def test_chip_results(seed, tries, results, tmp_path):
     rng, problems, kinds = np.random.default_rng(seed), [], []
     lines = [json.loads(line) for line in results[2].splitlines()]
@@ -480,7 +506,7 @@ def test_chip_results(seed, tries, results, tmp_path):
             content = "".join(f"{line}\n" for line in several).encode()
         else:
             content, what = odd.damaged(results[2], rng), "damaged"
-        kind, found = check_results(results, tmp_path / "chips.jsonl", content)
+        kind, found = check_results(results, tmp_path / "chips.jsonl", content, False)
         kinds.append(kind)
         problems += [f"{what}: {content!r}: {problem}" for problem in found]
     no_problem(problems, kinds)
@@ -519,7 +545,7 @@ def resumed(model, folder):
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         kind, result = odd.outcome(callback.on_train_begin, "backup")
-    said = [str(warning.message) for warning in said]
+    said = [str(warning.message) for warning in said if warning.category is UserWarning]
     return kind, result, said, model._initial_epoch, everything(model), callback._history
 
 
@@ -595,7 +621,7 @@ def test_a_backup_holds_the_history_whatever_its_numbers(backup):
         ({"device": "stt_arm"}, "device"),
         ({"knob_scale": 2.0}, "knob_scale"),
         ({"recenter": False}, "recenter"),
-        ({"pulses": 4, "current_scale": 1e-5}, "current_scale and pulses"),
+        ({"current_scale": 1e-5}, "current_scale"),
         ({"gate_levels": 16}, "gate_levels"),
     ],
 )
@@ -612,7 +638,8 @@ def test_a_backup_of_another_device_or_setting_is_refused(change, word, nested, 
     callback.on_epoch_end(0, {"loss": 1.0})
     kind, said, *_ = resumed(model(**change), tmp_path / "backup")
     assert kind == "refused"
-    assert f"another {word}" in said
+    assert "spin layer 0 has another" in said
+    assert word in said
     assert resumed(model(), tmp_path / "backup")[0] == "taken"
 
 
@@ -752,8 +779,7 @@ def test_a_hyperparameter_that_appears_in_the_search_is_named(tmp_path):
     hp.Choice("late", [1, 2])
     made.oracle.update_space(hp)
     with pytest.raises(ValueError, match="hyperparameter 'late' was not declared"):
-        for _ in range(3):
-            go_on(made)
+        go_on(made)
 
 
 @seeds(40, 600)
