@@ -13,6 +13,12 @@ import keras_tuner as kt
 from spinkeras import checks, files
 
 _ANEW = "begin another search: with another project_name, or with overwrite=True"
+# What a search holds, by its kind in JSON.
+_OF_A_SEARCH = {
+    **dict.fromkeys(("start_order", "end_order", "retry_queue", "tried_so_far"), list),
+    **dict.fromkeys(("ongoing_trials", "run_times", "id_to_hash", "hyperparameters"), dict),
+    **dict.fromkeys(("seed", "seed_state"), int),
+}
 _STATUS = ("RUNNING", "IDLE", "INVALID", "STOPPED", "COMPLETED", "FAILED")
 
 
@@ -127,6 +133,8 @@ class _DurableTuner(kt.Tuner):
     def set_state(self, state):
         super().set_state(state)
         self._space = state.get("space")
+        if not (self._space is None or isinstance(self._space, dict)):
+            raise ValueError(f"space = {checks.shown(self._space)} is not one of hyperparameters")
 
     def _populate_initial_space(self):
         super()._populate_initial_space()
@@ -204,11 +212,17 @@ class _DurableOracle:
     def populate_space(self, trial_id):
         try:
             return super().populate_space(trial_id)
-        except KeyError as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            if error.args and error.args[0] in [hp.name for hp in self.hyperparameters.space]:
+                raise ValueError(
+                    f"The hyperparameter {error} was not declared by the network of an earlier "
+                    "trial, which this kind of search needs. Declare it in every call of build, or "
+                    "inside hp.conditional_scope."
+                ) from error
             raise ValueError(
-                f"The hyperparameter {error} was not declared by the network of an earlier trial, "
-                "which this kind of search needs. Declare it in every call of build, or inside "
-                "hp.conditional_scope."
+                f"The trials in {self._project_dir!r} do not fit their search "
+                f"({checks.shown_error(error)}); a file may be damaged. Bring it back from a copy, "
+                f"or {_ANEW}."
             ) from error
 
     def reload(self):
@@ -216,6 +230,12 @@ class _DurableOracle:
             _check_trial(path)
         path = self._get_oracle_fname()
         state = checks.from_json(files.read_text(path), path)
+        for name, kind in _OF_A_SEARCH.items():
+            if type(state[name]) is not kind:
+                raise ValueError(
+                    f"{path}: {name} = {checks.shown(state[name])} is not of the kind "
+                    f"{kind.__name__}"
+                )
         for key in [*state["start_order"], *state["end_order"], *state["retry_queue"]]:
             if not os.path.exists(os.path.join(self._project_dir, f"trial_{key}", "trial.json")):
                 raise ValueError(f"{path} names the trial {checks.shown(key)}, which has no file")

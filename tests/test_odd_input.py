@@ -480,7 +480,8 @@ def check_results(results, path, content, measured_again):
 
 
 @pytest.mark.parametrize(
-    ("step", "measured_again"), [(1, False), pytest.param(7, True, marks=pytest.mark.slow)]
+    ("step", "measured_again"),
+    [(5, False), *(pytest.param(k, m, marks=pytest.mark.slow) for k, m in ((1, False), (7, True)))],
 )
 def test_chip_results_cut_at_any_byte_go_on(step, measured_again, results, tmp_path):
     """The half line is measured again, and never glued to the next."""
