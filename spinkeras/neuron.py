@@ -90,7 +90,7 @@ class SpinNeuron(keras.layers.Layer):
             16 the cost of a draw does not grow with it; energy and latency do.
         seed: integer, 0 to 2^31 - 1, that makes the draws reproducible. Default `None`: a random
             seed.
-        pulse_step: s, 1e-15 to 1e-2, grid of the pulse generator. Default `None`: continuous. The
+        pulse_step: s, 1e-15 to 100, grid of the pulse generator. Default `None`: continuous. The
             forward pass uses the nearest multiple inside the device's range, the gradient passes
             through.
         gate_levels: number of equidistant levels, 2 to 2^20, of the converter that drives the gate
@@ -184,7 +184,7 @@ class SpinNeuron(keras.layers.Layer):
         self.seed = None if seed is None else checks.whole("seed", seed, 0, 2**31 - 1)
         if pulse_step is not None:
             pulse_step = checks.number(
-                "pulse_step", pulse_step, "s", 1e-15, 1e-2, "20 ps is 20e-12"
+                "pulse_step", pulse_step, "s", 1e-15, 100.0, "20 ps is 20e-12"
             )
         if gate_levels is not None:
             gate_levels = checks.whole("gate_levels", gate_levels, 2, 2**20, "8 bits are 256")

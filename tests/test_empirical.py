@@ -358,3 +358,28 @@ def test_export_of_a_three_terminal_device(tmp_path):
     report = spinkeras.export_for_serving(model, tmp_path / "served")
     assert report.output_error < 1e-4
     assert report.energy_error < 1e-4
+
+
+@pytest.mark.parametrize("exponent", [-0.5, 0.0, 0.3])
+@pytest.mark.parametrize("ceiling_rate", [0.0, 0.7])
+def test_a_pulse_width_is_found_whether_the_slope_rises_or_falls(exponent, ceiling_rate):
+    """The shortest pulse of that slope, which may rise with the width, fall, or do both."""
+    curve = EmpiricalCurve(
+        threshold=70e-6,
+        slope=5e4,
+        pulse_width=2e-9,
+        slope_exponent=exponent,
+        ceiling=0.6,
+        ceiling_rate=ceiling_rate,
+    )
+    widths = np.geomspace(2e-9, 20e-9, 9)
+    slopes = spinkeras.slope_at_midpoint(widths, "stt_reference", switching_model=curve)
+    found = spinkeras.pulse_width_for_slope(slopes, "stt_reference", switching_model=curve)
+    again = spinkeras.slope_at_midpoint(found, "stt_reference", switching_model=curve)
+    np.testing.assert_allclose(again, slopes, rtol=1e-9)
+    assert np.all(found <= widths * (1 + 1e-9))
+    for unreachable in (0.9 * slopes.min(), 1.1 * slopes.max(), np.nan):
+        with pytest.raises(ValueError, match="slope = .* cannot be reached: pulses of 2e-09 to"):
+            spinkeras.pulse_width_for_slope(
+                [slopes[3], unreachable], "stt_reference", switching_model=curve
+            )
