@@ -379,7 +379,7 @@ def test_a_pulse_width_is_found_whether_the_slope_rises_or_falls(exponent, ceili
     np.testing.assert_allclose(again, slopes, rtol=1e-9)
     assert np.all(found <= widths * (1 + 1e-9))
     for unreachable in (0.9 * slopes.min(), 1.1 * slopes.max(), np.nan):
-        with pytest.raises(ValueError, match="slope = .* cannot be reached: pulses of 2e-09 to"):
+        with pytest.raises(ValueError, match=r"slope = .* cannot be reached: pulses of 2e-09 to"):
             spinkeras.pulse_width_for_slope(
                 [slopes[3], unreachable], "stt_reference", switching_model=curve
             )
