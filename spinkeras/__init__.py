@@ -2,6 +2,8 @@
 
 The map, in the order in which the modules build on each other:
 
+    checks        number, whole, from_json              values checked where they enter
+    files         write, new_folder                     files that appear as a whole, or not at all
     devices       MTJDevice, presets                    what a junction is, in SI units
     macrospin     fokker_planck, llg                    the ground truth behind the closed form
     series        chebyshev_series                      smooth functions of two numbers

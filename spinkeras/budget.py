@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from keras import ops
 
-from spinkeras import core
+from spinkeras import checks, core
 from spinkeras.metering import EnergyTracker, MeteredStep
 from spinkeras.neuron import spin_neurons
 
@@ -130,27 +130,18 @@ class EnergyBudget(EnergyTracker):
         assumptions=None,
     ):
         super().__init__(assumptions)
-        for name, value, unit, low, high in (
-            ("limit", limit, "J (2 pJ is 2e-12)", 1e-18, 1e-3),
-            ("rate", rate, "per step", 0.0, 1.0),
-            ("highest", highest, "(units of the loss)", _LOWEST, 1e6),
-            ("start", start, "(units of the loss)", _LOWEST, highest),
-            ("margin", margin, "(a fraction)", 0.0, 0.5),
-        ):
-            if not low <= value <= high:
-                raise ValueError(f"{name} = {value} is outside [{low:g}, {high:g}] {unit}.")
-        if mode not in ("auto", "min", "max"):
-            raise ValueError(f"mode = {mode!r} must be 'auto', 'min' or 'max'.")
-        self.limit = float(limit)
-        self.rate = float(rate)
-        self.highest = float(highest)
-        self.margin = float(margin)
-        self.monitor = monitor
-        if mode == "auto":
+        of_loss = "(units of the loss)"
+        self.limit = checks.number("limit", limit, "J", 1e-18, 1e-3, "2 pJ is 2e-12")
+        self.rate = checks.number("rate", rate, "per step", 0.0, 1.0)
+        self.highest = checks.number("highest", highest, of_loss, _LOWEST, 1e6)
+        hint = "`highest` is the upper end"
+        self._weight = checks.number("start", start, of_loss, _LOWEST, self.highest, hint)
+        self.margin = checks.number("margin", margin, "(a fraction)", 0.0, 0.5, "2 % is 0.02")
+        self.monitor = checks.text("monitor", monitor, "a key of the logs")
+        if checks.choice("mode", mode, ("auto", "min", "max")) == "auto":
             mode = "max" if any(word in monitor for word in ("acc", "auc")) else "min"
         self.mode = mode
         self.best_epoch = None
-        self._weight = float(start)
 
     def set_model(self, model):
         super().set_model(model)

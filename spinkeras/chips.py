@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
-from spinkeras import core
+from spinkeras import checks, core, files
 from spinkeras.energy import EnergyAssumptions
 from spinkeras.metering import refuse_unseen, traced_energies
 from spinkeras.neuron import spin_neurons
@@ -170,6 +170,8 @@ class ChipReport:
         nominal: accuracy of the network with nominal devices and expected values.
         spread: the `ChipSpread`.
         pulses: pulses per inference that were drawn, or `None` for expected values.
+        is_fraction: whether `accuracy` is one, as the default metric's (default `True`), or may
+            have any value, as a metric of one's own.
     """
 
     accuracy: np.ndarray
@@ -177,9 +179,30 @@ class ChipReport:
     nominal: float
     spread: ChipSpread
     pulses: int | None
+    is_fraction: bool = True
 
     def chip_yield(self, target, confidence=0.95):
-        """Fraction of chips at or above a target, with its exact (Clopper-Pearson) interval."""
+        """Fraction of chips at or above a target, with its exact (Clopper-Pearson) interval.
+
+        Args:
+            target: least accuracy, a fraction from 0 to 1 (90 % is 0.9); of a metric of one's own
+                any number.
+            confidence: of the interval, 0.5 to 0.999999. Default 0.95.
+
+        Returns:
+            `(fraction, low, high)`.
+
+        Raises:
+            ValueError: for a target or a confidence outside its range.
+        """
+        if self.is_fraction:
+            hint = "the accuracy is a fraction, 90 % is 0.9"
+            target = checks.number("target", target, "(a fraction)", 0.0, 1.0, hint)
+        else:
+            target = checks.number("target", target, "(units of the metric)")
+        confidence = checks.number(
+            "confidence", confidence, "(a probability)", 0.5, 0.999999, "95 % is 0.95"
+        )
         good, count = int(np.sum(self.accuracy >= target)), len(self.accuracy)
         tail = (1 - confidence) / 2
         low = stats.beta.ppf(tail, good, count - good + 1) if good else 0.0
@@ -232,8 +255,8 @@ def evaluate_chips(
         x, y: data as for `model.evaluate`, NumPy arrays (one input).
         spread: `ChipSpread`.
         chips: number of chips, >= 1. Default 100.
-        pulses: `None` (default) for expected values, or the pulses per neuron to draw.
-        seed: integer.
+        pulses: `None` (default) for expected values, or the pulses per neuron to draw, 1 to 1e6.
+        seed: integer >= 0. Default 0.
         cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
             `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
         layers: names of the spin layers that are spread; the others stay nominal. Default all.
@@ -241,44 +264,59 @@ def evaluate_chips(
         batch_size: samples per step and chip.
         chips_at_once: chips per step.
         results_file: path of a JSON-lines file that receives every finished group of chips; a
-            later call with the same arguments continues from it. The metric must then have a name
-            of its own, to be told from that of another file.
+            later call with the same arguments continues from it, also after a kill, which may have
+            cut the last line. The metric must then have a name of its own, to be told from that of
+            another file. A chip without a finite result is not written.
         progress: whether to show a progress bar.
 
     Returns:
         `ChipReport`.
 
     Raises:
-        ValueError: for a model without spin layers, unknown layer names, a foreign results file,
-            or a metric without a name where there is such a file.
+        ValueError: for a model without spin layers, unknown layer names, arguments outside their
+            range, a metric that gives no number, a results file that is foreign or damaged, or a
+            metric without a name where there is such a file.
     """
-    x, y = np.asarray(x), np.asarray(y)
     neurons = spin_neurons(model)
     if not neurons:
         raise ValueError("evaluate_chips found no SpinNeuron in this model.")
-    if not isinstance(spread, ChipSpread):
-        raise ValueError(f"spread must be a ChipSpread; got {spread!r}.")
-    if cause not in CAUSES:
-        raise ValueError(f"Unknown cause {cause!r}; choose one of {CAUSES}.")
-    if chips < 1 or chips_at_once < 1 or batch_size < 1 or (pulses is not None and pulses < 1):
-        raise ValueError("chips, chips_at_once, batch_size and pulses must be at least 1.")
+    x, y = _data("x", x), _data("y", y, "biufSU")
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(f"x and y need one length > 0; got {len(x)} and {len(y)}.")
+    if not isinstance(spread, ChipSpread):
+        raise ValueError(f"spread must be a ChipSpread; got {checks.shown(spread)}.")
+    if not isinstance(cause, str) or cause not in CAUSES:
+        raise ValueError(f"Unknown cause {checks.shown(cause)}; choose one of {CAUSES}.")
+    if not callable(metric):
+        raise ValueError(
+            f"metric = {checks.shown(metric)} must be a function (y_true, y_pred) to a number."
+        )
+    chips = checks.whole("chips", chips, 1, 10**7)
+    chips_at_once = checks.whole("chips_at_once", chips_at_once, 1, 10**7)
+    batch_size = checks.whole("batch_size", batch_size, 1, 10**9)
+    pulses = None if pulses is None else checks.whole("pulses", pulses, 1, 1_000_000)
+    seed = checks.whole("seed", seed, 0, 2**63 - 1)
+    progress = checks.flag("progress", progress)
     names = [layer.name for layer in neurons]
-    unknown = set(layers or ()) - set(names)
-    if unknown:
-        raise ValueError(f"No spin layer is called {sorted(unknown)}; they are {names}.")
+    if layers is not None:
+        named = isinstance(layers, (list, tuple, set)) and all(isinstance(k, str) for k in layers)
+        unknown = [name for name in layers if name not in names] if named else [layers]
+        if unknown:
+            raise ValueError(
+                f"No spin layer is called {checks.shown(unknown)}; layers is a list of any of "
+                f"{names}."
+            )
     chosen = [layers is None or name in layers for name in names]
 
     known = None if results_file is None else _identity(metric)
     study = _Study(model, x, batch_size, spread, cause, pulses)
     answer = study.measure(1, None)[0][0]
-    nominal = float(metric(y, answer))
+    nominal = _score(metric, y, answer)
     label, done = None, {}
     if results_file is not None:
         options = (pulses, seed, cause, chosen, batch_size, chips_at_once)
         label = _fingerprint(model, x, y, spread, known, answer, options)
-        done = _read_results(results_file, label)
+        done = _read_results(results_file, label, metric is accuracy)
     bar = keras.utils.Progbar(chips, unit_name="chip", verbose=1 if progress else 0)
     for start in range(0, chips, chips_at_once):
         group = range(start, min(start + chips_at_once, chips))
@@ -286,18 +324,16 @@ def evaluate_chips(
             drawn = _draw(neurons, chosen, spread, seed, group)
             outputs, picojoule = study.measure(len(group), drawn, hash((seed, start)) % 2**31)
             values = {
-                chip: [float(metric(y, outputs[k])), float(picojoule[k] / len(x))]
+                chip: [_score(metric, y, outputs[k]), float(picojoule[k] / len(x))]
                 for k, chip in enumerate(group)
+                if chip not in done
             }
             done.update(values)
             if results_file is not None:
-                with open(results_file, "a") as file:
-                    for chip, pair in values.items():
-                        row = {"label": label, "chip": chip, "values": pair}
-                        file.write(json.dumps(row) + "\n")
+                _append_results(results_file, label, values)
         bar.add(len(group))
     pairs = np.array([done[chip] for chip in range(chips)])
-    return ChipReport(pairs[:, 0], pairs[:, 1], nominal, spread, pulses)
+    return ChipReport(pairs[:, 0], pairs[:, 1], nominal, spread, pulses, metric is accuracy)
 
 
 def chip_sensitivity(model, x, y, spread, chips=20, **options):
@@ -425,26 +461,82 @@ def _fingerprint(model, x, y, spread, metric, answer, options):
     return digest.hexdigest()[:16]
 
 
-def _read_results(results_file, label):
-    if not pathlib.Path(results_file).exists():
+def _data(name, values, kinds="biuf"):
+    """NumPy array with a first axis for the samples."""
+    try:
+        found = np.asarray(values)
+    except Exception:  # ragged rows
+        found = np.empty((), object)
+    if found.dtype.kind not in kinds or found.ndim == 0:
+        raise ValueError(
+            f"{name} = {checks.shown(values)} must be an array, with the samples along its first "
+            "axis."
+        )
+    return found
+
+
+def _score(metric, y, answer):
+    value = metric(y, answer)
+    score = checks.real(value)
+    if score is None:
+        name = getattr(metric, "__name__", checks.shown(metric))
+        raise ValueError(
+            f"metric {name} gave {checks.shown(value)}; it must give one number per chip."
+        )
+    return score
+
+
+def _append_results(results_file, label, values):
+    rows = [
+        {"label": label, "chip": chip, "values": pair}
+        for chip, pair in values.items()
+        if all(map(math.isfinite, pair))
+    ]
+    files.append(results_file, [json.dumps(row, allow_nan=False) for row in rows])
+
+
+def _read_results(results_file, label, is_fraction):
+    """`{chip: [metric, pJ]}` from the whole lines of a file; a line that a kill cut is removed."""
+    path = pathlib.Path(results_file)
+    if not path.exists():
         return {}
+    content = path.read_bytes()
+    whole, cut = content[: content.rfind(b"\n") + 1], content[content.rfind(b"\n") + 1 :]
     done = {}
-    lines = pathlib.Path(results_file).read_text().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-            found, chip, values = row["label"], row["chip"], row["values"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            if number == len(lines):  # a killed run; its chips are measured again
-                pathlib.Path(results_file).write_text("".join(f"{k}\n" for k in lines[:-1]))
-                break
-            raise ValueError(f"{results_file}, line {number}: not a result ({error}).") from error
-        if found != label:
+    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+        where = f"{path.name}, line {number}"
+        if not line.strip():
+            continue
+        chip, values = _result(line, where, label, is_fraction)
+        if not np.allclose(done.setdefault(chip, values), values, rtol=1e-4, atol=0):
             raise ValueError(
-                f"{results_file}, line {number} belongs to another model, data or setting; use a "
-                "new results_file."
+                f"{where}: chip {chip} has the values {values} and, further up, {done[chip]}; "
+                "delete the wrong line."
             )
-        if not all(isinstance(v, (int, float)) and math.isfinite(v) for v in values):
-            raise ValueError(f"{results_file}, line {number}: values {values} are not numbers.")
-        done[chip] = values
+    if cut:
+        files.write(path, whole)
     return done
+
+
+def _result(line, where, label, is_fraction):
+    """Chip and values of one line."""
+    remedy = "delete the line, and its chip is measured again"
+    try:
+        row = checks.from_json(line, where)
+    except ValueError as error:
+        raise ValueError(f"{where}: not a result; {remedy}. {error}") from None
+    if not isinstance(row, dict) or set(row) != {"label", "chip", "values"}:
+        raise ValueError(f"{where}: not a result, which has label, chip and values; {remedy}.")
+    if row["label"] != label:
+        raise ValueError(
+            f"{where} belongs to another model, data or setting; use a new results_file."
+        )
+    values = row["values"]
+    if not isinstance(values, list) or len(values) != 2:
+        raise ValueError(
+            f"{where}: values = {checks.shown(values)} must be the metric and the energy; {remedy}."
+        )
+    chip = checks.whole(f"{where}: chip", row["chip"], 0, 10**7 - 1)
+    limits = ("(a fraction)", 0.0, 1.0) if is_fraction else ("(units of the metric)",)
+    score = checks.number(f"{where}: the metric", values[0], *limits)
+    return chip, [score, checks.number(f"{where}: the energy", values[1], "pJ", 0.0)]

@@ -1,14 +1,14 @@
 """Constraints that keep a trained knob inside what the device can do."""
 
-import math
-
 import keras
 import numpy as np
 from keras import ops
 
+from spinkeras import checks
 from spinkeras.devices import MTJDevice, get_device
 
 KNOBS = ("pulse_width", "anisotropy")
+SCALES = 1e-3, 1e3, "3, the default of SpinNeuron, makes a step of 0.01 one of 3 %"
 
 
 def knob_nominal(device: MTJDevice, knob: str) -> float:
@@ -25,8 +25,11 @@ def knob_range(device: MTJDevice, knob: str) -> tuple[float, float]:
 
 def check_knob(knob: str) -> str:
     """`knob` itself, or a `ValueError` that lists the knobs."""
-    if knob not in KNOBS:
-        raise ValueError(f"Unknown knob {knob!r}; a device has the knobs {list(KNOBS)}.")
+    if not isinstance(knob, str) or knob not in KNOBS:
+        raise ValueError(
+            f"Unknown knob {checks.shown(knob)}; a device has the knobs {list(KNOBS)}, and a layer "
+            "trains any of them."
+        )
     return knob
 
 
@@ -41,7 +44,7 @@ class DeviceRange(keras.constraints.Constraint):
     Args:
         device: `MTJDevice` or preset name.
         knob: `"pulse_width"` or `"anisotropy"`.
-        scale: scale factor of the weight, > 0. Default 1.
+        scale: scale factor of the weight, 1e-3 to 1e3. Default 1.
         first: another Keras constraint, applied before the box. Default none.
 
     Example:
@@ -55,9 +58,7 @@ class DeviceRange(keras.constraints.Constraint):
     def __init__(self, device, knob, scale=1.0, first=None):
         self.device = get_device(device)
         self.knob = check_knob(knob)
-        self.scale = float(scale)
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"scale = {scale!r} must be a finite number > 0 (dimensionless).")
+        self.scale = checks.number("scale", scale, "(dimensionless)", *SCALES)
         self.first = keras.constraints.get(first)
 
     def __call__(self, w):
@@ -83,6 +84,11 @@ class DeviceRange(keras.constraints.Constraint):
             self.scale * np.asarray(weight, "float64")
         )
         return np.clip(value, *knob_range(self.device, self.knob))
+
+    @classmethod
+    def from_config(cls, config):
+        checks.complete("DeviceRange", config, ("device", "knob", "scale"))
+        return cls(**config)
 
     def get_config(self):
         return {

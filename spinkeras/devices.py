@@ -24,6 +24,8 @@ from typing import Any
 import keras
 from scipy import constants
 
+from spinkeras import checks
+
 GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
 _OXIDE_PERMITTIVITY = 9.7  # MgO, relative
 
@@ -32,12 +34,12 @@ LIMITS = {
     "diameter": ("m", 5e-9, 1e-6, "40 nm is 40e-9"),
     "thickness": ("m", 2e-10, 1e-8, "1.2 nm is 1.2e-9"),
     "saturation_magnetization": ("A/m", 1e4, 3e6, "1000 kA/m is 1e6"),
-    "damping": ("dimensionless", 1e-4, 1.0, "Gilbert damping of the free layer, about 0.01"),
-    "spin_torque_efficiency": ("dimensionless", 1e-3, 2.0, "eta, about 0.3 to 0.7"),
+    "damping": ("(dimensionless)", 1e-4, 1.0, "Gilbert damping of the free layer, about 0.01"),
+    "spin_torque_efficiency": ("(dimensionless)", 1e-3, 2.0, "eta, about 0.3 to 0.7"),
     "anisotropy": ("J/m^3", 1e2, 1e7, "K_eff including shape; 110 kJ/m^3 is 110e3"),
     "temperature": ("K", 1.0, 1000.0, "room temperature is 300"),
     "resistance_area_product": ("ohm m^2", 1e-14, 1e-6, "10 ohm um^2 is 10e-12"),
-    "tmr": ("dimensionless", 0.0, 10.0, "a ratio: 100 % is 1.0"),
+    "tmr": ("(dimensionless)", 0.0, 10.0, "a ratio: 100 % is 1.0"),
     "tmr_half_voltage": ("V", 0.01, 100.0, "bias at which the TMR has halved, about 0.5"),
     "vcma_coefficient": ("J/(V m)", -1e-11, 1e-11, "50 fJ/(V m) is 50e-15"),
     "oxide_thickness": ("m", 3e-10, 1e-8, "1.4 nm is 1.4e-9"),
@@ -50,6 +52,7 @@ _PAIRS = ("pulse_width_range", "gate_voltage_range")
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
+@checks.by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MTJDevice:
     """A perpendicular magnetic tunnel junction, in SI units.
@@ -123,23 +126,14 @@ class MTJDevice:
     assumed: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self):
-        for field, (unit, low, high, hint) in LIMITS.items():
+        for field, limits in LIMITS.items():
             value = getattr(self, field)
             if value is None and field == "write_resistance":
                 continue
-            if field in _PAIRS:
-                value = _pair(field, value, unit, hint)
-                numbers = value
-            else:
-                value = as_number(field, value, unit, hint)
-                numbers = (value,)
-            object.__setattr__(self, field, value)  # plain floats and tuples, also from JSON
-            for number in numbers:
-                if not low <= number <= high:
-                    raise ValueError(
-                        f"{field} = {number:g} {unit} is outside [{low:g}, {high:g}] {unit}. "
-                        f"Values are in SI units: {hint}."
-                    )
+            check = _pair if field in _PAIRS else checks.number
+            object.__setattr__(self, field, check(field, value, *limits))  # plain, also from JSON
+        for field in ("name", "source", "assumed"):
+            checks.text(field, getattr(self, field))
         object.__setattr__(self, "switching_curve", _curve(self.switching_curve))
         shortest, longest = self.pulse_width_range
         if not shortest <= self.nominal_pulse_width <= longest:
@@ -149,7 +143,8 @@ class MTJDevice:
             )
         if self.anisotropy_range[0] <= 0:
             raise ValueError(
-                f"gate_voltage_range = {self.gate_voltage_range} V would bring the anisotropy to "
+                f"gate_voltage_range = {self.gate_voltage_range} V would, with vcma_coefficient = "
+                f"{self.vcma_coefficient:g} J/(V m), bring the anisotropy to "
                 f"{self.anisotropy_range[0]:g} J/m^3; it must stay > 0. Narrow the range to less "
                 f"than {abs(self.anisotropy / self._anisotropy_per_volt):.3g} V."
             )
@@ -266,7 +261,6 @@ class MTJDevice:
 
         Example: `device.replace(damping=0.01)`.
         """
-        _check_fields(changes)
         return dataclasses.replace(self, **changes)
 
     def get_config(self) -> dict:
@@ -278,13 +272,8 @@ class MTJDevice:
     def from_config(cls, config: dict) -> "MTJDevice":
         """Inverse of `get_config`."""
         if not isinstance(config, dict):
-            raise ValueError(f"A device is described by a dictionary of fields; got {config!r}.")
-        _check_fields(config)
-        needed = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-        missing = [name for name in needed if name not in config]
-        if missing:
             raise ValueError(
-                f"The device description lacks {missing}. Needed fields: {needed} (SI units)."
+                f"A device is described by a dictionary of fields; got {checks.shown(config)}."
             )
         return cls(**config)
 
@@ -295,11 +284,7 @@ class MTJDevice:
     @classmethod
     def from_json(cls, text: str) -> "MTJDevice":
         """Device from the text of `to_json`; malformed text gives a `ValueError`."""
-        try:
-            config = json.loads(text)
-        except (json.JSONDecodeError, TypeError) as error:
-            raise ValueError(f"Not a device description in JSON: {error}") from error
-        return cls.from_config(config)
+        return cls.from_config(checks.from_json(text, "A device description"))
 
     @classmethod
     def preset(cls, name: str) -> "MTJDevice":
@@ -307,8 +292,10 @@ class MTJDevice:
 
         Example: `MTJDevice.preset("stt_reference").critical_current`.
         """
-        if name not in _PRESETS:
-            raise ValueError(f"Unknown preset {name!r}. Available presets: {presets()}.")
+        if not isinstance(name, str) or name not in _PRESETS:
+            raise ValueError(
+                f"Unknown preset {checks.shown(name)} for a device. Available presets: {presets()}."
+            )
         return cls(name=name, **_PRESETS[name])
 
 
@@ -336,10 +323,11 @@ def get_device(device) -> MTJDevice:
         return MTJDevice.preset(device)
     if isinstance(device, dict):
         if "class_name" in device:
-            return get_device(keras.saving.deserialize_keras_object(device))
+            return checks.revived("device", device, MTJDevice)
         return MTJDevice.from_config(device)
     raise ValueError(
-        f"device must be an MTJDevice or one of the presets {presets()}; got {device!r}."
+        f"device must be an MTJDevice or one of the presets {presets()}; got "
+        f"{checks.shown(device)}."
     )
 
 
@@ -347,55 +335,26 @@ def _curve(value):
     """An `EmpiricalCurve` (its module builds on this one) from itself or its fields, or `None`."""
     kind = keras.saving.get_registered_object("spinkeras>EmpiricalCurve")
     if isinstance(value, dict):
-        value = kind.from_config(value)
+        value = checks.named("switching_curve", kind.from_config, value)
     if not (value is None or isinstance(value, kind)):
-        raise ValueError(f"switching_curve = {value!r} must be an EmpiricalCurve or None.")
+        raise ValueError(
+            f"switching_curve = {checks.shown(value)} must be an EmpiricalCurve or None."
+        )
     return value
 
 
-def _check_fields(config):
-    names = [field.name for field in dataclasses.fields(MTJDevice)]
-    unknown = [key for key in config if key not in names]
-    if unknown:
-        raise ValueError(f"MTJDevice has no field {unknown}. Fields (SI units): {names}.")
-
-
-def as_whole(field, value, low, high):
-    """An integer of a range, or a `ValueError` that names the field, its value and the range."""
-    try:
-        if isinstance(value, (bool, str)) or not low <= value <= high or int(value) != value:
-            raise TypeError
-    except TypeError:
+def _pair(field, value, unit, low, high, hint):
+    one_axis = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1
+    if not one_axis or len(value) != 2:
         raise ValueError(
-            f"{field} = {value!r} must be a whole number from {low} to {high}."
-        ) from None
-    return int(value)
-
-
-def as_number(field, value, unit, hint):
-    """A finite float, or a `ValueError` that names the field, its value and its unit."""
-    try:
-        if isinstance(value, (bool, str)):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{field} = {value!r} is not a number; give a value in {unit} ({hint})."
-        ) from None
-    if not math.isfinite(number):
-        raise ValueError(f"{field} = {number} {unit} is not finite ({hint}).")
-    return number
-
-
-def _pair(field, value, unit, hint):
-    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
-        raise ValueError(f"{field} = {value!r} is not a pair of values in {unit}; {hint}.")
-    low, high = (as_number(field, v, unit, hint) for v in value)
-    if low > high:
-        raise ValueError(
-            f"{field} = ({low:g}, {high:g}) {unit}: the lower end exceeds the upper; swap them."
+            f"{field} = {checks.shown(value)} is not a pair of values in {unit}. Hint: {hint}."
         )
-    return low, high
+    lower, upper = (checks.number(field, v, unit, low, high, hint) for v in value)
+    if lower > upper:
+        raise ValueError(
+            f"{field} = ({lower:g}, {upper:g}) {unit}: the lower end exceeds the upper; swap them."
+        )
+    return lower, upper
 
 
 _PRESETS = {

@@ -1,13 +1,25 @@
 """keras-tuner searches that survive killed processes; needs keras-tuner, so import it by name."""
 
+import contextlib
+import glob
 import json
-import math
 import os
 import threading
 import time
 import warnings
 
 import keras_tuner as kt
+
+from spinkeras import checks, files
+
+_ANEW = "begin another search: with another project_name, or with overwrite=True"
+# What a search holds, by its kind in JSON.
+_OF_A_SEARCH = {
+    **dict.fromkeys(("start_order", "end_order", "retry_queue", "tried_so_far"), list),
+    **dict.fromkeys(("ongoing_trials", "run_times", "id_to_hash", "hyperparameters"), dict),
+    **dict.fromkeys(("seed", "seed_state"), int),
+}
+_STATUS = ("RUNNING", "IDLE", "INVALID", "STOPPED", "COMPLETED", "FAILED")
 
 
 def durable(tuner_class, lease=180.0):
@@ -38,11 +50,15 @@ def durable(tuner_class, lease=180.0):
     Args:
         tuner_class: `keras_tuner.RandomSearch`, `BayesianOptimization`, `Hyperband`, `GridSearch`
             or another subclass of `keras_tuner.Tuner`.
-        lease: s, > 0, silence after which a worker counts as dead. Default 180; on a network file
-            system it has to be longer than the caching of file contents, often 60 s.
+        lease: s, 1e-3 to 1e7, silence after which a worker counts as dead. Default 180; on a
+            network file system it has to be longer than the caching of file contents, often 60 s.
 
     Returns:
         A subclass of `tuner_class`.
+
+    Raises:
+        ValueError: for another class or lease; from the tuner's constructor, where the search it
+            finds was begun with other hyperparameters, or a file of it is damaged.
 
     Example:
 
@@ -52,9 +68,11 @@ def durable(tuner_class, lease=180.0):
     'DurableHyperband'
     """
     if not (isinstance(tuner_class, type) and issubclass(tuner_class, kt.Tuner)):
-        raise ValueError(f"durable needs a subclass of keras_tuner.Tuner; got {tuner_class!r}.")
-    if not 0 < lease < math.inf:
-        raise ValueError(f"lease = {lease!r} s has to be finite and > 0.")
+        raise ValueError(
+            f"tuner_class = {checks.shown(tuner_class)}: durable needs a subclass of "
+            "keras_tuner.Tuner."
+        )
+    lease = checks.number("lease", lease, "s", 1e-3, 1e7, "180 s is 180")
     return type(f"Durable{tuner_class.__name__}", (tuner_class, _DurableTuner), {"lease": lease})
 
 
@@ -71,6 +89,8 @@ class _DurableTuner(kt.Tuner):
         oracle.is_chief = "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
         oracle.seen = {}
         self._idle = False
+        self._given = oracle.get_space()  # before a search that is found replaces it
+        self._space = None
         super().__init__(oracle, *args, **kwargs)
 
     def search(self, *args, **kwargs):
@@ -106,6 +126,45 @@ class _DurableTuner(kt.Tuner):
         if not self._is_worker():
             self.oracle.save()
         _replace_json(self._get_tuner_fname(), self.get_state())
+
+    def get_state(self):
+        return {**super().get_state(), "space": self._space}
+
+    def set_state(self, state):
+        super().set_state(state)
+        self._space = state.get("space")
+        if not (self._space is None or isinstance(self._space, dict)):
+            raise ValueError(f"space = {checks.shown(self._space)} is not one of hyperparameters")
+
+    def _populate_initial_space(self):
+        super()._populate_initial_space()
+        self._space = _described(self.oracle.get_space())
+
+    def reload(self):
+        with _readable(self.project_dir):
+            checks.from_json(files.read_text(self._get_tuner_fname()), self._get_tuner_fname())
+            super().reload()
+        if not self._is_worker():
+            self._refuse_another_space()
+
+    def _refuse_another_space(self):
+        """The hyperparameters that the network declares must be those of the search found."""
+        found, begun_with = self.oracle.hyperparameters, self._space
+        self.oracle.hyperparameters = self._given
+        self._populate_initial_space()
+        self.oracle.hyperparameters = found
+        # A search of an earlier version has not noted them; it knows those that it has met.
+        before = begun_with or _described(found)
+        new = _names(set(self._space) - set(before))
+        gone = _names(set(before) - set(self._space)) if begun_with else []
+        both = set(before) & set(self._space)
+        changed = _names(key for key in both if before[key] != self._space[key])
+        if new or gone or changed:
+            raise ValueError(
+                f"The search in {self.project_dir!r} was begun with other hyperparameters: new are "
+                f"{new}, gone {gone}, with another range {changed}. Declare the same ones again, "
+                f"or {_ANEW}."
+            )
 
     def _beat(self, stop):
         count = 0
@@ -150,7 +209,36 @@ class _DurableOracle:
             self._populate_next = state["grid"]["next"]
         self._was_ongoing = dict(state["ongoing_trials"])
 
+    def populate_space(self, trial_id):
+        try:
+            return super().populate_space(trial_id)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            if error.args and error.args[0] in [hp.name for hp in self.hyperparameters.space]:
+                raise ValueError(
+                    f"The hyperparameter {error} was not declared by the network of an earlier "
+                    "trial, which this kind of search needs. Declare it in every call of build, or "
+                    "inside hp.conditional_scope."
+                ) from error
+            raise ValueError(
+                f"The trials in {self._project_dir!r} do not fit their search "
+                f"({checks.shown_error(error)}); a file may be damaged. Bring it back from a copy, "
+                f"or {_ANEW}."
+            ) from error
+
     def reload(self):
+        for path in glob.glob(os.path.join(self._project_dir, "trial_*", "trial.json")):
+            _check_trial(path)
+        path = self._get_oracle_fname()
+        state = checks.from_json(files.read_text(path), path)
+        for name, kind in _OF_A_SEARCH.items():
+            if type(state[name]) is not kind:
+                raise ValueError(
+                    f"{path}: {name} = {checks.shown(state[name])} is not of the kind "
+                    f"{kind.__name__}"
+                )
+        for key in [*state["start_order"], *state["end_order"], *state["retry_queue"]]:
+            if not os.path.exists(os.path.join(self._project_dir, f"trial_{key}", "trial.json")):
+                raise ValueError(f"{path} names the trial {checks.shown(key)}, which has no file")
         super().reload()  # queues every trial that was under way
         # Written, but killed before the search knew of it: the number is given out again.
         for trial_id in [key for key in self.trials if key not in self.start_order]:
@@ -237,18 +325,67 @@ def _alive_path(project_dir, tuner_id):
 
 
 def _replace_json(path, state):
-    """Write a file so that a reader, or a kill, finds the old or the new one, never a part."""
-    temporary = f"{path}.{os.getpid()}.{threading.get_ident()}.tmp"
-    with open(temporary, "w") as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    files.write(path, json.dumps(state))
+
+
+@contextlib.contextmanager
+def _readable(folder):
+    """Context in which a search is read; whatever it stumbles over becomes one sentence."""
+    try:
+        yield
+    except Exception as error:  # keras-tuner checks nothing of what it reads
+        raise ValueError(
+            f"The search in {folder!r} cannot be read: {checks.shown_error(error)}. Bring the file "
+            f"back from a copy, or {_ANEW}."
+        ) from None
+
+
+def _described(space):
+    """Hyperparameters by name and condition, as they come back from JSON."""
+    return {
+        json.dumps([hp.name, [c.get_config() for c in hp.conditions]]): json.loads(
+            json.dumps([type(hp).__name__, hp.get_config()])
+        )
+        for hp in space.space
+    }
+
+
+def _names(keys):
+    return sorted({json.loads(key)[0] for key in keys})
+
+
+def _check_trial(path):
+    """Refuse the file of a trial that keras-tuner would take for something else."""
+    state = checks.from_json(files.read_text(path), path, finite=False)
+    trial = kt.engine.trial.Trial.from_state(state)
+    folder = os.path.basename(os.path.dirname(path))
+    if f"trial_{trial.trial_id}" != folder:
+        raise ValueError(f"{path} is the trial {checks.shown(trial.trial_id)}")
+    checks.choice(f"{path}: status", trial.status, _STATUS)
+    scored = trial.score is not None or trial.status == "COMPLETED"
+    if scored and checks.real(trial.score) is None:
+        raise ValueError(f"{path}: score = {checks.shown(trial.score)} is not a number")
+    for hp in trial.hyperparameters.space:
+        value = trial.hyperparameters.values.get(hp.name, hp.default)
+        if not _possible(hp, value):
+            raise ValueError(
+                f"{path}: {hp.name} = {checks.shown(value)} is none of the values of {hp}"
+            )
+
+
+def _possible(hp, value):
+    """Whether a hyperparameter can have a value."""
+    if hasattr(hp, "min_value"):
+        found = None if isinstance(value, str) else checks.real(value)
+        slack = 1e-9 * max(abs(hp.min_value), abs(hp.max_value))
+        return found is not None and hp.min_value - slack <= found <= hp.max_value + slack
+    same_kind = [one for one in hp.values if isinstance(value, bool) == isinstance(one, bool)]
+    return value in same_kind
 
 
 def _read(path):
     try:
-        with open(path) as file:
+        with open(path, "rb") as file:
             return file.read()
     except OSError:
         return None

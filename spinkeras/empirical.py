@@ -12,8 +12,9 @@ import math
 import keras
 import numpy as np
 
+from spinkeras import checks
 from spinkeras.curve import RationalLogit, steepest_fall
-from spinkeras.devices import as_number, get_device
+from spinkeras.devices import get_device
 
 LEAST_REST = 1e-4
 """Least `d - c^2 / 4`: below, the logit nearly has a pole."""
@@ -25,25 +26,26 @@ _BY_ANISOTROPY = "0 if it does not depend on K_eff"
 LIMITS = {
     "threshold": ("A", 1e-9, 1.0, "73 uA is 73e-6"),
     "slope": ("1/A", 1e-2, 1e12, "0.03 per uA is 3e4"),
-    "a": ("dimensionless", -10.0, 10.0, "0 with c = 0 and b = d is the logistic curve"),
-    "b": ("dimensionless", 1e-3, 100.0, "0.25, as d, is the logistic curve"),
-    "c": ("dimensionless", -10.0, 10.0, "0 with a = 0 and b = d is the logistic curve"),
-    "d": ("dimensionless", 1e-3, 100.0, "0.25, as b, is the logistic curve"),
-    "floor": ("a probability", 0.0, 0.999, "0 if weak pulses never reverse the device"),
-    "ceiling": ("a probability", 1e-3, 1.0, "1 without back-hopping"),
+    "a": ("(dimensionless)", -10.0, 10.0, "0 with c = 0 and b = d is the logistic curve"),
+    "b": ("(dimensionless)", 1e-3, 100.0, "0.25, as d, is the logistic curve"),
+    "c": ("(dimensionless)", -10.0, 10.0, "0 with a = 0 and b = d is the logistic curve"),
+    "d": ("(dimensionless)", 1e-3, 100.0, "0.25, as b, is the logistic curve"),
+    "floor": ("(a probability)", 0.0, 0.999, "0 if weak pulses never reverse the device"),
+    "ceiling": ("(a probability)", 1e-3, 1.0, "1 without back-hopping"),
     "pulse_width": ("s", 1e-11, 1e-2, "2 ns is 2e-9"),
-    "threshold_exponent": ("dimensionless", -3.0, 3.0, _BY_WIDTH),
-    "slope_exponent": ("dimensionless", -3.0, 3.0, _BY_WIDTH),
-    "anisotropy_exponent": ("dimensionless", -3.0, 3.0, "1 if the threshold follows K_eff"),
-    "slope_anisotropy_exponent": ("dimensionless", -3.0, 3.0, _BY_ANISOTROPY),
+    "threshold_exponent": ("(dimensionless)", -3.0, 3.0, _BY_WIDTH),
+    "slope_exponent": ("(dimensionless)", -3.0, 3.0, _BY_WIDTH),
+    "anisotropy_exponent": ("(dimensionless)", -3.0, 3.0, "1 if the threshold follows K_eff"),
+    "slope_anisotropy_exponent": ("(dimensionless)", -3.0, 3.0, _BY_ANISOTROPY),
 }
 SHAPE = ("a", "b", "c", "d")
 for _name, _most in (*((name, 10.0) for name in SHAPE), ("floor", 5.0), ("ceiling", 5.0)):
-    LIMITS[f"{_name}_rate"] = ("per e-fold", -_most, _most, _BY_WIDTH)
-    LIMITS[f"{_name}_anisotropy_rate"] = ("per e-fold", -_most, _most, _BY_ANISOTROPY)
+    LIMITS[f"{_name}_rate"] = ("(per e-fold)", -_most, _most, _BY_WIDTH)
+    LIMITS[f"{_name}_anisotropy_rate"] = ("(per e-fold)", -_most, _most, _BY_ANISOTROPY)
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
+@checks.by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmpiricalCurve:
     """A measured switching curve and its dependence on pulse width and anisotropy.
@@ -138,19 +140,10 @@ class EmpiricalCurve:
     source: str = dataclasses.field(default="", compare=False)
 
     def __post_init__(self):
-        for field, (unit, low, high, hint) in LIMITS.items():
-            value = getattr(self, field)
-            try:
-                if isinstance(value, (bool, str)):
-                    raise TypeError
-                value = float(value)
-            except (TypeError, ValueError):
-                raise ValueError(f"{field} = {value!r} is not a number ({unit}; {hint}).") from None
-            if not low <= value <= high:
-                raise ValueError(
-                    f"{field} = {value:g} ({unit}) is outside [{low:g}, {high:g}]; {hint}."
-                )
-            object.__setattr__(self, field, value)
+        for field, limits in LIMITS.items():
+            object.__setattr__(self, field, checks.number(field, getattr(self, field), *limits))
+        for field in ("name", "source"):
+            checks.text(field, getattr(self, field))
         self._check_shape()
 
     def _check_shape(self):
@@ -194,17 +187,12 @@ class EmpiricalCurve:
 
         The shape of a curve saved by version 0.1.0 (`log_skew`) becomes the nearest one, to 0.002.
         """
+        if not isinstance(config, dict):
+            raise ValueError(
+                f"A curve is described by a dictionary of fields; got {checks.shown(config)}."
+            )
         if not {"log_skew", "log_skew_rate"}.isdisjoint(config):
             config = _without_skew(config)
-        fields = dataclasses.fields(cls)
-        unknown = sorted(set(config) - {f.name for f in fields})
-        needed = [f.name for f in fields if f.default is dataclasses.MISSING]
-        missing = [name for name in needed if name not in config]
-        if unknown or missing:
-            raise ValueError(
-                f"A description of an EmpiricalCurve needs the fields {needed}; missing are "
-                f"{missing}, unknown {unknown}."
-            )
         return cls(**config)
 
     @classmethod
@@ -213,8 +201,10 @@ class EmpiricalCurve:
 
         Example: `EmpiricalCurve.preset("sot_80nm").threshold`.
         """
-        if name not in _PRESETS:
-            raise ValueError(f"Unknown curve {name!r}. Available curves: {list(_PRESETS)}.")
+        if not isinstance(name, str) or name not in _PRESETS:
+            raise ValueError(
+                f"Unknown curve {checks.shown(name)}. Available curves: {list(_PRESETS)}."
+            )
         return cls(name=name, **_PRESETS[name])
 
     def switching_probability(self, current, pulse_width, anisotropy_ratio=1.0):
@@ -374,14 +364,13 @@ def _without_skew(config):
     """A configuration of version 0.1.0 with the nearest shape of today."""
     config = dict(config)
     skew, rate = (
-        as_number(name, config.pop(name, default), "dimensionless", "of version 0.1.0")
-        for name, default in (("log_skew", 2.5), ("log_skew_rate", 0.0))
+        checks.number(name, config.pop(name, default), "(version 0.1.0)", *limits)
+        for name, default, limits in (("log_skew", 2.5, (0, 17)), ("log_skew_rate", 0.0, (-99, 99)))
     )
     clash = sorted(set(SHAPE) & set(config))
-    if clash or not 0 <= skew <= 17:
+    if clash:
         raise ValueError(
-            f"log_skew = {skew:g}, the shape of version 0.1.0, must be 0 to 17 and come without "
-            f"{clash or list(SHAPE)}."
+            f"log_skew = {skew:g} is the shape of version 0.1.0 and must come without {clash}."
         )
     x = math.log1p(skew) / math.log(18)
     a, log_b, c, log_rest = _OF_SKEW @ x ** np.arange(4)

@@ -24,6 +24,7 @@ import numpy as np
 from keras import ops
 from scipy import optimize
 
+from spinkeras import checks
 from spinkeras.devices import MTJDevice, get_device
 from spinkeras.macrospin import fokker_planck
 from spinkeras.switching import stop_gradient
@@ -31,14 +32,15 @@ from spinkeras.switching import stop_gradient
 COMPONENTS = ("write", "gate", "read", "reset")
 
 
+@checks.by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnergyAssumptions:
     """What an energy figure assumes beyond the device and its drive.
 
     Args:
-        read_voltage: V, >= 0. Default 0.1; 0 leaves reading out.
-        read_time: s, >= 0. Default 2e-9.
-        reset_pulse_width: s, > 0. Default 10e-9.
+        read_voltage: V, 0 to 2. Default 0.1; 0 leaves reading out.
+        read_time: s, 0 to 1e-3. Default 2e-9.
+        reset_pulse_width: s, 1e-10 to 1e-3. Default 10e-9.
         reset_error: allowed probability that a reset fails, 1e-6 to 0.5. Default 1e-3. Of a device
             with a `switching_curve`: that all its repeated pulses fail.
         reset: whether a switched device is written back before its next use (read before
@@ -59,16 +61,15 @@ class EnergyAssumptions:
     reversal_fraction: float = 0.75
 
     def __post_init__(self):
-        for name, unit, low, high in (
-            ("read_voltage", "V", 0.0, 2.0),
-            ("read_time", "s", 0.0, 1e-3),
-            ("reset_pulse_width", "s", 1e-10, 1e-3),
-            ("reset_error", "(a probability)", 1e-6, 0.5),
-            ("reversal_fraction", "(a fraction)", 0.0, 1.0),
+        for name, *limits in (
+            ("read_voltage", "V", 0.0, 2.0, "0.1 V is 0.1, and 0 leaves reading out"),
+            ("read_time", "s", 0.0, 1e-3, "2 ns is 2e-9"),
+            ("reset_pulse_width", "s", 1e-10, 1e-3, "10 ns is 10e-9"),
+            ("reset_error", "(a probability)", 1e-6, 0.5, "0.1 % is 1e-3"),
+            ("reversal_fraction", "(a fraction)", 0.0, 1.0, "75 % is 0.75"),
         ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} = {value} {unit} is outside [{low:g}, {high:g}] {unit}.")
+            object.__setattr__(self, name, checks.number(name, getattr(self, name), *limits))
+        object.__setattr__(self, "reset", checks.flag("reset", self.reset))
 
     def lines(self, device: MTJDevice) -> list[str]:
         """The assumptions in words, for a report."""
@@ -91,6 +92,17 @@ class EnergyAssumptions:
             f"read {self.read_voltage:g} V for {self.read_time * 1e9:g} ns; reset {reset}",
             "not included: control circuit, wires, gate leakage, synapses",
         ]
+
+
+def checked_assumptions(assumptions) -> EnergyAssumptions:
+    """The assumptions, or the default ones for `None`."""
+    if assumptions is None:
+        return EnergyAssumptions()
+    if not isinstance(assumptions, EnergyAssumptions):
+        raise ValueError(
+            f"assumptions = {checks.shown(assumptions)} must be EnergyAssumptions or None."
+        )
+    return assumptions
 
 
 def antiparallel_resistance(current, device, resistance=1.0, tmr=1.0):

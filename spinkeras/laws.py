@@ -10,8 +10,8 @@ import math
 import numpy as np
 from scipy import special
 
-from spinkeras import empirical, switching
-from spinkeras.devices import LIMITS, as_number
+from spinkeras import checks, empirical, switching
+from spinkeras.devices import LIMITS
 
 # Powers with which a field enters Delta, Ic0 / Delta, t_D (damping also as 1 + alpha^2) and the
 # relative change of the anisotropy per gate voltage, xi / (t_ox t_f K_eff).
@@ -84,7 +84,7 @@ class Scaled:
             pair = free[name] if isinstance(free, dict) else default[name]
             if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
                 raise ValueError(f"free[{name!r}] = {pair!r} must be a pair (lowest, highest).")
-            low, high = (as_number(f"free[{name!r}]", end, unit, hint) for end in pair)
+            low, high = (checks.number(f"free[{name!r}]", end, unit, hint=hint) for end in pair)
             if not lowest <= low < high <= highest:
                 raise ValueError(
                     f"free[{name!r}] = ({low:g}, {high:g}) must be increasing bounds within "

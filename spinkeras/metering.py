@@ -14,7 +14,7 @@ from keras import ops
 from spinkeras import _keras, core
 from spinkeras.energy import (
     COMPONENTS,
-    EnergyAssumptions,
+    checked_assumptions,
     energies_beside_write,
     pulse_energies,
     reset_energy,
@@ -335,9 +335,7 @@ class EnergyTracker(keras.callbacks.Callback):
 
     def __init__(self, assumptions=None):
         super().__init__()
-        self.assumptions = EnergyAssumptions() if assumptions is None else assumptions
-        if not isinstance(self.assumptions, EnergyAssumptions):
-            raise ValueError(f"assumptions must be EnergyAssumptions; got {assumptions!r}.")
+        self.assumptions = checked_assumptions(assumptions)
         self.results = {}
         self._leases = {}
         self._before = {}
@@ -529,8 +527,7 @@ def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) ->
     >>> round(report.layers[0]["write_pj"], 3)  # four neurons at their midpoint
     0.357
     """
-    assumptions = EnergyAssumptions() if assumptions is None else assumptions
-    recorder = _Recorder(spin_neurons(model), assumptions)
+    recorder = _Recorder(spin_neurons(model), checked_assumptions(assumptions))
     report = _report(model, x, batch_size, recorder)
     if print_fn is not None:
         print_fn(str(report))

@@ -8,10 +8,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import _keras, core, observation, switching
-from spinkeras.constraints import KNOBS, DeviceRange, check_knob, knob_nominal, knob_range
+from spinkeras import _keras, checks, core, observation, switching
+from spinkeras.constraints import (
+    KNOBS,
+    SCALES,
+    DeviceRange,
+    check_knob,
+    knob_nominal,
+    knob_range,
+)
 from spinkeras.curve import RationalLogit
 from spinkeras.devices import get_device
+from spinkeras.empirical import EmpiricalCurve
 from spinkeras.grids import GateGrid, PulseGrid
 from spinkeras.variability import ChipSpread, chip_curve
 
@@ -19,6 +27,20 @@ FEW_PULSES = 16
 """Up to here pulses are drawn one by one: TensorFlow's binomial number costs 80 uniform ones."""
 
 OUTPUTS = ("probability", "sampled", "always_sampled")
+_IN_EVERY_FILE = (
+    "device",
+    "train",
+    "shared_axes",
+    "recenter",
+    "current_scale",
+    "switching_model",
+    "output",
+    "pulses",
+    "pulse_step",
+    "gate_levels",
+    "spread",
+    "knob_scale",
+)
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
@@ -50,15 +72,15 @@ class SpinNeuron(keras.layers.Layer):
             knob changes the slope only and `P(x=0) = 1/2` (half the ceiling of a curve that has
             one). `False`: the bias stays where the untrained neuron has its midpoint, and the
             threshold moves as the device's does.
-        current_scale: A per unit of input, > 0. Default `None`: the value at which the untrained
-            neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with `bipolar`,
-            slope 1, like tanh.
+        current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value at which the
+            untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
+            `bipolar`, slope 1, like tanh.
         switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`, see
             `spinkeras.switching_probability`; or an `EmpiricalCurve`, a measured switching curve
             (the device then gives the ranges of the knobs, the resistances and the energies).
             Default `None`: the device's `switching_curve`, or `"macrospin"` if it has none.
         barrier_exponent: option of `"neel_brown"`, 1 to 3. Default 2.
-        attempt_time: s, option of `"neel_brown"`. Default the Kramers value.
+        attempt_time: s, 1e-15 to 1e-3, option of `"neel_brown"`. Default the Kramers value.
         output: what the layer returns. `"probability"` (default): the expected value.
             `"sampled"`: in training the fraction of `pulses` that switched, drawn from the exact
             binomial law, in inference the probability. `"always_sampled"`: the draw in both.
@@ -70,17 +92,19 @@ class SpinNeuron(keras.layers.Layer):
             tanh, and more slowly with the unsigned output. Default `False`.
         pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
             16 the cost of a draw does not grow with it; energy and latency do.
-        seed: integer that makes the draws reproducible. Default `None`: a random seed.
-        pulse_step: s, grid of the pulse generator. Default `None`: continuous. The forward pass
-            uses the nearest multiple inside the device's range, the gradient passes through.
-        gate_levels: number of equidistant levels, >= 2, of the converter that drives the gate
+        seed: integer, 0 to 2^31 - 1, that makes the draws reproducible. Default `None`: a random
+            seed.
+        pulse_step: s, 1e-15 to 100, grid of the pulse generator. Default `None`: continuous. The
+            forward pass uses the nearest multiple inside the device's range, the gradient passes
+            through.
+        gate_levels: number of equidistant levels, 2 to 2^20, of the converter that drives the gate
             over `gate_voltage_range`. Default `None`: continuous.
         spread: `ChipSpread`. Default `None`. In training every step draws a new chip, so that the
             network learns to live with the devices' differences, or every epoch with the
             callback `NewChipEachEpoch`; inference uses nominal devices (`evaluate_chips` measures
             chips).
-        knob_scale: how far a knob moves per unit of its weight, > 0. Default 3: a step of 0.01
-            in the weight changes the knob by 3 %. Larger trains the knobs faster.
+        knob_scale: how far a knob moves per unit of its weight, 1e-3 to 1e3. Default 3: a step of
+            0.01 in the weight changes the knob by 3 %. Larger trains the knobs faster.
         pulse_width_initializer, anisotropy_initializer: Keras initializers of the weights.
             Default `"zeros"`, the nominal setting. The result is clipped to the device's box.
         pulse_width_regularizer, anisotropy_regularizer: Keras regularizers of the weights.
@@ -149,22 +173,28 @@ class SpinNeuron(keras.layers.Layer):
         self.device = get_device(device)
         self.trained_knobs = _knob_names(train)  # a PyTorch module has a method `train`
         self.shared_axes = _axes(shared_axes)
-        self.recenter = bool(recenter)
-        self.bipolar = bool(bipolar)
-        if isinstance(switching_model, dict):  # an EmpiricalCurve from a file
-            switching_model = keras.saving.deserialize_keras_object(switching_model)
+        self.recenter = checks.flag("recenter", recenter)
+        self.bipolar = checks.flag("bipolar", bipolar)
         if switching_model is None:
             switching_model = switching.own_model(self.device)
+        # Keras makes another thing of a list that becomes an attribute: values are checked before.
+        switching_model = _get_model(switching_model)
+        self.barrier_exponent, self.attempt_time = switching.check_options(
+            switching_model, barrier_exponent, attempt_time
+        )
         self.switching_model = switching_model
-        self.barrier_exponent = float(barrier_exponent)
-        self.attempt_time = attempt_time
-        self.output_mode = output  # Layer.output is the symbolic output
-        self.pulses = pulses
-        self.seed = seed
-        self.pulse_step = None if pulse_step is None else float(pulse_step)
-        self.gate_levels = gate_levels
+        self.output_mode = checks.choice("output", output, OUTPUTS)  # Layer.output is symbolic
+        self.pulses = checks.whole("pulses", pulses, 1, 1_000_000)
+        self.seed = None if seed is None else checks.whole("seed", seed, 0, 2**31 - 1)
+        if pulse_step is not None:
+            pulse_step = checks.number(
+                "pulse_step", pulse_step, "s", 1e-15, 100.0, "20 ps is 20e-12"
+            )
+        if gate_levels is not None:
+            gate_levels = checks.whole("gate_levels", gate_levels, 2, 2**20, "8 bits are 256")
+        self.pulse_step, self.gate_levels = pulse_step, gate_levels
         self.spread = _get_spread(spread)
-        self.knob_scale = float(knob_scale)
+        self.knob_scale = checks.number("knob_scale", knob_scale, "(dimensionless)", *SCALES)
         self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
         self.anisotropy_initializer = keras.initializers.get(anisotropy_initializer)
         self.pulse_width_regularizer = keras.regularizers.get(pulse_width_regularizer)
@@ -184,23 +214,20 @@ class SpinNeuron(keras.layers.Layer):
             for knob in KNOBS
         }
         self._curve = switching.get_curve(
-            self.switching_model, self.barrier_exponent, attempt_time, self.device
+            self.switching_model, self.barrier_exponent, self.attempt_time, self.device
         )
-        self._check_draws()
+        self._prepare_draws()
         self._grids = {
-            "pulse_width": None if pulse_step is None else PulseGrid(self.device, self.pulse_step),
+            "pulse_width": None if pulse_step is None else PulseGrid(self.device, pulse_step),
             "anisotropy": None if gate_levels is None else GateGrid(self.device, gate_levels),
         }
         self._check_box()
         if current_scale is None:
             wanted = 0.5 if self.bipolar else 0.25
             current_scale = wanted / float(self._slope(*self._nominal()))
-        self.current_scale = float(current_scale)
-        if not (math.isfinite(self.current_scale) and self.current_scale > 0):
-            raise ValueError(
-                f"current_scale = {current_scale!r} A per unit input must be finite and > 0; "
-                "10 uA is 10e-6."
-            )
+        self.current_scale = checks.number(
+            "current_scale", current_scale, "A per unit input", 1e-18, 1e3, "10 uA is 10e-6"
+        )
 
     def build(self, input_shape):
         shape = self._knob_shape(input_shape)
@@ -538,6 +565,12 @@ class SpinNeuron(keras.layers.Layer):
                 config[name] = getattr(keras, f"{kind}s").serialize(getattr(self, name))
         return config
 
+    @classmethod
+    def from_config(cls, config):
+        if cls.get_config is SpinNeuron.get_config:  # else what a subclass chose to write
+            checks.complete("SpinNeuron", config, _IN_EVERY_FILE)
+        return cls(**config)
+
     # --- inside -----------------------------------------------------------------------------
 
     def _nominal(self):
@@ -601,16 +634,7 @@ class SpinNeuron(keras.layers.Layer):
             return tuple(v.astype(keras.backend.standardize_dtype(dtype)) for v in setting)
         return setting
 
-    def _check_draws(self):
-        if self.output_mode not in OUTPUTS:
-            raise ValueError(f"Unknown output {self.output_mode!r}; choose one of {OUTPUTS}.")
-        if (
-            isinstance(self.pulses, bool)
-            or self.pulses != int(self.pulses)
-            or not (1 <= self.pulses <= 1_000_000)
-        ):
-            raise ValueError(f"pulses = {self.pulses!r} must be an integer from 1 to 1e6.")
-        self.pulses = int(self.pulses)
+    def _prepare_draws(self):
         self.seed_generator = None
         # Its state is the seed of the chip that is held in training; zeros: none.
         self.held_chip = None if self.spread is None else keras.random.SeedGenerator(0)
@@ -729,24 +753,37 @@ def _knob_names(train):
     if isinstance(train, str):
         train = (train,)
     if not isinstance(train, (list, tuple)):
-        raise ValueError(f"train = {train!r} must be a list of knobs among {list(KNOBS)}, or ().")
+        raise ValueError(
+            f"train = {checks.shown(train)} must be a list of knobs among {list(KNOBS)}, or ()."
+        )
     return tuple(check_knob(knob) for knob in train)
 
 
 def _axes(shared_axes):
     if shared_axes is None:
         return None
-    axes = (shared_axes,) if isinstance(shared_axes, int) else shared_axes
-    if not isinstance(axes, (list, tuple)) or not all(isinstance(a, int) for a in axes):
-        raise ValueError(f"shared_axes = {shared_axes!r} must be a list of integers or None.")
-    return tuple(axes)
+    axes = shared_axes if isinstance(shared_axes, (list, tuple)) else [shared_axes]
+    try:
+        return tuple(checks.whole("shared_axes", axis, -32, 32) for axis in axes)
+    except ValueError:
+        raise ValueError(
+            f"shared_axes = {checks.shown(shared_axes)} must be a list of integers or None; the "
+            "batch axis is 0 and not counted."
+        ) from None
+
+
+def _get_model(switching_model):
+    """A name, or an object with a curve of its own; from a file an `EmpiricalCurve`."""
+    if isinstance(switching_model, dict):
+        return checks.revived("switching_model", switching_model, EmpiricalCurve)
+    return switching_model
 
 
 def _get_spread(spread):
     if isinstance(spread, dict):
-        spread = keras.saving.deserialize_keras_object(spread)
+        spread = checks.revived("spread", spread, ChipSpread)
     if spread is not None and not isinstance(spread, ChipSpread):
-        raise ValueError(f"spread must be a ChipSpread or None; got {spread!r}.")
+        raise ValueError(f"spread must be a ChipSpread or None; got {checks.shown(spread)}.")
     return spread
 
 

@@ -9,13 +9,12 @@ import importlib
 import os
 import pathlib
 import tempfile
-import uuid
 import warnings
 
 import keras
 import numpy as np
 
-from spinkeras import core
+from spinkeras import core, files
 from spinkeras.observation import observing
 from spinkeras.tracing import (
     TOLERANCE,
@@ -129,12 +128,7 @@ def _export_file(model, path, suffix, convert, run, input_signature, output_name
         alone = _neurons_alone(network.layers)
         neuron_error = _compare_neurons(run(convert(alone), alone), alone, suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
-    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        hidden.write_bytes(content)
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
+    files.write(path, content)
     return ExportReport(
         path,
         tuple(network.input_names),

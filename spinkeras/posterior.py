@@ -10,7 +10,8 @@ import warnings
 
 import numpy as np
 
-from spinkeras.devices import MTJDevice, as_whole, get_device
+from spinkeras import checks
+from spinkeras.devices import MTJDevice, get_device
 
 FLOOR = 1e-12  # probabilities are kept this far from 0 and 1, so that one outlier stays finite
 _EDGE = 0.0075  # of the span of a prior: standard deviation of its shoulders
@@ -87,8 +88,8 @@ def sample_posterior(
     from keras import ops
 
     for name, value, low in (("chains", chains, 2), ("draws", draws, 10), ("warmup", warmup, 10)):
-        as_whole(f"posterior option {name}", value, low, 1_000_000)
-    seed = as_whole("seed", seed, 0, 2**31 - 1)
+        checks.whole(f"posterior option {name}", value, low, 1_000_000)
+    seed = checks.whole("seed", seed, 0, 2**31 - 1)
     span = scaled.high - scaled.low
     edge = _EDGE * span
     low, high = scaled.low + 4 * edge, scaled.high - 4 * edge
@@ -203,8 +204,8 @@ def sample_devices(source, count, seed=0, spread=None) -> list[MTJDevice]:
     >>> bool(0.045 < relative.std() < 0.055)
     True
     """
-    count = as_whole("count", count, 1, 100_000_000)
-    rng = np.random.default_rng(as_whole("seed", seed, 0, 2**63 - 1))
+    count = checks.whole("count", count, 1, 100_000_000)
+    rng = np.random.default_rng(checks.whole("seed", seed, 0, 2**63 - 1))
     fields = {}
     if hasattr(source, "posterior"):
         if source.posterior is None or source.device is None:

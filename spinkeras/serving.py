@@ -9,7 +9,6 @@ with `KERAS_BACKEND=tensorflow`.
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 import shutil
@@ -17,8 +16,8 @@ import uuid
 
 import numpy as np
 
+from spinkeras import checks, files
 from spinkeras._version import __version__
-from spinkeras.devices import as_whole
 from spinkeras.energy import EnergyAssumptions
 from spinkeras.metering import nominal_report
 from spinkeras.tracing import (
@@ -108,8 +107,8 @@ def export_for_serving(
             "This model has no SpinNeuron, so it has no energy and nothing to sample; export it "
             "with energy=False and sample=False."
         )
-    version = None if version is None else as_whole("version", version, 1, 2**63 - 1)
-    seed = None if seed is None else as_whole("seed", seed, 0, 2**31 - 1)
+    version = None if version is None else checks.whole("version", version, 1, 2**63 - 1)
+    seed = None if seed is None else checks.whole("seed", seed, 0, 2**31 - 1)
     assumptions = EnergyAssumptions() if assumptions is None else assumptions
 
     functions = {"serve": network.function(check_inputs)}
@@ -130,7 +129,6 @@ def export_for_serving(
         network.write(hidden, functions)
         report = _check_saved_model(tf, hidden, network, assumptions, energy, sample)
         _write_provenance(hidden, network, layers, assumptions, functions)
-        _sync(hidden)
         final = _publish(hidden, base, version)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -223,17 +221,6 @@ def _write_provenance(folder, network, layers, assumptions, functions):
     (extra / "spinkeras.json").write_text(text + "\n")
 
 
-def _sync(folder):
-    """Bring every file to the disk before the folder gets a name that servers look for."""
-    for parent, _, files in os.walk(folder):
-        for name in (*files, "."):
-            handle = os.open(os.path.join(parent, name), os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-
-
 def _publish(hidden, base, version):
     """Rename the hidden folder to its number; another exporter may take that number meanwhile."""
     while True:
@@ -243,7 +230,7 @@ def _publish(hidden, base, version):
             number = max(taken, default=0) + 1
         final = base / str(number)
         try:
-            os.rename(hidden, final)
+            files.publish(hidden, final)
         except OSError:
             if version is None and final.exists():
                 continue

@@ -4,8 +4,10 @@ One row per neuron: pulse width, gate voltage, bias current, current per unit in
 setting means for the device: thermal stability, retention, read disturb, reset error.
 """
 
+import contextlib
 import csv
 import functools
+import io
 import json
 import math
 import os
@@ -15,14 +17,16 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
-from spinkeras import energy
+from spinkeras import checks, energy, files
 from spinkeras.neuron import spin_neurons
 
+LONGEST_RETENTION = 1e300  # s; longer ones would not fit into a number
 TEN_YEARS = 10 * 365.25 * 24 * 3600.0  # s
 _KEYS = ("layer", "neuron")
 _DRIVE = ("pulse_width_s", "gate_voltage_v", "bias_current_a", "current_scale_a")
 _MARGINS = ("thermal_stability", "retention_s", "read_disturb", "reset_error")
 COLUMNS = (*_KEYS, *_DRIVE, *_MARGINS)
+_UNITS = dict(zip(("neuron", *_DRIVE), ("(a position)", "s", "V", "A", "A per unit input")))
 
 
 def device_settings(model, path=None, assumptions=None):
@@ -31,12 +35,13 @@ def device_settings(model, path=None, assumptions=None):
     Columns: `layer`, `neuron` (position in the flattened knobs), `pulse_width_s`,
     `gate_voltage_v`, `bias_current_a` (at zero input), `current_scale_a` (per unit input),
     `thermal_stability`, `retention_s` (mean time to a thermal reversal with the gate at its
-    setting), `read_disturb` (probability that one read reverses the device, see `read_disturb`),
-    `reset_error` (probability that the reset pulse fails with the gate at its setting).
+    setting, at most 1e300 s), `read_disturb` (probability that one read reverses the device, see
+    `read_disturb`), `reset_error` (probability that the reset pulse fails with the gate at its
+    setting).
 
     Args:
         model: built Keras model with `SpinNeuron` layers.
-        path: `.csv` or `.json` file to write, atomically. Default none.
+        path: `.csv` or `.json` file to write, as a whole or not at all. Default none.
         assumptions: `EnergyAssumptions` for read and reset.
 
     Returns:
@@ -54,7 +59,7 @@ def device_settings(model, path=None, assumptions=None):
     >>> device_settings(model)[0]["pulse_width_s"]
     2e-09
     """
-    assumptions = energy.EnergyAssumptions() if assumptions is None else assumptions
+    assumptions = energy.checked_assumptions(assumptions)
     rows = []
     for name, layer in _named_layers(model).items():
         device = layer.device
@@ -94,7 +99,15 @@ def apply_device_settings(model, source):
         ValueError: naming the row and the column, for anything missing, doubled, not a number or
             outside the device's range, and for a table of another device.
     """
-    rows = source if isinstance(source, list) else _read(pathlib.Path(source))
+    if isinstance(source, (str, os.PathLike)):
+        rows = _read(pathlib.Path(source))
+    elif isinstance(source, list):
+        rows = source
+    else:
+        raise ValueError(
+            f"source = {checks.shown(source)} must be a list of rows or the path of a .csv or "
+            ".json file."
+        )
     layers = _named_layers(model)
     wanted = {name: {} for name in layers}
     for number, row in enumerate(rows, 1):
@@ -105,17 +118,17 @@ def apply_device_settings(model, source):
         if missing:
             raise ValueError(f"{where}: no value for {missing}; needed are {[*_KEYS, *_DRIVE]}.")
         name = row["layer"]
-        if name not in layers:
+        if not isinstance(name, str) or name not in layers:
             raise ValueError(
-                f"{where}: the model has no spin layer {name!r}; it has {list(layers)}."
+                f"{where}: the model has no spin layer {checks.shown(name)}; it has {list(layers)}."
             )
         values = {key: _float(row[key], where, key) for key in ("neuron", *_DRIVE)}
         size = layers[name].pulse_width.size
         neuron = int(values["neuron"])
         if neuron != values["neuron"] or not 0 <= neuron < size:
             raise ValueError(
-                f"{where}: neuron = {row['neuron']} of layer {name!r} must be a whole number from "
-                f"0 to {size - 1}."
+                f"{where}: neuron = {checks.shown(row['neuron'])} of layer {name!r} must be a "
+                f"whole number from 0 to {size - 1}."
             )
         if neuron in wanted[name]:
             raise ValueError(f"{where}: neuron {neuron} of layer {name!r} stands twice.")
@@ -168,8 +181,9 @@ def reliability(model, spread_stability=0.0, writes=1e12, assumptions=None):
 
     Args:
         model: built Keras model with `SpinNeuron` layers.
-        spread_stability: relative sigma of the thermal stability over devices (log-normal).
-        writes: write cycles a junction endures. Default 1e12.
+        spread_stability: relative sigma of the thermal stability over devices (log-normal), 0 to
+            1. Default 0.
+        writes: write cycles a junction endures, 1 to 1e30. Default 1e12.
         assumptions: `EnergyAssumptions` for the read.
 
     Returns:
@@ -180,7 +194,11 @@ def reliability(model, spread_stability=0.0, writes=1e12, assumptions=None):
 
     Example: `reliability(model, spread_stability=0.08)[0]["retention_yield"]`.
     """
-    assumptions = energy.EnergyAssumptions() if assumptions is None else assumptions
+    assumptions = energy.checked_assumptions(assumptions)
+    spread_stability = checks.number(
+        "spread_stability", spread_stability, "(a relative sigma)", 0, 1, "5 % is 0.05"
+    )
+    writes = checks.number("writes", writes, "write cycles", 1, 1e30)
     table = []
     for name, layer in _named_layers(model).items():
         device = layer.device
@@ -218,7 +236,7 @@ def read_disturb(device, stability, assumptions=None):
     References: W. F. Brown, Phys. Rev. 130, 1677 (1963); T. Taniguchi and H. Imamura, Phys. Rev. B
     83, 054432 (2011).
     """
-    assumptions = energy.EnergyAssumptions() if assumptions is None else assumptions
+    assumptions = energy.checked_assumptions(assumptions)
     stability = np.asarray(stability, "float64")
     current = assumptions.read_voltage / device.resistance_parallel
     ratio = current / (device.critical_current_per_stability * stability)
@@ -231,7 +249,8 @@ def read_disturb(device, stability, assumptions=None):
 
 def _retention(device, stability):
     attempt = device.diffusion_time / (stability * np.sqrt(stability / math.pi))
-    return attempt * np.exp(stability)
+    seconds = np.exp(np.minimum(np.log(attempt) + stability, 700))  # exp overflows
+    return np.minimum(seconds, LONGEST_RETENTION)
 
 
 def _stability_for_retention(device, seconds):
@@ -272,39 +291,46 @@ def _named_layers(model):
 
 
 def _float(value, where, key):
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{where}: {key} = {value!r} is not a number.") from None
-    if not math.isfinite(number):
-        raise ValueError(f"{where}: {key} = {number} is not finite.")
-    return number
+    """A number from a row, which in a CSV file is text."""
+    if isinstance(value, str) and value.isascii() and "_" not in value:
+        with contextlib.suppress(ValueError):  # refused below, with its text
+            value = float(value)
+    return checks.number(f"{where}: {key}", value, _UNITS[key])
 
 
 def _write(rows, path):
-    temporary = path.with_name(f".{path.name}.part")
     if path.suffix == ".json":
-        temporary.write_text(json.dumps(rows, indent=1) + "\n")
+        content = json.dumps(rows, indent=1, allow_nan=False) + "\n"
     elif path.suffix == ".csv":
-        with open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        content = table.getvalue()
     else:
         raise ValueError(f"{path.name}: write device settings to a .csv or a .json file.")
-    os.replace(temporary, path)
+    files.write(path, content)
 
 
 def _read(path):
     if path.suffix == ".json":
-        try:
-            rows = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path.name}: not valid JSON ({error}).") from error
+        rows = checks.from_json(files.read_text(path), path.name)
         if not isinstance(rows, list):
             raise ValueError(f"{path.name}: expected a list of rows.")
         return rows
     if path.suffix != ".csv":
         raise ValueError(f"{path.name}: device settings are read from a .csv or a .json file.")
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+    reader = csv.reader(io.StringIO(files.read_text(path), newline=""), strict=True)
+    try:
+        header, *records = [record for record in reader if record] or [[]]
+    except csv.Error as error:
+        raise ValueError(f"{path.name}, line {reader.line_num}: not CSV ({error}).") from None
+    if len(set(header)) < len(header):
+        raise ValueError(f"{path.name} names a column twice in its first line: {header[:20]}.")
+    for number, record in enumerate(records, 1):
+        if len(record) != len(header):
+            raise ValueError(
+                f"{path.name}, row {number}: {len(record)} values, but the first line names "
+                f"{len(header)} columns."
+            )
+    return [dict(zip(header, record)) for record in records]

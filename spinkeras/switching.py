@@ -24,10 +24,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from spinkeras import checks
 from spinkeras.curve import RationalLogit, steepest_fall
 from spinkeras.devices import MTJDevice, get_device
 from spinkeras.series import chebyshev_series
 
+MODELS = ("macrospin", "neel_brown", "ballistic")
 _LN2 = math.log(2.0)
 _FIT = json.loads(resources.files("spinkeras").joinpath("macrospin_fit.json").read_text())
 _NAMES = ("log_midpoint_ratio", "log_slope", "a", "b", "c", "log_gap")
@@ -116,6 +118,8 @@ def switching_probability(
     References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE Trans. Magn.
     48, 4684 (2012); T. Taniguchi and H. Imamura, Phys. Rev. B 83, 054432 (2011).
     """
+    if not _is_tensor(current):
+        current = checks.array("current", current)
     current, device, curve = _prepare(
         current, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
     )
@@ -190,7 +194,7 @@ def pulse_width_for_slope(
             `switching_probability`.
 
     Returns:
-        NumPy float64 array, inside the device's `pulse_width_range`.
+        NumPy float64 array, inside the device's `pulse_width_range`: the shortest such pulse.
 
     Raises:
         ValueError: if the device cannot reach the slope inside its pulse-width range.
@@ -206,7 +210,7 @@ def pulse_width_for_slope(
     switching_model = own_model(device) if switching_model is None else switching_model
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     slope, anisotropy = np.broadcast_arrays(
-        np.asarray(slope, "float64"), np.asarray(anisotropy, "float64")
+        checks.array("slope", slope), checks.array("anisotropy", anisotropy)
     )
 
     def slope_at(log_width):
@@ -219,21 +223,30 @@ def pulse_width_for_slope(
             attempt_time=attempt_time,
         )
 
-    low, high = (np.full(slope.shape, math.log(width)) for width in device.pulse_width_range)
-    lowest, highest = slope_at(low), slope_at(high)
-    if not np.all((slope >= lowest) & (slope <= highest)):
-        bad = ~((slope >= lowest) & (slope <= highest))
+    # The slope of a measured curve may fall with the width, or rise and fall.
+    steps = np.linspace(*np.log(device.pulse_width_range), 257)
+    widths = np.broadcast_to(steps.reshape(-1, *(1,) * slope.ndim), (len(steps), *slope.shape))
+    slopes = slope_at(widths)
+    above = slopes >= slope
+    crossed = (above[1:] != above[:-1]) | (slopes[1:] == slope)
+    reached = np.any(crossed, axis=0) | (slopes[0] == slope)
+    if not np.all(reached):
+        lowest, highest = (end(slopes, axis=0)[~reached] for end in (np.min, np.max))
         raise ValueError(
-            f"slope = {slope[bad].flat[0]:g} 1/A cannot be reached: pulses of "
+            f"slope = {slope[~reached].flat[0]:g} 1/A cannot be reached: pulses of "
             f"{device.pulse_width_range[0]:g} to {device.pulse_width_range[1]:g} s give "
-            f"{lowest[bad].flat[0]:g} to {highest[bad].flat[0]:g} 1/A with the model "
+            f"{lowest.flat[0]:g} to {highest.flat[0]:g} 1/A with the model "
             f"{switching_model!r}. Change the slope, the anisotropy or pulse_width_range."
         )
+    first = np.argmax(crossed, axis=0)
+    low, high = steps[first], steps[first + 1]
+    rises = ~np.take_along_axis(above, first[None], axis=0)[0]
     for _ in range(60):  # bisection in ln t_p: to rounding
         middle = (low + high) / 2
-        above = slope_at(middle) >= slope
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return np.clip(np.exp((low + high) / 2), *device.pulse_width_range)
+        short = (slope_at(middle) >= slope) != rises
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    found = np.where(slopes[0] == slope, steps[0], (low + high) / 2)
+    return np.clip(np.exp(found), *device.pulse_width_range)
 
 
 # --- the laws, dimensionless ---------------------------------------------------------------------
@@ -264,29 +277,15 @@ def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=N
     Raises:
         ValueError: for an unknown model, a bad option, or an option of another model.
     """
-    measured = hasattr(switching_model, "curve")
-    if not measured and switching_model not in ("macrospin", "neel_brown", "ballistic"):
-        raise ValueError(
-            f"Unknown switching_model {switching_model!r}; choose 'macrospin', 'neel_brown', "
-            "'ballistic' or an EmpiricalCurve."
-        )
+    barrier_exponent, attempt_time = check_options(switching_model, barrier_exponent, attempt_time)
+    if switching_model == "macrospin":
+        return macrospin_curve
+    if switching_model == "ballistic":
+        return ballistic_curve
     if switching_model != "neel_brown":
-        if barrier_exponent != 2.0 or attempt_time is not None:
-            raise ValueError(
-                "barrier_exponent and attempt_time belong to switching_model='neel_brown', "
-                f"not to {switching_model!r}; leave them out."
-            )
-        if measured:
-            return switching_model.curve(device)
-        return macrospin_curve if switching_model == "macrospin" else ballistic_curve
-    if not 1.0 <= barrier_exponent <= 3.0:
-        raise ValueError(f"barrier_exponent = {barrier_exponent} is outside [1, 3].")
+        return switching_model.curve(device)
     log_attempt = None
     if attempt_time is not None:
-        if not 1e-15 <= attempt_time <= 1e-3:
-            raise ValueError(
-                f"attempt_time = {attempt_time} s is outside [1e-15, 1e-3] s; 1 ns is 1e-9."
-            )
         log_attempt = math.log(attempt_time / device.diffusion_time)
 
     def curve(xp, log_duration, stability):
@@ -442,6 +441,25 @@ def ballistic_curve(xp, log_duration, stability) -> Curve:
 # --- checks --------------------------------------------------------------------------------------
 
 
+def check_options(switching_model, barrier_exponent, attempt_time):
+    """A switching model with its two options, `(barrier_exponent, attempt_time)` as numbers."""
+    name = isinstance(switching_model, str)
+    if (name and switching_model not in MODELS) or not (name or hasattr(switching_model, "curve")):
+        raise ValueError(
+            f"Unknown switching_model {checks.shown(switching_model)}; choose one of "
+            f"{list(MODELS)} or an EmpiricalCurve."
+        )
+    b = checks.number("barrier_exponent", barrier_exponent, "(dimensionless)", 1, 3, "2 is exact")
+    if attempt_time is not None:
+        attempt_time = checks.number("attempt_time", attempt_time, "s", 1e-15, 1e-3, "1 ns is 1e-9")
+    if switching_model != "neel_brown" and (b != 2 or attempt_time is not None):
+        raise ValueError(
+            "barrier_exponent and attempt_time belong to switching_model='neel_brown', "
+            f"not to {checks.shown(switching_model)}; leave them out."
+        )
+    return b, attempt_time
+
+
 def check_domain(pulse_width, anisotropy, device: MTJDevice, switching_model="macrospin"):
     """Refuse settings at which a switching model has no meaning, with the allowed range.
 
@@ -546,17 +564,15 @@ def _prepare(current, pulse_width, device, anisotropy, model, barrier_exponent, 
     tensors = [v for v in (current, *settings) if _is_tensor(v)]
     if not tensors:
         pulse_width, anisotropy = np.broadcast_arrays(
-            *(np.asarray(value, "float64") for value in settings)
+            *map(checks.array, ("pulse_width", "anisotropy"), settings)
         )
         check_domain(pulse_width, anisotropy, device, model)
         stability = anisotropy * to_stability
         curve = build(np, np.log(pulse_width / device.diffusion_time), stability)
         if current is None or model == "ballistic":
             check_midpoint(curve, stability, model)
-        if current is not None:
-            current = np.asarray(current, "float64")
-            if np.any(np.isnan(current)):
-                raise ValueError("current is NaN; give values in A.")
+        if current is not None and np.any(np.isnan(current)):
+            raise ValueError("current is NaN; give values in A.")
         return current, device, curve
 
     dtype = keras.backend.result_type(*(t.dtype for t in tensors), "float32")

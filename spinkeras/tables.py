@@ -20,7 +20,7 @@ import os
 
 import numpy as np
 
-from spinkeras.devices import as_number
+from spinkeras import checks
 
 _COLUMNS = ("pulse_width_s", "switched", "trials")
 _DRIVES = ("current_a", "voltage_v")
@@ -109,9 +109,7 @@ def read_table(data, resistance=None) -> dict[str, np.ndarray]:
                 f"{where} gives voltages; give the `resistance` in ohm of the path that carries "
                 "the write current (the junction, or the heavy-metal channel)."
             )
-        resistance = as_number("resistance", resistance, "ohm", "of the write path")
-        if resistance <= 0:
-            raise ValueError(f"resistance = {resistance} ohm must be finite and > 0.")
+        resistance = checks.number("resistance", resistance, "ohm", 1e-3, 1e9, "of the write path")
         current = current / resistance
     return _pool({"current_a": current, "pulse_width_s": width, _GATE: gate}, switched, trials)
 

@@ -16,6 +16,7 @@ import math
 import keras
 import keras_tuner as kt
 
+from spinkeras import checks
 from spinkeras.conversion import to_spin
 from spinkeras.devices import get_device, presets
 from spinkeras.metering import EnergyTracker
@@ -95,9 +96,11 @@ def spin_search_space(
     >>> sorted(hp.values)
     ['spin_gain', 'spin_sharing', 'spin_shortest_pulse_ns', 'spin_train', 'spin_window']
     """
+    checks.text("prefix", prefix, "a text, the start of the names")
+    rank = checks.whole("rank", rank, 2, 32, "the axes of the neuron's input, the batch included")
     names = presets() if device is None else device
     device = get_device(_choice(hp, f"{prefix}_device", names, None))
-    low, high = _ends("shortest_pulse", shortest_pulse, "s")
+    low, high = _ends("shortest_pulse", shortest_pulse, "s", 1e-12, 1.0)
     for candidate in (
         map(get_device, names) if isinstance(names, (list, tuple)) else (get_device(names),)
     ):
@@ -108,11 +111,12 @@ def spin_search_space(
                 f"{candidate.name or 'the device'}, [{shortest:g}, {longest:g}) s. Narrow it, or "
                 "give the device another range: device.replace(pulse_width_range=...)."
             )
-    if _ends("window", window, "(a ratio)")[0] <= 1:
+    window = _ends("window", window, "(a ratio)", 1e-3, 1e9)
+    if window[0] <= 1:
         raise ValueError(f"window = {window} has to be > 1: longest over shortest pulse.")
     pulse = 1e-9 * _range(hp, f"{prefix}_shortest_pulse_ns", (low * 1e9, high * 1e9))
-    ratio = _range(hp, f"{prefix}_window", _ends("window", window, "(a ratio)"))
-    scale = _range(hp, f"{prefix}_gain", _ends("gain", gain, "(a ratio)"))
+    ratio = _range(hp, f"{prefix}_window", window)
+    scale = _range(hp, f"{prefix}_gain", _ends("gain", gain, "(a ratio)", 1e-9, 1e6))
     knobs = _choice(hp, f"{prefix}_train", train, tuple(_TRAIN))
     shared = _choice(hp, f"{prefix}_sharing", sharing, _SHARING)
     recenter = _choice(hp, f"{prefix}_recenter", recenter, (True, False))
@@ -127,9 +131,8 @@ def spin_search_space(
     }
     if pulses is not None:
         several = pulses if isinstance(pulses, (list, tuple)) else [pulses]
-        for count in several:
-            SpinNeuron(pulses=count)  # refuses what is no number of pulses
-        settings["pulses"] = _choice(hp, f"{prefix}_pulses", pulses, several)
+        several = [checks.whole("pulses", count, 1, 1_000_000) for count in several]
+        settings["pulses"] = _choice(hp, f"{prefix}_pulses", several, several)
         settings["output"] = "always_sampled"
     settings["current_scale"] = scale * SpinNeuron(device=device, train=()).current_scale
     return settings
@@ -138,21 +141,40 @@ def spin_search_space(
 def _choice(hp, name, values, allowed):
     """One of several values as a hyperparameter, or the single value itself."""
     several = list(values) if isinstance(values, (list, tuple)) else [values]
-    unknown = [] if allowed is None else [value for value in several if value not in allowed]
+    kinds = {type(value) for value in allowed or ()}
+    unknown = [
+        value for value in several if kinds and not (type(value) in kinds and value in allowed)
+    ]
     if unknown or not several:
-        raise ValueError(f"{name}: {unknown or 'nothing'} to choose from; use any of {allowed}.")
+        found = checks.shown(unknown) if unknown else "nothing"
+        raise ValueError(f"{name}: {found} to choose from; use any of {allowed or presets()}.")
     if allowed is None and len(several) > 1 and not all(isinstance(v, str) for v in several):
         raise ValueError(f"{name}: give preset names to choose from; keras-tuner stores text.")
     return several[0] if len(several) == 1 else hp.Choice(name, several)
 
 
-def _ends(name, value, unit):
-    low, high = value if isinstance(value, (list, tuple)) else (value, value)
-    if not (math.isfinite(high) and 0 < low <= high):
-        raise ValueError(
-            f"{name} = {value!r} {unit} has to be one number > 0 or a pair (lowest, highest)."
-        )
-    return float(low), float(high)
+def _ends(name, value, unit, low, high):
+    """The two ends of a range of positive numbers within bounds, the same for one number."""
+    ends = value if isinstance(value, (list, tuple)) else (value, value)
+    if len(ends) == 2:
+        lower, upper = (checks.number(name, end, unit, low, high) for end in ends)
+        if lower <= upper:
+            return lower, upper
+    raise ValueError(
+        f"{name} = {checks.shown(value)} {unit} has to be one number > 0 or a pair (lowest, "
+        "highest)."
+    )
+
+
+def _whole_ends(name, value):
+    ends = value if isinstance(value, (list, tuple)) else (value, value)
+    if len(ends) == 2:
+        low, high = (checks.whole(name, end, 1, 10**6) for end in ends)
+        if low <= high:
+            return low, high
+    raise ValueError(
+        f"{name} = {checks.shown(value)} has to be one number or a pair (lowest, highest)."
+    )
 
 
 def _range(hp, name, ends):
@@ -183,13 +205,13 @@ class EnergyObjective(keras.callbacks.Callback):
     needs. The tuner then keeps the epoch with the best score, with metric and energy of that epoch.
 
     Args:
-        delta: worth of a `rate`-fold saving in units of the metric, >= 0. Default 0.01: one
+        delta: worth of a `rate`-fold saving in units of the metric, 0 to 1e12. Default 0.01: one
             percentage point of accuracy.
-        rate: factor of energy that is worth `delta`, > 1. Default 2.
+        rate: factor of energy that is worth `delta`, > 1, to 1e12. Default 2.
         metric: key of the metric in the logs. Default `"val_accuracy"`.
         energy: key of the energy in the logs. Default `"val_energy_pj"`; `"energy_pj"` without
             validation data.
-        reference_pj: `E_ref` in pJ, > 0. Default 1.
+        reference_pj: `E_ref` in pJ, 1e-12 to 1e12. Default 1.
         direction: `"max"` (default) for a metric that should be large, `"min"` for a loss.
         name: key of the score in the logs. Default `"energy_score"`.
 
@@ -216,21 +238,14 @@ class EnergyObjective(keras.callbacks.Callback):
         name="energy_score",
     ):
         super().__init__()
-        for key, value, good, allowed in (
-            ("delta", delta, 0 <= delta < math.inf, ">= 0, in units of the metric (0.01 is 1 %)"),
-            ("rate", rate, 1 < rate < math.inf, "> 1, a factor of energy"),
-            ("reference_pj", reference_pj, 0 < reference_pj < math.inf, "> 0 pJ"),
-            ("direction", direction, direction in ("max", "min"), '"max" or "min"'),
-        ):
-            if not good:
-                raise ValueError(f"{key} = {value!r} is not {allowed}.")
-        self.delta = float(delta)
-        self.rate = float(rate)
-        self.metric = metric
-        self.energy = energy
-        self.reference_pj = float(reference_pj)
-        self.direction = direction
-        self.name = name
+        of_metric, factor = "(units of the metric)", "(a factor of energy)"
+        self.delta = checks.number("delta", delta, of_metric, 0.0, 1e12, "0.01 is one point of 100")
+        self.rate = checks.number("rate", rate, factor, 1 + 1e-6, 1e12, "2 halves the energy")
+        self.metric = checks.text("metric", metric, "a key of the logs")
+        self.energy = checks.text("energy", energy, "a key of the logs")
+        self.reference_pj = checks.number("reference_pj", reference_pj, "pJ", 1e-12, 1e12)
+        self.direction = checks.choice("direction", direction, ("max", "min"))
+        self.name = checks.text("name", name, "a key for the logs")
 
     @property
     def objective(self):
@@ -239,7 +254,7 @@ class EnergyObjective(keras.callbacks.Callback):
 
     def score(self, metric, energy_pj):
         """Score of a metric and an energy in pJ."""
-        if energy_pj <= 0:
+        if not energy_pj > 0:
             raise ValueError(
                 f"An energy of {energy_pj} pJ has no logarithm; was the model trained with an "
                 "EnergyTracker in front of EnergyObjective?"
@@ -276,7 +291,7 @@ def energy_front(tuner, metric="val_accuracy", energy="val_energy_pj", direction
     Raises:
         ValueError: if no finished trial has both keys.
     """
-    sign = 1.0 if direction == "max" else -1.0
+    sign = 1.0 if checks.choice("direction", direction, ("max", "min")) == "max" else -1.0
     rows = []
     for trial in tuner.oracle.get_best_trials(10**6):
         if trial.status != "COMPLETED" or not all(map(trial.metrics.exists, (metric, energy))):
@@ -336,7 +351,9 @@ class SpinHyperModel(kt.HyperModel):
     def __init__(self, network, objective=None, assumptions=None, **space):
         super().__init__()
         if not callable(network):
-            raise ValueError(f"network has to be a function (hp, spin) or a model; got {network!r}")
+            raise ValueError(
+                f"network has to be a function (hp, spin) or a model; got {checks.shown(network)}."
+            )
         self.network = network
         self.objective = EnergyObjective() if objective is None else objective
         self.assumptions = assumptions
@@ -393,8 +410,13 @@ def dense_classifier(
         Function `network(hp, spin)`; the model takes integer labels and reports accuracy.
     """
 
-    def whole(hp, name, value, sampling):
-        low, high = value if isinstance(value, (list, tuple)) else (value, value)
+    checks.whole("classes", classes, 2, 10**6)
+    hidden = _whole_ends("hidden", hidden)
+    hidden_layers = _whole_ends("hidden_layers", hidden_layers)
+    learning_rate = _ends("learning_rate", learning_rate, "(a step)", 1e-12, 1e6)
+
+    def whole(hp, name, ends, sampling):
+        low, high = ends
         if low == high:
             return low
         return hp.Int(name, min_value=low, max_value=high, sampling=sampling)
@@ -407,7 +429,7 @@ def dense_classifier(
             model.add(spin())
         model.add(keras.layers.Dense(classes, activation="softmax"))
         model.compile(
-            keras.optimizers.Adam(_range(hp, "learning_rate", _ends("lr", learning_rate, "1"))),
+            keras.optimizers.Adam(_range(hp, "learning_rate", learning_rate)),
             "sparse_categorical_crossentropy",
             metrics=["accuracy"],
         )

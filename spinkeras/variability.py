@@ -18,14 +18,32 @@ import numpy as np
 from keras import ops
 from scipy import special
 
+from spinkeras import checks
 from spinkeras.devices import get_device
 
 CAUSES = ("all", "threshold", "slope", "faults")
 FACTORS = ("stability", "current", "diffusion_time", "resistance", "tmr")
 MOST_DEVICES = 2000
 
+_SIGMA, _SHARE = "5 % is 0.05", "1 % is 0.01"
+# field: (unit, lowest, highest, hint)
+LIMITS = {
+    "stability": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
+    "current": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
+    "resistance": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
+    "tmr": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
+    "temperature": ("K", 0.0, 100.0, "it is a sigma around the device's temperature"),
+    "pulse_jitter": ("(a relative sigma)", 0.0, 0.2, _SIGMA),
+    "read_error": ("(a probability)", 0.0, 0.5, _SHARE),
+    "sense_noise": ("(of I_P - I_AP)", 0.0, 1.0, "0 reads every device without error"),
+    "ceiling": ("(a probability)", 0.5, 1.0, "1 without back-hopping"),
+    "stuck_low": ("(a fraction)", 0.0, 0.5, _SHARE),
+    "stuck_high": ("(a fraction)", 0.0, 0.5, _SHARE),
+}
+
 
 @keras.saving.register_keras_serializable(package="spinkeras")
+@checks.by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChipSpread:
     """Device-to-device spread, errors and faults of a chip.
@@ -88,17 +106,8 @@ class ChipSpread:
     devices: tuple = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self):
-        limits = {
-            name: (0.0, 0.5) for name in ("stability", "current", "resistance", "tmr", "read_error")
-        }
-        limits |= {"temperature": (0.0, 100.0), "pulse_jitter": (0.0, 0.2), "ceiling": (0.5, 1.0)}
-        limits |= {"stuck_low": (0.0, 0.5), "stuck_high": (0.0, 0.5), "sense_noise": (0.0, 1.0)}
-        for name, (low, high) in limits.items():
-            value = float(getattr(self, name))
-            object.__setattr__(self, name, value)
-            if not low <= value <= high:
-                unit = " K" if name == "temperature" else ""
-                raise ValueError(f"{name} = {value:g}{unit} is outside [{low:g}, {high:g}]{unit}.")
+        for name, limits in LIMITS.items():
+            object.__setattr__(self, name, checks.number(name, getattr(self, name), *limits))
         object.__setattr__(self, "devices", _device_table(self.devices))
 
     @classmethod
@@ -133,6 +142,11 @@ class ChipSpread:
         nominal = get_device(nominal)
         if nominal.tmr == 0:
             raise ValueError("The nominal device has tmr = 0, of which no device is a multiple.")
+        if isinstance(devices, str) or not hasattr(devices, "__iter__"):
+            raise ValueError(
+                f"devices = {checks.shown(devices)} must be a sequence of MTJDevice or preset "
+                "names."
+            )
         devices = [get_device(device) for device in devices]
         if any(device.switching_curve != nominal.switching_curve for device in devices):
             raise ValueError(
@@ -177,6 +191,8 @@ class ChipSpread:
         >>> len(spread.devices)
         500
         """
+        count = checks.whole("count", count, 1, MOST_DEVICES)
+        seed = checks.whole("seed", seed, 0, 2**31 - 1)
         if hasattr(factors, "sample"):
             factors = factors.sample(count, seed=np.array([0, seed], "int32"))
         if hasattr(factors, "_asdict"):
@@ -187,7 +203,7 @@ class ChipSpread:
                 f"factors must be a dictionary with keys among {FACTORS}, or a distribution whose "
                 f"draws are one (a JointDistributionNamed); got {found}."
             )
-        columns = {name: np.asarray(values, "float64") for name, values in factors.items()}
+        columns = {name: checks.array(name, values) for name, values in factors.items()}
         shapes = {name: values.shape for name, values in columns.items()}
         if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 1:
             raise ValueError(f"The factors need one common shape (n,); got {shapes}.")
@@ -202,6 +218,7 @@ class ChipSpread:
 
     @classmethod
     def from_config(cls, config):
+        checks.complete("ChipSpread", config, LIMITS)
         return cls(**config)
 
     def draw(self, shape, rng, temperature=300.0, chip_temperature=None):
@@ -262,19 +279,30 @@ class ChipSpread:
 
 def _device_table(rows):
     """Checked rows of factors, as plain tuples."""
-    rows = tuple(tuple(float(value) for value in row) for row in rows)
-    if len(rows) > MOST_DEVICES:
+    try:
+        if not isinstance(rows, (list, tuple, np.ndarray)):
+            raise TypeError
+        table = [[checks.real(value) for value in row] for row in rows]
+        if any(value is None for row in table for value in row):
+            raise TypeError
+    except TypeError:
         raise ValueError(
-            f"{len(rows)} devices are too many for a table that is saved with the layer; use at "
+            f"devices = {checks.shown(rows)} must be rows of five numbers, the factors {FACTORS} "
+            "of one device each; see ChipSpread.from_devices."
+        ) from None
+    if len(table) > MOST_DEVICES:
+        raise ValueError(
+            f"{len(table)} devices are too many for a table that is saved with the layer; use at "
             f"most {MOST_DEVICES}, for example a random subset."
         )
+    rows = tuple(map(tuple, table))
     for number, row in enumerate(rows):
         if len(row) != len(FACTORS) or not all(0.1 <= value <= 10 for value in row):
-            found = ", ".join(f"{value:.3g}" for value in row)
+            found = ", ".join(f"{value:.3g}" for value in row[:8])
             raise ValueError(
-                f"Device {number} has the factors ({found}); they must be the five of {FACTORS}, "
-                "relative to the nominal device, each in [0.1, 10]. Is `nominal` the device that "
-                "the others vary around?"
+                f"Device {number} has the factors ({found}); they must be the five of "
+                f"{FACTORS}, relative to the nominal device, each in [0.1, 10]. Is `nominal` the "
+                "device that the others vary around?"
             )
     return rows
 

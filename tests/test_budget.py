@@ -198,7 +198,7 @@ def test_the_weight_is_saved_and_continues(tmp_path):
 
 def test_limits_and_monitor_are_checked():
     for options, word in (
-        ({"limit": 2.0}, r"limit = 2.0 is outside .* J \(2 pJ is 2e-12\)"),
+        ({"limit": 2.0}, r"limit = 2 J is outside .* J\. Hint: 2 pJ is 2e-12"),
         ({"limit": 0.0}, "limit"),
         ({"limit": 1e-12, "rate": -1}, "rate"),
         ({"limit": 1e-12, "start": 5.0}, "start"),

@@ -716,7 +716,9 @@ def test_empirical_curve_round_trip_and_errors():
         ValueError, match=r"ceiling = 90 \(a probability\) is outside \[0\.001, 1\]"
     ):
         curve.replace(ceiling=90)
-    with pytest.raises(ValueError, match=r"threshold = '1 mA' is not a number \(A; 73 uA is"):
+    with pytest.raises(
+        ValueError, match=r"threshold = '1 mA' is not a number; give one in A\. Hint: 73 uA is"
+    ):
         curve.replace(threshold="1 mA")
     with pytest.raises(ValueError, match="pulse_width must be finite and > 0 s"):
         curve.switching_probability(1e-3, 0.0)

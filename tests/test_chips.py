@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 
 import keras
 import numpy as np
@@ -626,7 +627,18 @@ def test_yield_and_text(trained):
     assert share == np.mean(report.accuracy >= target)
     assert report.chip_yield(0.0)[0] == 1.0
     assert report.chip_yield(0.0)[1] == pytest.approx(0.025 ** (1 / 30))
-    assert report.chip_yield(1.1)[2] == pytest.approx(1 - 0.025 ** (1 / 30))
+    assert report.accuracy.max() < 1
+    assert report.chip_yield(1.0)[2] == pytest.approx(1 - 0.025 ** (1 / 30))
+    for target in (90, 1.1, -0.1, math.nan, "0.9", None):
+        with pytest.raises(ValueError, match=r"target = .* a fraction.* 90 % is 0\.9"):
+            report.chip_yield(target)
+    with pytest.raises(ValueError, match="confidence = 95"):
+        report.chip_yield(0.9, confidence=95)
+    own = chips.evaluate_chips(
+        model, x, y, spread, chips=4, metric=lambda t, p: 100 * chips.accuracy(t, p), progress=False
+    )
+    assert own.chip_yield(1.5)[0] == 1.0  # per cent, and none is below
+    np.testing.assert_allclose(own.accuracy, 100 * report.accuracy[:4])
     assert "30 chips, expected values" in str(report)
     assert report.accuracy.mean() < report.nominal
 
@@ -827,7 +839,9 @@ def test_bad_calls(trained):
     for kwargs, message in (
         ({"layers": ["third"]}, "No spin layer is called"),
         ({"cause": "weather"}, "Unknown cause 'weather'"),
-        ({"chips": 0}, "must be at least 1"),
+        ({"chips": 0}, "chips = 0 must be a whole number from 1"),
+        ({"layers": "first"}, "layers is a list of any of"),
+        ({"metric": lambda t, p: p}, "it must give one number per chip"),
     ):
         with pytest.raises(ValueError, match=message):
             chips.evaluate_chips(model, x, y, SPREAD, **kwargs)

@@ -142,7 +142,7 @@ def test_equality_ignores_the_text_but_not_the_physics(device):
         ({"write_resistance": 0.5}, r"write_resistance = 0\.5 ohm is outside \[1, 1e\+06\] ohm"),
         ({"write_resistance": "776"}, r"write_resistance = '776' is not a number"),
         ({"switching_curve": "sot_80nm"}, "'sot_80nm' must be an EmpiricalCurve or None"),
-        ({"switching_curve": {"slope": 1e4, "t": 5}}, r"missing .*'threshold'.*unknown \['t'\]"),
+        ({"switching_curve": {"slope": 1e4, "t": 5}}, r"lacks .*'threshold'.*no field \['t'\]"),
     ],
 )
 def test_bad_fields_are_refused_with_value_unit_and_remedy(device, changes, message):
@@ -153,7 +153,7 @@ def test_bad_fields_are_refused_with_value_unit_and_remedy(device, changes, mess
 def test_bad_descriptions_are_refused(device):
     with pytest.raises(ValueError, match=r"Unknown preset 'nonsense'.*stt_reference"):
         MTJDevice.preset("nonsense")
-    with pytest.raises(ValueError, match="Not a device description in JSON"):
+    with pytest.raises(ValueError, match="device description: not valid JSON"):
         MTJDevice.from_json(device.to_json()[:40])
     with pytest.raises(ValueError, match="dictionary of fields"):
         MTJDevice.from_json("[1, 2]")

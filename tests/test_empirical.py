@@ -154,7 +154,7 @@ def test_configurations_of_the_first_version_give_the_nearest_curve():
         off = found - later.switching_probability(current, 1e-9)
         assert np.max(np.abs(off)) < 0.1 * np.max(np.abs(change)) + 1e-6
     for bad in ({"log_skew": -1.0}, {"log_skew": 18}, {"log_skew": 2.0, "a": 0.1}):
-        with pytest.raises(ValueError, match=r"log_skew = .*the shape of version 0\.1\.0, must be"):
+        with pytest.raises(ValueError, match=r"log_skew = .*version 0\.1\.0"):
             EmpiricalCurve.from_config(old | bad)
 
 
@@ -198,7 +198,7 @@ def test_a_saved_model_of_the_first_version_holds_curves():
         ({"b": 0.0}, r"b = 0 \(dimensionless\) is outside \[0\.001, 100\]"),
         ({"floor": 0.95}, r"floor = 0\.95 must be below ceiling = 0\.9 \(probabilities\)"),
         ({"floor": -0.1}, r"floor = -0\.1 \(a probability\) is outside"),
-        ({"a_rate": "x"}, r"a_rate = 'x' is not a number \(per e-fold; 0 if it does not depend"),
+        ({"a_rate": "x"}, r"a_rate = 'x' is not a number; give one \(per e-fold\)\. Hint: 0 if"),
     ],
 )
 def test_curves_that_cannot_be_are_refused(changes, message):
@@ -358,3 +358,28 @@ def test_export_of_a_three_terminal_device(tmp_path):
     report = spinkeras.export_for_serving(model, tmp_path / "served")
     assert report.output_error < 1e-4
     assert report.energy_error < 1e-4
+
+
+@pytest.mark.parametrize("exponent", [-0.5, 0.0, 0.3])
+@pytest.mark.parametrize("ceiling_rate", [0.0, 0.7])
+def test_a_pulse_width_is_found_whether_the_slope_rises_or_falls(exponent, ceiling_rate):
+    """The shortest pulse of that slope, which may rise with the width, fall, or do both."""
+    curve = EmpiricalCurve(
+        threshold=70e-6,
+        slope=5e4,
+        pulse_width=2e-9,
+        slope_exponent=exponent,
+        ceiling=0.6,
+        ceiling_rate=ceiling_rate,
+    )
+    widths = np.geomspace(2e-9, 20e-9, 9)
+    slopes = spinkeras.slope_at_midpoint(widths, "stt_reference", switching_model=curve)
+    found = spinkeras.pulse_width_for_slope(slopes, "stt_reference", switching_model=curve)
+    again = spinkeras.slope_at_midpoint(found, "stt_reference", switching_model=curve)
+    np.testing.assert_allclose(again, slopes, rtol=1e-9)
+    assert np.all(found <= widths * (1 + 1e-9))
+    for unreachable in (0.9 * slopes.min(), 1.1 * slopes.max(), np.nan):
+        with pytest.raises(ValueError, match=r"slope = .* cannot be reached: pulses of 2e-09 to"):
+            spinkeras.pulse_width_for_slope(
+                [slopes[3], unreachable], "stt_reference", switching_model=curve
+            )

@@ -230,13 +230,13 @@ def test_training_through_a_grid_moves_in_steps_and_saves_what_lies_between(tmp_
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"output": "bits"}, "Unknown output 'bits'"),
-        ({"pulses": 0}, "pulses = 0 must be an integer"),
+        ({"output": "bits"}, "output = 'bits' must be one of"),
+        ({"pulses": 0}, "pulses = 0 must be a whole number from 1"),
         ({"pulses": 2.5}, "pulses = 2.5 must be"),
-        ({"pulse_step": -1e-9}, "pulse_step = -1e-09 s must be finite and > 0"),
+        ({"pulse_step": -1e-9}, "pulse_step = -1e-09 s is outside"),
         ({"pulse_step": 1.0}, "has no multiple inside"),
         ({"pulse_step": 20.0}, "has no multiple inside"),  # the e-12 forgotten
-        ({"gate_levels": 1}, "gate_levels = 1 must be an integer >= 2"),
+        ({"gate_levels": 1}, "gate_levels = 1 must be a whole number from 2"),
     ],
 )
 def test_bad_arguments(kwargs, message):

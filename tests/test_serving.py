@@ -382,7 +382,7 @@ def test_two_exporters_never_share_a_number(tmp_path, monkeypatch):
             (target / "saved_model.pb").write_text("theirs")
         rename(source, target)
 
-    monkeypatch.setattr(serving.os, "rename", slower)
+    monkeypatch.setattr(os, "rename", slower)
     report = serving.export_for_serving(neuron(), tmp_path, energy=False)
     assert report.path.name == "2"
     assert (lost[0] / "saved_model.pb").read_text() == "theirs"

@@ -318,7 +318,7 @@ def test_fit_script_reproduces_the_shipped_numbers(tmp_path, monkeypatch):
         (
             (1e-5, 1e-9),
             {"switching_model": "neel_brown", "attempt_time": 1.0},
-            "attempt_time = 1.0 s",
+            "attempt_time = 1 s",
         ),
     ],
 )

@@ -35,7 +35,8 @@ import keras
 import numpy as np
 from scipy import constants, special, stats
 
-from spinkeras.devices import GYROMAGNETIC_RATIO, MTJDevice, as_number, as_whole, get_device
+from spinkeras import checks
+from spinkeras.devices import GYROMAGNETIC_RATIO, MTJDevice, get_device
 
 BLOCK = 2048  # trajectories advanced together: the state stays in the processor's cache
 COARSE_ROTATION = 0.08  # rad per step; beyond it P is biased by more than 0.003
@@ -149,13 +150,13 @@ def simulate_switching(
         field_like_ratio=field_like_ratio,
         in_plane_field=in_plane_field,
     )
-    trajectories = as_whole("trajectories", trajectories, 1, 100_000_000)
-    seed = as_whole("seed", seed, 0, 2**63 - 1)
-    kept = as_whole("return_trajectories", return_trajectories, 0, trajectories)
-    confidence = as_number("confidence", confidence, "a probability", "95 % is 0.95")
+    trajectories = checks.whole("trajectories", trajectories, 1, 100_000_000)
+    seed = checks.whole("seed", seed, 0, 2**63 - 1)
+    kept = checks.whole("return_trajectories", return_trajectories, 0, trajectories)
+    confidence = checks.number("confidence", confidence, "(a probability)", hint="95 % is 0.95")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence = {confidence:g} is outside (0, 1); 95 % is 0.95.")
-    relaxation_time = as_number("relaxation_time", relaxation_time, "s", "3 ns is 3e-9")
+    relaxation_time = checks.number("relaxation_time", relaxation_time, "s", hint="3 ns is 3e-9")
     if relaxation_time < 0:
         raise ValueError(f"relaxation_time = {relaxation_time} s must be finite and >= 0 s.")
     time_step = _choose_step(device, settings, time_step)
@@ -473,7 +474,7 @@ def _choose_step(device, settings, time_step):
     rate = GYROMAGNETIC_RATIO * float(np.max(field, initial=1e-9))
     if time_step is None:
         return _ROTATION / rate
-    time_step = as_number("time_step", time_step, "s", "1 ps is 1e-12")
+    time_step = checks.number("time_step", time_step, "s", hint="1 ps is 1e-12")
     if time_step <= 0:
         raise ValueError(f"time_step = {time_step} s must be finite and > 0; 1 ps is 1e-12.")
     if rate * time_step > COARSE_ROTATION:

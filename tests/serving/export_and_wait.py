@@ -4,6 +4,7 @@ Arguments: FOLDER STAGE with STAGE one of "write" (before the SavedModel is comp
 (complete, not yet compared), "rename" (compared, not yet visible) or "none".
 """
 
+import os
 import sys
 import time
 
@@ -32,7 +33,7 @@ if stage == "write":
 elif stage == "check":
     serving._check_saved_model = wait
 elif stage == "rename":
-    serving.os.rename = wait
+    os.rename = wait
 
 keras.utils.set_random_seed(2)
 model = keras.Sequential(

@@ -1,0 +1,241 @@
+"""Plain values checked where they enter: numbers with their unit, integers, choices, JSON.
+
+Every check returns the value as a plain Python one, or raises a `ValueError` whose one sentence
+names the argument, its value, the unit, the allowed range and what to do. What is no number is not
+made one: neither `True`, nor text, nor an array of one element.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import numbers
+
+import keras
+import numpy as np
+
+_LONGEST = 200  # characters of a value in an error
+
+
+def number(name, value, unit, low=-math.inf, high=math.inf, hint="") -> float:
+    """A finite float from `low` to `high`.
+
+    Args:
+        name: of the argument.
+        value: what was given; a real number, or an array or tensor without axes.
+        unit: such as `"s"`, or in parentheses where there is none, such as `"(a fraction)"`.
+        low, high: the ends of the range, both allowed.
+        hint: what to check, such as `"5 ns is 5e-9"`.
+    """
+    found = real(value)
+    hint = f" Hint: {hint}." if hint else ""
+    if found is None:
+        give = unit if unit.startswith("(") else f"in {unit}"
+        raise ValueError(f"{name} = {shown(value)} is not a number; give one {give}.{hint}")
+    if not math.isfinite(found) or not low <= found <= high:
+        problem = [] if math.isfinite(found) else ["is not finite"]
+        if math.isfinite(low) or math.isfinite(high):
+            problem.append(f"is outside [{low:g}, {high:g}] {unit}")
+        raise ValueError(f"{name} = {found:g} {unit} {' and '.join(problem)}.{hint}")
+    return found
+
+
+def whole(name, value, low, high, hint="") -> int:
+    """An integer from `low` to `high`; a float of that value is one, too."""
+    found = value if type(value) is int else real(value)
+    if found is None or not low <= found <= high or found != int(found):
+        hint = f" Hint: {hint}." if hint else ""
+        raise ValueError(
+            f"{name} = {shown(value)} must be a whole number from {low} to {high}.{hint}"
+        )
+    return int(value)
+
+
+def array(name, value) -> np.ndarray:
+    """A float64 array of numbers, of any shape; not of truth values, complex numbers or text."""
+    try:
+        found = np.asarray(value)
+        if found.dtype.kind not in "iuf" or found.ndim > 32:
+            raise TypeError
+    except Exception:  # ragged rows, a symbolic tensor, an object of somebody else
+        raise ValueError(f"{name} = {shown(value)} must be an array of numbers.") from None
+    return found.astype("float64")
+
+
+def flag(name, value) -> bool:
+    """`True` or `False`."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} = {shown(value)} must be True or False.")
+    return bool(value)
+
+
+def text(name, value, what="a text") -> str:
+    """A text."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} = {shown(value)} must be {what}.")
+    return value
+
+
+def choice(name, value, allowed) -> str:
+    """One of a few names."""
+    if not (isinstance(value, str) and value in allowed):
+        raise ValueError(f"{name} = {shown(value)} must be one of {list(allowed)}.")
+    return value
+
+
+def shown(value) -> str:
+    """A value as it stands in an error: in one line, and not endless."""
+    if isinstance(value, int) and abs(value) > 1e300:  # Python does not write the longest ones
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        said = repr(value)
+    except Exception:  # of an object of somebody else, or nested without end
+        said = f"a value of type {type(value).__name__}"
+    return _short(said)
+
+
+def shown_error(error) -> str:
+    """What an error says, as part of a sentence."""
+    said = _short(str(error), 500).rstrip(".")
+    return said if isinstance(error, ValueError) else f"{type(error).__name__} {said}"
+
+
+def _short(said, longest=_LONGEST):
+    said = " ".join(said.split())
+    return said if len(said) <= longest else said[: longest - 3] + "..."
+
+
+def from_json(content, where, finite=True):
+    """The value of a JSON text, read more strictly than Python does.
+
+    Refused are `NaN` and `Infinity`, numbers that no float holds, a name that stands twice in one
+    object, and what is nested too deeply.
+
+    Args:
+        content: text, or bytes in UTF-8.
+        where: the file, or what the text describes; the error begins with it.
+        finite: `False` allows `NaN` and `Infinity`.
+    """
+
+    def parsed(digits):
+        if not math.isfinite(float(digits)):
+            raise ValueError(f"{_short(digits)} is larger than any float")
+        return float(digits)
+
+    def integer(digits):
+        parsed(digits)  # int() refuses only the very longest
+        return int(digits)
+
+    def constant(name):
+        if finite:
+            raise ValueError(f"{name} is no number there")
+        return float(name)
+
+    def unique(pairs):
+        names = [name for name, _ in pairs]
+        twice = len(names) > len(set(names))
+        if twice:
+            name = next(name for k, name in enumerate(names) if name in names[:k])
+            raise ValueError(f"the name {shown(name)} stands twice")
+        return dict(pairs)
+
+    try:
+        if isinstance(content, bytes):
+            content = content.decode("utf-8")
+        return json.loads(
+            content,
+            parse_float=parsed,
+            parse_int=integer,
+            parse_constant=constant,
+            object_pairs_hook=unique,
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: not valid JSON ({_short(str(error))}).") from None
+    except RecursionError:
+        raise ValueError(f"{where}: not valid JSON (nested too deeply).") from None
+
+
+def revived(name, config, kind):
+    """An object of a class from its Keras description, or a `ValueError` that names the argument.
+
+    Args:
+        name: of the argument.
+        config: dictionary, as `keras.saving.serialize_keras_object` gives it.
+        kind: the class.
+    """
+    try:
+        value = keras.saving.deserialize_keras_object(config)
+    except Exception as error:  # Keras raises what it stumbles over
+        raise ValueError(
+            f"{name} = {shown(config)} describes no {kind.__name__}: {_short(str(error), 500)}"
+        ) from None
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} = {shown(config)} describes no {kind.__name__}.")
+    return value
+
+
+def named(name, make, value):
+    """`make(value)`, whose `ValueError` then names the argument, too."""
+    try:
+        return make(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def complete(owner, config, needed):
+    """Refuse a configuration from a file that lacks what every such file holds.
+
+    Otherwise defaults, which mean another device, would take the place of what was lost.
+    """
+    if not isinstance(config, dict):
+        raise ValueError(f"A {owner} is described by a dictionary; got {shown(config)}.")
+    missing = [name for name in needed if name not in config]
+    if missing:
+        raise ValueError(
+            f"The description of a {owner} lacks {missing}; the file is damaged or was not written "
+            "by this package."
+        )
+
+
+def by_name(cls):
+    """Class decorator for a dataclass: fields are given by name, and all that are needed."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
+    init = cls.__init__
+
+    @functools.wraps(init)
+    def checked(self, *values, **named):
+        if values:
+            raise ValueError(
+                f"{cls.__name__} takes its values by name, any of {list(fields)}; "
+                f"{shown(values[0])} came without one."
+            )
+        unknown = [name for name in named if name not in fields]
+        missing = [name for name in needed if name not in named]
+        if unknown or missing:
+            problems = [f"lacks {missing}"] if missing else []
+            problems += [f"has no field {_short(str(unknown))}"] if unknown else []
+            raise ValueError(
+                f"{cls.__name__} {' and '.join(problems)}. Fields (SI units): {list(fields)}."
+            )
+        init(self, **named)
+
+    cls.__init__ = checked
+    return cls
+
+
+def real(value):
+    """The value as a float, infinite where it is too large for one; `None` if it is no number."""
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        return None
+    if not isinstance(value, numbers.Real):
+        # An array or a tensor without axes is a number, too.
+        kind = str(getattr(value, "dtype", ""))
+        if getattr(value, "shape", None) != () or not ("float" in kind or "int" in kind):
+            return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    except Exception:  # a symbolic tensor has no value
+        return None

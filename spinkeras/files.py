@@ -1,0 +1,101 @@
+"""Files and folders that appear as a whole, on the disk, or not at all.
+
+What is written goes to a hidden sibling, which is flushed to the disk and then renamed: a reader,
+a kill or a loss of power finds the old one or the new one, never a part.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import uuid
+
+
+def write(path, content):
+    """Write a file of text (UTF-8) or bytes in place of the one of that name."""
+    path = pathlib.Path(path)
+    content = content.encode("utf-8") if isinstance(content, str) else content
+    hidden = _hidden(path)
+    try:
+        with open(hidden, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(hidden, path)
+    except BaseException:
+        hidden.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """Context in which a hidden folder is filled, which then gets its name.
+
+    A folder that has the name already is replaced.
+    """
+    path = pathlib.Path(path)
+    hidden = _hidden(path)
+    hidden.mkdir(parents=True)
+    try:
+        yield hidden
+        publish(hidden, path, replace=True)
+    except BaseException:
+        shutil.rmtree(hidden, ignore_errors=True)
+        raise
+
+
+def publish(hidden, path, replace=False):
+    """Bring a folder to the disk and give it its name."""
+    for parent, _, names in os.walk(hidden):
+        for name in (*names, "."):
+            sync(os.path.join(parent, name))
+    if replace and os.path.isdir(path):
+        shutil.rmtree(path)
+    elif replace:
+        pathlib.Path(path).unlink(missing_ok=True)
+    os.rename(hidden, path)
+    sync(pathlib.Path(path).parent)
+
+
+def append(path, lines):
+    """Add whole lines of text (UTF-8) to a file, and bring them to the disk."""
+    new = not os.path.exists(path)
+    with open(path, "ab") as file:
+        file.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        sync(pathlib.Path(path).parent)
+
+
+def sync(path):
+    """Bring a file, or the names in a folder, to the disk."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows cannot open folders
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_text(path) -> str:
+    """Text of a file in UTF-8, or a `ValueError` that names it."""
+    path = pathlib.Path(path)
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path.name} is not text in UTF-8 (byte {error.start}); is it the right file?"
+        ) from None
+
+
+def is_unfinished(name) -> bool:
+    """Whether a name is that of a hidden sibling, which a kill may have left."""
+    return name.startswith(".") and name.endswith(".part")
+
+
+def _hidden(path):
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
