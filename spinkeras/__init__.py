@@ -2,6 +2,7 @@
 
 The map, in the order in which the modules build on each other:
 
+    provenance    keep                                  what the source of some values covers
     devices       MTJDevice, presets                    what a junction is, in SI units
     macrospin     fokker_planck, llg                    the ground truth behind the closed form
     series        chebyshev_series                      smooth functions of two numbers
