@@ -442,6 +442,18 @@ def test_nan_is_not_hidden(training):
     assert not np.isnan(y[0, 1])
 
 
+@pytest.mark.backends
+@pytest.mark.parametrize("options", [{"jit_compile": False}, COMPILED, {"run_eagerly": True}])
+def test_nan_is_not_hidden_in_a_fit(options):
+    """TensorFlow before 2.21 loses it in compiled code, where maximum and minimum are finite."""
+    options = {"jit_compile": True} if options is True else options
+    model = keras.Sequential([keras.Input((2,)), SpinNeuron()])
+    model.compile("sgd", "mse", **options)
+    x = np.array([[np.nan, 0.0], [0.1, 0.2]], "float32")
+    history = model.fit(x, np.zeros((2, 2)), verbose=0).history
+    assert np.isnan(history["loss"][-1])
+
+
 # --- knobs ---------------------------------------------------------------------------------------
 
 
