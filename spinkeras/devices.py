@@ -284,7 +284,7 @@ class MTJDevice:
         >>> import spinkeras
         >>> device = spinkeras.MTJDevice.preset("stt_reference").with_least_stability(35)
         >>> round(device.gate_voltage_range[1], 3)
-        0.463
+        0.461
         """
         hint = "about 40 to 60 for ten years of retention"
         stability = as_number("stability", stability, "units of kB T", hint)
