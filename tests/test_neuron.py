@@ -608,6 +608,9 @@ def test_weights_load_by_name_across_train_and_scale(tmp_path):
         np.testing.assert_allclose(second.layers[-1].gate_voltage, [-0.5, 0.0, 0.5], atol=1e-5)
 
 
+@pytest.mark.skipif(
+    keras.version() < "3.15", reason="the file is of Keras 3.15, which older ones cannot read"
+)
 def test_a_file_of_version_0_1_0_keeps_its_knobs_and_gets_the_new_curve():
     """Written before the rational logit; with grids, a spread and a measured curve of that time."""
     folder = pathlib.Path(__file__).parent / "data"
