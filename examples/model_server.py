@@ -12,13 +12,15 @@ HTTP: POST /v1/models/NAME[/versions/N]:predict with "instances" (one entry per 
 the tensorflow-serving-api package.
 
 The newest version in the folder is served. A newer one is loaded beside it and takes over between
-two requests; if it cannot be loaded, or disappears, the one before it goes on.
+two requests; if it cannot be loaded, or disappears, the one before it goes on. What slow,
+broken and many clients may do: `slow_clients.py` beside this file.
 """
 
 import argparse
 import asyncio
 import concurrent.futures
 import itertools
+import logging
 import math
 import pathlib
 import re
@@ -33,6 +35,8 @@ from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 MAX_BODY = 4 * 2**20  # bytes; the default of gRPC, kept for HTTP as well
+PATIENCE = 30.0  # s
+MAX_CONNECTIONS = 1000
 MAX_REPEATED = 2**20  # elements of a tensor that is sent as one number for all of them
 
 
@@ -245,39 +249,8 @@ def answer(version, payload):
     return {"outputs": lists}
 
 
-class BodyLimit:
-    """ASGI layer that answers 413 to a body beyond the limit instead of collecting it."""
-
-    def __init__(self, app, limit):
-        self.app = app
-        self.limit = limit
-
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            return await self.app(scope, receive, send)
-        body, more = bytearray(), True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":
-                return None
-            more = message.get("more_body", False)
-            if len(body) <= self.limit:  # read on, but keep nothing: the client is still sending
-                body += message.get("body", b"")
-        if len(body) > self.limit:
-            text = orjson.dumps({"error": f"The body is longer than {self.limit} bytes."})
-            headers = [(b"content-type", b"application/json")]
-            await send({"type": "http.response.start", "status": 413, "headers": headers})
-            return await send({"type": "http.response.body", "body": text})
-        parts = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-        async def replay():
-            return parts.pop() if parts else await receive()
-
-        return await self.app(scope, replay, send)
-
-
-def http_server(name, versions, limit, port):
-    """KServe's REST server with one model, not started."""
+def http_server(name, versions, port, patience, connections, body):
+    """KServe's REST server with one model, not started; the last three as in `guard`."""
     sys.argv = sys.argv[:1]  # KServe parses the command line of whoever imports it
     import kserve
     from fastapi import Request
@@ -287,6 +260,7 @@ def http_server(name, versions, limit, port):
     from kserve.protocol.dataplane import DataPlane
     from kserve.protocol.model_repository_extension import ModelRepositoryExtension
     from kserve.protocol.rest.server import RESTServer
+    from slow_clients import guard
 
     pool = concurrent.futures.ThreadPoolExecutor(4)
 
@@ -365,15 +339,17 @@ def http_server(name, versions, limit, port):
 
     repository = kserve.ModelRepository()
     repository.update(model)
-    app.add_middleware(BodyLimit, limit=limit)
     extension = ModelRepositoryExtension(repository)
-    return RESTServer("kserve.model_server:app", PlainDataPlane(repository), extension, port)
+    server = RESTServer("kserve.model_server:app", PlainDataPlane(repository), extension, port)
+    guard(server.config, patience, connections, body)
+    logging.getLogger("kserve").setLevel(logging.CRITICAL)  # a traceback for every bad request
+    return server
 
 
 # --- gRPC ----------------------------------------------------------------------------------------
 
 
-def grpc_server(name, versions, host, port):
+def grpc_server(name, versions, host, port, patience=PATIENCE):
     """TensorFlow Serving's PredictionService and ModelService; returns the server and its port."""
     import grpc
     from tensorflow_serving.apis import (
@@ -452,7 +428,9 @@ def grpc_server(name, versions, host, port):
             response.model_version_status.add(version=version.number, state=available)
             return response
 
-    server = grpc.server(concurrent.futures.ThreadPoolExecutor(4))
+    limit = round(1000 * patience)  # ms: to shake hands, and of an open connection without a call
+    options = [("grpc.server_handshake_timeout_ms", limit), ("grpc.max_connection_idle_ms", limit)]
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(4), options=options)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Status(), server)
     return server, server.add_insecure_port(f"{host}:{port}")
@@ -467,12 +445,32 @@ def main():
     parser.add_argument("--grpc-port", type=int, help="gRPC port; 0 takes a free one")
     parser.add_argument("--interval", type=float, default=1.0, help="s between looks for versions")
     parser.add_argument("--max-body", type=int, default=MAX_BODY, help="longest HTTP body in bytes")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        help="s that a client has for the head of a request, its body, taking the answer and "
+        "sending the next request, each",
+    )
+    parser.add_argument(
+        "--max-connections",
+        type=int,
+        default=MAX_CONNECTIONS,
+        help="open HTTP connections; one more, and the one that waited longest is closed",
+    )
     options = parser.parse_args()
+    if not 0 < options.patience <= 3600:
+        parser.error(f"--patience = {options.patience:g} s must be above 0 and at most 3600 s")
+    if not (options.max_connections >= 1 and options.max_body >= 0):
+        parser.error("--max-connections must be 1 or more, --max-body 0 or more")
 
     versions = Versions(options.path, options.interval)
-    http = http_server(options.name, versions, options.max_body, options.port)
+    limits = (options.patience, options.max_connections, options.max_body)
+    http = http_server(options.name, versions, options.port, *limits)
     if options.grpc_port is not None:
-        server, port = grpc_server(options.name, versions, options.host, options.grpc_port)
+        server, port = grpc_server(
+            options.name, versions, options.host, options.grpc_port, options.patience
+        )
         server.start()
         print(f"grpc://{options.host}:{port}", flush=True)
     # KServe listens on every interface; a socket of our own keeps to the one asked for.

@@ -4,19 +4,23 @@ The map, in the order in which the modules build on each other:
 
     checks        number, whole, from_json              values checked where they enter
     files         write, new_folder                     files that appear as a whole, or not at all
+    provenance    keep                                  what the source of some values covers
     devices       MTJDevice, presets                    what a junction is, in SI units
     macrospin     fokker_planck, llg                    the ground truth behind the closed form
     series        chebyshev_series                      smooth functions of two numbers
     curve         RationalLogit                         the one family of switching curves
     _tensorflow   with_gradient                         what TensorFlow offers only privately
+    _keras        enclosing_calls, make_step            what Keras offers only privately
     core          response, linked                      the same for many neurons, with its gradient
     switching     switching_probability and friends     the physics, for NumPy and tensors
     empirical     EmpiricalCurve                        a measured switching curve instead
     constraints   DeviceRange                           what a device allows
     grids         PulseGrid, GateGrid                   what a driver can make
     variability   ChipSpread                            how devices differ
+    observation   Observation, observing                who watches a layer's call, who answers it
     neuron        SpinNeuron, spin_neurons              the Keras layer
     energy        write_energy, EnergyAssumptions       what a pulse costs
+    steps         Lease                                 a callback's hold on a model's steps
     metering      EnergyTracker, energy_report          what an inference costs
     budget        EnergyBudget                          the best accuracy for a given energy
     resume        ExactBackup                           a killed training goes on to the last bit

@@ -78,6 +78,15 @@ def is_rematerialized() -> bool:
     return not again.isdisjoint(enclosing_functions())
 
 
+def is_legacy_file() -> bool:
+    """Whether Keras writes or reads an `.h5` file of the old format.
+
+    Such a file holds the bare weights of a layer in a row. Keras gives a layer no say in it, and
+    no other sign of it than who asks.
+    """
+    return any((m or "").endswith(".legacy_h5_format") for m, _ in enclosing_functions())
+
+
 def _code_of_call():
     function = keras.layers.Layer.__call__
     return getattr(function, "__wrapped__", function).__code__

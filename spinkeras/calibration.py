@@ -116,7 +116,8 @@ def fit_device(
     start = {name: getattr(device, name) for name in scaled.names}
     fit = maximum_likelihood(law, scaled, start, table, max_relative_error)
     try:
-        fitted = device.replace(**fit.parameters)
+        texts = _about(device, _measured(table, fit.parameters))
+        fitted = device.replace(**fit.parameters, **texts)
     except ValueError as error:
         raise ValueError(
             f"The fit ended at {listed(fit.parameters)}, which the other fields of the device do "
@@ -240,9 +241,11 @@ def fit_empirical(
             fit = fit_with(list(best), best, search=False)
     else:
         fit = fit_with(free, start)
-    curve = base.replace(**fit.parameters)
+    measured = _measured(table, fit.parameters)
+    curve = base.replace(**fit.parameters, source=measured)
     if device is not None:
-        device = device.replace(switching_curve=curve)
+        texts = _about(device, f"switching_curve: {measured}")
+        device = device.replace(switching_curve=curve, **texts)
 
     def predict(current, pulse_width, gate_voltage):
         ratio = np.exp(law.log_ratio(gate_voltage))
@@ -250,6 +253,22 @@ def fit_empirical(
 
     fit = dataclasses.replace(fit, curve=curve, device=device, _predict=predict)
     return _with_posterior(fit, law, posterior, seed)
+
+
+def _measured(table, names):
+    """Where fitted values come from."""
+    trials = int(np.sum(table["trials"]))
+    return (
+        f"{', '.join(names)} fitted to {trials} measured pulses at {len(table['trials'])} settings."
+    )
+
+
+def _about(device, measured):
+    """`source` and `assumed` of a device some fields of which are fitted to measurements."""
+    texts = {"source": device.source, "assumed": device.assumed}
+    rest = {key: f" The other fields: {text}" if text else "" for key, text in texts.items()}
+    texts["source"] = measured + rest["source"]
+    return texts | ({"assumed": rest["assumed"].strip()} if texts["assumed"] else {})
 
 
 def _with_posterior(fit, law, posterior, seed):

@@ -201,13 +201,14 @@ def by_name(cls):
     """Class decorator for a dataclass: fields are given by name, and all that are needed."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
+    shown_fields = [name for name, field in fields.items() if field.repr]
     init = cls.__init__
 
     @functools.wraps(init)
     def checked(self, *values, **named):
         if values:
             raise ValueError(
-                f"{cls.__name__} takes its values by name, any of {list(fields)}; "
+                f"{cls.__name__} takes its values by name, any of {shown_fields}; "
                 f"{shown(values[0])} came without one."
             )
         unknown = [name for name in named if name not in fields]
@@ -216,7 +217,7 @@ def by_name(cls):
             problems = [f"lacks {missing}"] if missing else []
             problems += [f"has no field {_short(str(unknown))}"] if unknown else []
             raise ValueError(
-                f"{cls.__name__} {' and '.join(problems)}. Fields (SI units): {list(fields)}."
+                f"{cls.__name__} {' and '.join(problems)}. Fields (SI units): {shown_fields}."
             )
         init(self, **named)
 

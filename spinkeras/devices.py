@@ -22,9 +22,9 @@ import math
 from typing import Any
 
 import keras
-from scipy import constants
+from scipy import constants, special
 
-from spinkeras import checks
+from spinkeras import checks, provenance
 
 GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
 _OXIDE_PERMITTIVITY = 9.7  # MgO, relative
@@ -88,7 +88,9 @@ class MTJDevice:
             junction, for thermal reversal and read disturb.
         name: free text, not compared by `==`.
         source: citation of the values, not compared by `==`.
-        assumed: which values the source does not give, not compared by `==`.
+        assumed: which values the source does not give, not compared by `==`. A copy with other
+            values names them at the end of `source` and `assumed`, unless it brings its own.
+        origin: leave it out; what `source` and `assumed` are about (`spinkeras.provenance`).
 
     Raises:
         ValueError: naming the field, its value, its unit, the allowed range and what to check.
@@ -124,6 +126,7 @@ class MTJDevice:
     name: str = dataclasses.field(default="", compare=False)
     source: str = dataclasses.field(default="", compare=False)
     assumed: str = dataclasses.field(default="", compare=False)
+    origin: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         for field, limits in LIMITS.items():
@@ -148,6 +151,7 @@ class MTJDevice:
                 f"{self.anisotropy_range[0]:g} J/m^3; it must stay > 0. Narrow the range to less "
                 f"than {abs(self.anisotropy / self._anisotropy_per_volt):.3g} V."
             )
+        provenance.keep(self)
 
     # --- geometry and magnetics -------------------------------------------------------------
 
@@ -254,10 +258,81 @@ class MTJDevice:
             return 0.0 * anisotropy
         return (self.anisotropy - anisotropy) / self._anisotropy_per_volt
 
+    # --- a floor for the memory -----------------------------------------------------------------
+
+    def with_least_stability(self, stability) -> "MTJDevice":
+        """This device with a gate that never brings the thermal stability below a floor.
+
+        Narrows `gate_voltage_range`, so that whatever goes by the device follows: the knobs of a
+        layer in training, tables for the driver, exports.
+
+        Args:
+            stability: least thermal stability `K_eff(V_gate) V / (kB T)`, dimensionless, above 0.
+
+        Raises:
+            ValueError: if it is no such number, or above what any gate voltage of the range gives.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference").with_least_stability(35)
+        >>> round(device.gate_voltage_range[1], 3)
+        0.461
+        """
+        hint = "ten years of retention take about 40"
+        stability = checks.number("stability", stability, "(units of kB T)", 1e-3, 1e4, hint)
+        return self._with_floor(stability, f"a thermal stability of {stability:g}")
+
+    def with_least_retention(self, seconds) -> "MTJDevice":
+        """As `with_least_stability`, for the mean time before a thermal reversal.
+
+        Args:
+            seconds: s, above 0; a year is 3.2e7.
+
+        Raises:
+            ValueError: as `with_least_stability`.
+
+        Example: `device.with_least_retention(3600.0)`.
+        """
+        seconds = checks.number("seconds", seconds, "s", 1e-12, 1e12, "a year is 3.2e7")
+        return self._with_floor(self.stability_for_retention(seconds), f"{seconds:g} s")
+
+    def stability_for_retention(self, seconds) -> float:
+        """Thermal stability whose `retention_time` is that many seconds, at least 1.5.
+
+        `seconds = t_D sqrt(pi) exp(Delta) / Delta^1.5`, which rises above 1.5.
+        """
+        ratio = seconds / (self.diffusion_time * math.sqrt(math.pi))
+        argument = -(ratio ** (-1 / 1.5)) / 1.5
+        if argument < -math.exp(-1):  # even 1.5 gives more
+            return 1.5
+        return float(-1.5 * special.lambertw(argument, -1).real)
+
+    def _with_floor(self, stability, described):
+        def reached(voltage):
+            return self.anisotropy_at(voltage) * self.volume / self.thermal_energy
+
+        ends = sorted(self.gate_voltage_range, key=reached)
+        if reached(ends[1]) < stability:
+            raise ValueError(
+                f"No gate voltage of {self.gate_voltage_range} V gives {described}: the thermal "
+                f"stability needed is {stability:.4g}, the range reaches {reached(ends[0]):.4g} to "
+                f"{reached(ends[1]):.4g}. Ask for less, or take a device of a larger anisotropy."
+            )
+        if reached(ends[0]) < stability:
+            anisotropy = stability * self.thermal_energy / self.volume
+            voltage = float(self.gate_voltage_for(anisotropy))
+            while reached(voltage) < stability:  # by rounding
+                voltage = math.nextafter(voltage, ends[1])
+            ends[0] = voltage
+        return self.replace(gate_voltage_range=tuple(sorted(ends)))
+
     # --- copies and files -------------------------------------------------------------------
 
     def replace(self, **changes) -> "MTJDevice":
         """A copy with some fields changed, validated like a new device.
+
+        `source` and `assumed` say which fields have changed since, unless they are changed, too.
 
         Example: `device.replace(damping=0.01)`.
         """
@@ -265,7 +340,9 @@ class MTJDevice:
 
     def get_config(self) -> dict:
         """Fields as a plain dictionary (Keras serialisation)."""
-        config = dataclasses.asdict(self)
+        config = provenance.values(self)
+        if self.switching_curve is not None:
+            config["switching_curve"] = self.switching_curve.get_config()
         return {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()}
 
     @classmethod

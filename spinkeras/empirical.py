@@ -8,11 +8,12 @@ measured; `spinkeras.calibration.fit_empirical` finds it from a table.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import keras
 import numpy as np
 
-from spinkeras import checks
+from spinkeras import checks, provenance
 from spinkeras.curve import RationalLogit, steepest_fall
 from spinkeras.devices import get_device
 
@@ -96,7 +97,9 @@ class EmpiricalCurve:
         a_anisotropy_rate, b_anisotropy_rate, c_anisotropy_rate, d_anisotropy_rate,
             floor_anisotropy_rate, ceiling_anisotropy_rate: as the rates above, per e-fold of
             `K_eff`. Default 0.
-        name, source: free text, not compared by `==`.
+        name, source: free text, not compared by `==`. A copy with other values names them at the
+            end of `source`, unless it brings its own.
+        origin: leave it out; what `source` is about (`spinkeras.provenance`).
 
     Raises:
         ValueError: naming the field, its value, its unit, the allowed range and what to check, or
@@ -138,6 +141,7 @@ class EmpiricalCurve:
     ceiling_anisotropy_rate: float = 0.0
     name: str = dataclasses.field(default="", compare=False)
     source: str = dataclasses.field(default="", compare=False)
+    origin: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         for field, limits in LIMITS.items():
@@ -172,6 +176,7 @@ class EmpiricalCurve:
                 f"current, at {current:.4g} A; a and c nearer to each other, or all nearer to "
                 "0, 0.25, 0, 0.25 (the logistic curve), make one that rises."
             )
+        provenance.keep(self)
 
     def replace(self, **changes) -> "EmpiricalCurve":
         """A copy with some fields changed, validated like a new curve."""
@@ -179,7 +184,7 @@ class EmpiricalCurve:
 
     def get_config(self) -> dict:
         """Fields as a plain dictionary (Keras serialisation)."""
-        return dataclasses.asdict(self)
+        return provenance.values(self)
 
     @classmethod
     def from_config(cls, config: dict) -> "EmpiricalCurve":

@@ -1,7 +1,6 @@
 """SpinNeuron: the switching probability of a magnetic tunnel junction as a Keras activation."""
 
 import math
-import sys
 import warnings
 
 import keras
@@ -731,20 +730,13 @@ class SpinNeuron(keras.layers.Layer):
 
 
 def _refuse_legacy_file(name):
-    """Raise where Keras writes or reads an `.h5` file of the old format.
-
-    Such a file holds the bare weights of a layer in a row. Keras gives a layer no say in it, and
-    no other sign of it than who asks.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__", "").endswith(".legacy_h5_format"):
-            raise ValueError(
-                f"Layer {name!r} has no place in a legacy `.h5` file: it would hold the knobs "
-                "without their units, and another device or `knob_scale` would read other values. "
-                "Save to `.keras` or `.weights.h5`, which hold seconds and J/m^3."
-            )
-        frame = frame.f_back
+    """Raise where Keras writes or reads an `.h5` file of the old format."""
+    if _keras.is_legacy_file():
+        raise ValueError(
+            f"Layer {name!r} has no place in a legacy `.h5` file: it would hold the knobs without "
+            "their units, and another device or `knob_scale` would read other values. Save to "
+            "`.keras` or `.weights.h5`, which hold seconds and J/m^3."
+        )
 
 
 def _knob_names(train):

@@ -203,7 +203,7 @@ def reliability(model, spread_stability=0.0, writes=1e12, assumptions=None):
     for name, layer in _named_layers(model).items():
         device = layer.device
         stability = layer.anisotropy.ravel() * device.volume / device.thermal_energy
-        needed = _stability_for_retention(device, TEN_YEARS)
+        needed = device.stability_for_retention(TEN_YEARS)
         if spread_stability:
             good = stats.norm.cdf(np.log(stability / needed) / spread_stability)
         else:
@@ -251,15 +251,6 @@ def _retention(device, stability):
     attempt = device.diffusion_time / (stability * np.sqrt(stability / math.pi))
     seconds = np.exp(np.minimum(np.log(attempt) + stability, 700))  # exp overflows
     return np.minimum(seconds, LONGEST_RETENTION)
-
-
-def _stability_for_retention(device, seconds):
-    """Thermal stability whose retention is `seconds`, by fixed-point iteration."""
-    stability = 40.0
-    for _ in range(50):
-        attempt = device.diffusion_time / (stability * math.sqrt(stability / math.pi))
-        stability = math.log(seconds / attempt)
-    return stability
 
 
 def _reset_error(device, stability, assumptions):

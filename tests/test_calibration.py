@@ -184,6 +184,27 @@ def test_voltages_are_divided_by_a_resistance():
     assert by_voltage.parameters == pytest.approx(by_current.parameters, rel=1e-6)
 
 
+def test_a_fitted_device_says_what_was_fitted_and_what_was_not():
+    table = small_table()
+    options = {"free": ["threshold", "slope"], "fixed": {"ceiling": 1.0}}
+    channel = spinkeras.MTJDevice.preset("vgsot_zhang2020")
+    for start in (REFERENCE, REFERENCE.replace(source="lab", assumed=""), channel):
+        fit = calibration.fit_empirical(table, device=start, **options)
+        measured = "threshold, slope fitted to 6000 measured pulses at 6 settings."
+        assert fit.curve.source == measured
+        found = [(fit.device, f"switching_curve: {measured}")]
+        for free in (["anisotropy", "spin_torque_efficiency"], ["diameter"]):
+            if start is not channel:
+                device = calibration.fit_device(table, start, free, resistance=1e3).device
+                found.append((device, measured.replace("threshold, slope", ", ".join(free))))
+        for device, measured in found:
+            assert device.source == f"{measured} The other fields: {start.source}"
+            assert device.assumed == (start.assumed and f"The other fields: {start.assumed}")
+        (drawn,) = calibration.sample_devices(fit.device, 1, spread={"tmr": 0.1, "slope": 0.1})
+        assert drawn.source == f"{fit.device.source} Changed since: tmr, switching_curve."
+        assert drawn.switching_curve.source == f"{fit.curve.source} Changed since: slope."
+
+
 def test_an_estimate_on_its_bound_warns():
     with pytest.warns(UserWarning, match=r"'anisotropy'\] lies on its bound"):
         calibration.fit_device(

@@ -1,7 +1,10 @@
 """Devices: derived properties against the published table, validation, round trips."""
 
+import copy
 import dataclasses
+import functools
 import json
+import pickle
 
 import keras
 import numpy as np
@@ -123,6 +126,116 @@ def test_the_source_gives_the_channel_of_vgsot_zhang2020():
 def test_equality_ignores_the_text_but_not_the_physics(device):
     assert device == device.replace(name="mine", source="lab")
     assert device != device.replace(damping=0.016)
+
+
+COPIES = {
+    "replace": lambda item, **changes: item.replace(**changes),
+    "dataclasses.replace": dataclasses.replace,
+    "a copy": lambda item, **changes: copy.deepcopy(item).replace(**changes),
+    "a pickle": lambda item, **changes: dataclasses.replace(
+        pickle.loads(pickle.dumps(item)), **changes
+    ),
+    "a file": lambda item, **changes: type(item).from_config(item.get_config()).replace(**changes),
+    "one by one": lambda item, **changes: functools.reduce(
+        lambda item, one: item.replace(**dict([one])), changes.items(), item
+    ),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_with_other_values_does_not_claim_the_source(way):
+    def changes_of(item, name):
+        value = getattr(item, name)
+        if name == "switching_curve":
+            return {name: None if value else curve}
+        if name == "write_resistance":
+            return {name: 1000.0}
+        if name == "pulse_width_range":
+            return {name: (0.9 * value[0], value[1])}
+        if isinstance(value, tuple):
+            return {name: tuple(0.9 * v for v in value)}
+        return {name: value * (0.99 if name == "ceiling" else 1.01)}
+
+    curve = spinkeras.EmpiricalCurve.preset("sot_80nm")
+    originals = [*map(MTJDevice.preset, spinkeras.presets()), curve, curve.replace(source="mine")]
+    for item in originals:
+        config = item.get_config()
+        fields = [name for name in config if name not in ("name", "source", "assumed")]
+        texts = [name for name in ("source", "assumed") if name in config]
+        for name in fields:
+            changes = changes_of(item, name)
+            if changes == {name: getattr(item, name)}:  # a rate that is 0
+                continue
+            changed = COPIES[way](item, **changes)
+            for text in texts:
+                found = getattr(changed, text)
+                assert found.startswith(getattr(item, text))
+                assert found.endswith(f" Changed since: {name}.")
+            again = COPIES[way](changed, **{name: getattr(item, name)})
+            assert again.source == changed.source  # says nothing twice
+            own = COPIES[way](item, **changes, **dict.fromkeys(texts, "my own"))
+            assert {getattr(own, text) for text in texts} == {"my own"}
+        same = COPIES[way](item, name="other", **{fields[0]: getattr(item, fields[0])})
+        assert [getattr(same, text) for text in texts] == [getattr(item, text) for text in texts]
+        several = {name: changes_of(item, name)[name] for name in fields[:2]}
+        assert COPIES[way](item, **several).source.endswith(f": {', '.join(several)}.")
+    silent = MTJDevice.preset("stt_arm").replace(source="", assumed="")
+    assert COPIES[way](silent, damping=0.02).source == ""
+
+
+@pytest.mark.parametrize("name", spinkeras.presets())
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_least_stability_bounds_whatever_goes_by_the_device(name, sign):
+    device = MTJDevice.preset(name)
+    low, high = device.gate_voltage_range
+    device = device.replace(
+        vcma_coefficient=sign * device.vcma_coefficient,
+        gate_voltage_range=(low, high) if sign > 0 else (-high, -low),
+    )
+    weakest, strongest = (
+        k * device.volume / device.thermal_energy for k in device.anisotropy_range
+    )
+    for share in (0.01, 0.3, 0.8, 0.99):
+        floor = weakest + share * (strongest - weakest)
+        bounded = device.with_least_stability(floor)
+        ends = [k * device.volume / device.thermal_energy for k in bounded.anisotropy_range]
+        np.testing.assert_allclose(ends, (floor, strongest), rtol=1e-12)
+        assert ends[0] >= floor
+        assert "gate_voltage_range" in bounded.source
+        by_time = device.with_least_retention(
+            bounded.replace(
+                anisotropy=bounded.anisotropy_range[0], gate_voltage_range=(0, 0)
+            ).retention_time
+        )
+        assert by_time.gate_voltage_range == pytest.approx(bounded.gate_voltage_range, abs=1e-9)
+    layer = spinkeras.SpinNeuron(bounded)
+    layer.build((None, 2))
+    for weight in layer.knob_weights():
+        weight.assign([-100.0, 100.0])  # as an optimizer may leave them
+    stability = layer.anisotropy * device.volume / device.thermal_energy
+    assert np.all(stability >= floor * (1 - 1e-6))
+    assert np.all(np.isfinite(layer(np.zeros((1, 2)))))
+    assert device.with_least_stability(weakest * 0.9) == device
+    with pytest.raises(ValueError, match=r"No gate voltage of .* V gives a thermal stability of"):
+        device.with_least_stability(strongest * 1.01)
+    with pytest.raises(ValueError, match=r"No gate voltage of .* V gives 1e\+300 s"):
+        device.with_least_retention(1e300)
+    fixed = device.replace(vcma_coefficient=0.0)
+    assert fixed.with_least_stability(device.thermal_stability) == fixed
+    with pytest.raises(ValueError, match="Ask for less"):
+        fixed.with_least_stability(device.thermal_stability * 1.001)
+
+
+def test_a_least_stability_is_a_positive_number(device):
+    for method in (device.with_least_stability, device.with_least_retention):
+        for value in ("40", None, True, [40], float("nan"), float("inf"), 0, -1.0):
+            with pytest.raises(ValueError, match=r"stability|seconds"):
+                method(value)
+    for seconds in (1e-9, 1.0, 3.2e7, 1e12):
+        stability = device.stability_for_retention(seconds)
+        anisotropy = device.anisotropy * stability / device.thermal_stability
+        at = device.replace(anisotropy=anisotropy, gate_voltage_range=(0, 0))
+        assert at.retention_time == pytest.approx(seconds, rel=1e-9) or stability == 1.5
 
 
 @pytest.mark.parametrize(

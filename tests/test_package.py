@@ -1,6 +1,7 @@
 """The package as a user meets it: light import, docstring examples, README, the other backends."""
 
 import ast
+import configparser
 import doctest
 import importlib
 import pkgutil
@@ -80,6 +81,17 @@ def test_docstring_examples(name, monkeypatch, tmp_path):
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     result = doctest.testmod(module, optionflags=flags)
     assert result.failed == 0
+
+
+def test_every_requirement_has_a_lower_bound():
+    """So that the oldest set allowed, which tools/oldest.sh installs, is one set."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    groups = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    lines = [line for group in groups for line in group.split("\n") if line and line[0] != "#"]
+    bounds = [re.fullmatch(r"([\w-]+)(\[\w+\])? >= ([\d.]+)(, < [\d.]+)?", line) for line in lines]
+    assert all(bounds), lines
+    assert len({(m[1], m[3]) for m in bounds}) == len({m[1] for m in bounds})  # the same everywhere
 
 
 def test_readme_example_runs(tmp_path):

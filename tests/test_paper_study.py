@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import keras
@@ -34,8 +33,12 @@ def images(samples=96, seed=3):
     return (rng.random((10, 20))[y] + 0.2 * rng.random((samples, 20))).astype("float32"), y
 
 
-def clip(weight, limit):
-    return keras.ops.clip(weight, -limit, limit)
+class Bound(keras.constraints.Constraint):
+    def __init__(self, limit):
+        self.limit = limit
+
+    def __call__(self, weight):
+        return keras.ops.clip(weight, -self.limit, self.limit)
 
 
 def alone(runs, run, x, y):
@@ -48,8 +51,8 @@ def alone(runs, run, x, y):
         if isinstance(layer, spinkeras.SpinNeuron):
             layer.pulse_width = run.pulse_width
         elif run.weight_bound and isinstance(layer, keras.layers.Dense):
-            layer.kernel.constraint = partial(clip, limit=run.weight_bound)
-            layer.kernel.assign(clip(layer.kernel, run.weight_bound))
+            layer.kernel.constraint = Bound(run.weight_bound)
+            layer.kernel.assign(layer.kernel.constraint(layer.kernel))
     model.compile(
         keras.optimizers.SGD(run.learning_rate),
         lambda a, b: 10 * keras.losses.binary_crossentropy(a, b),

@@ -9,6 +9,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -939,6 +940,7 @@ class Server:
             text=True,
         )
         self.log = []
+        self.refused = 0
         self.grpc = None
         for line in self.process.stdout:
             self.log.append(line)
@@ -969,6 +971,7 @@ class Server:
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         text = response.read()
+        self.refused += response.status >= 400
         if own:
             connection.close()
         return response.status, json.loads(text)
@@ -987,6 +990,10 @@ def server(exported):
     server = Server(exported[1], "--interval", "0.1", *grpc)
     yield server
     server.close()
+    log = "".join(server.log)
+    assert "Traceback" not in log
+    lines = re.findall(r"^127\.0\.0\.1:\d+ '[ -~]*' 4\d\d: [ -~]+$", log, re.M)
+    assert len(lines) == server.refused > len(BAD)
 
 
 def test_rest_requests_in_the_shapes_of_tensorflow_serving(exported, server):
@@ -1182,13 +1189,35 @@ def test_unknown_models_and_versions_are_not_found(server):
         assert (status, list(answer)) == (404, ["error"])
 
 
-def test_a_client_that_hangs_up_hurts_nobody(server):
-    connection = server.connect()
-    connection.putrequest("POST", "/v1/models/digits:predict")
-    connection.putheader("Content-Length", "1000000")
-    connection.endheaders(b'{"instances": [[')
-    connection.close()
+def test_idle_clients_and_some_that_hang_up_hurt_nobody(server):
+    """The limits themselves: tests/test_slow_clients.py."""
+    host, port = server.address.split(":")
+    idle = [socket.create_connection((host, int(port))) for _ in range(300)]
+    for client in idle[::3]:
+        client.sendall(b"POST /v1/models/digits:predict HTTP/1.1\r\n")
+    for client in idle[1::3]:
+        client.sendall(b"POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 999\r\n\r\n{")
     assert server.predict({"instances": [ROW]})[0] == 200
+    for client in idle:
+        client.close()
+    assert server.predict({"instances": [ROW]})[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--patience", "0"), "--patience = 0 s must be above 0 and at most 3600 s"),
+        (("--patience", "nan"), "--patience = nan s must be above 0"),
+        (("--max-connections", "0"), "--max-connections must be 1 or more"),
+    ],
+)
+def test_limits_of_the_server_are_checked(monkeypatch, capsys, options, message):
+    pytest.importorskip("orjson")
+    arguments = ["model_server.py", "--name", "digits", "--path", "nowhere", *options]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit):
+        example("model_server").main()
+    assert message in capsys.readouterr().err
 
 
 # --- load ----------------------------------------------------------------------------------------
