@@ -22,6 +22,7 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from scipy import constants, special
 
 from spinkeras import checks, provenance
@@ -30,6 +31,8 @@ GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
 _OXIDE_PERMITTIVITY = 9.7  # MgO, relative
 
 # field: (unit, lowest, highest, what to check)
+LONGEST_RETENTION = 1e300  # s; longer ones would not fit into a number
+
 LIMITS = {
     "diameter": ("m", 5e-9, 1e-6, "40 nm is 40e-9"),
     "thickness": ("m", 2e-10, 1e-8, "1.2 nm is 1.2e-9"),
@@ -209,9 +212,26 @@ class MTJDevice:
     @property
     def retention_time(self) -> float:
         """Mean time before a thermal reversal, `attempt_time exp(Delta)`, in s; inf for ages."""
-        if self.thermal_stability > 709.78:  # exp overflows
-            return math.inf
-        return self.attempt_time * math.exp(self.thermal_stability)
+        time = float(self.retention_at(self.thermal_stability))
+        return time if time < LONGEST_RETENTION else math.inf
+
+    def retention_at(self, stability):
+        """Mean time in s before a thermal reversal, at most 1e300 s, at other stabilities (NumPy).
+
+        Args:
+            stability: thermal stability `K_eff(V_gate) V / (kB T)`, array, above 0.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> bool(device.retention_at(30.0) < device.retention_at(40.0))
+        True
+        """
+        stability = np.asarray(stability, "float64")
+        attempt = self.diffusion_time / (stability * np.sqrt(stability / math.pi))
+        seconds = np.exp(np.minimum(np.log(attempt) + stability, 700))  # exp overflows
+        return np.minimum(seconds, LONGEST_RETENTION)
 
     # --- electrics --------------------------------------------------------------------------
 
@@ -294,7 +314,9 @@ class MTJDevice:
 
         Example: `device.with_least_retention(3600.0)`.
         """
-        seconds = checks.number("seconds", seconds, "s", 1e-12, 1e12, "a year is 3.2e7")
+        seconds = checks.number(
+            "seconds", seconds, "s", 1e-12, LONGEST_RETENTION, "a year is 3.2e7"
+        )
         return self._with_floor(self.stability_for_retention(seconds), f"{seconds:g} s")
 
     def stability_for_retention(self, seconds) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from spinkeras import _keras, core
+from spinkeras.constraints import knob_range
 from spinkeras.energy import (
     COMPONENTS,
     checked_assumptions,
@@ -302,7 +303,9 @@ class EnergyTracker(keras.callbacks.Callback):
 
     Keys: `energy_pj` (mean over the epoch's training batches, pJ per inference, all spin layers),
     `energy_pj_<layer>` (one layer), `latency_ns` (sum over the spin layers of their longest
-    pulse; an upper limit where layers work side by side), and, when `fit` validates,
+    pulse; an upper limit where layers work side by side), `share_at_limit` (of the neurons with a
+    trained knob at a limit of the device, 0 to 1), `retention_s` (mean time before a thermal
+    reversal of the weakest neuron, in s), and, when `fit` validates,
     `val_energy_pj` and `val_energy_pj_<layer>`. The progress bar, `History`, keras-tuner and every
     callback that stands later in the list (CSVLogger, TensorBoard, EarlyStopping) see them.
 
@@ -383,7 +386,16 @@ class EnergyTracker(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         training = self._read() if self._training is None else self._training
-        self.results = {**training, **self._validation, "latency_ns": latency(self.model) * 1e9}
+        layers = self._built()
+        ends = [np.any([*at_limit(layer).values()], axis=0).ravel() for layer in layers]
+        weakest = [layer.device.retention_at(least_stability(layer)) for layer in layers]
+        self.results = {
+            **training,
+            **self._validation,
+            "latency_ns": latency(self.model) * 1e9,
+            "share_at_limit": float(np.mean(np.concatenate(ends))) if ends else np.nan,
+            "retention_s": float(min(weakest, default=np.nan)),
+        }
         if logs is not None:
             logs.update(self.results)
 
@@ -445,6 +457,29 @@ def latency(model) -> float:
     return float(sum(np.max(layer.pulse_width) * layer.pulses for layer in layers))
 
 
+ENDS = {
+    "pulse_width": ("shortest pulse", "longest pulse"),
+    "anisotropy": ("least anisotropy", "most anisotropy"),
+}
+
+
+def at_limit(layer) -> dict:
+    """Which of a layer's neurons have a trained knob at a limit of the device: arrays by limit."""
+    found = {}
+    for knob, ends in ENDS.items():
+        value, limits = getattr(layer, knob), knob_range(layer.device, knob)
+        for end, limit in zip(ends, limits):
+            near = np.abs(value - limit) <= 1e-3 * limit
+            found[end] = near & (knob in layer.trained_knobs)
+    return found
+
+
+def least_stability(layer) -> float:
+    """Least thermal stability of a layer's neurons, with the gate at its setting."""
+    device = layer.device
+    return float(np.min(layer.anisotropy)) * device.volume / device.thermal_energy
+
+
 @dataclasses.dataclass(frozen=True)
 class EnergyReport:
     """Result of `energy_report`.
@@ -453,7 +488,10 @@ class EnergyReport:
         layers: one dictionary per spin layer: `name`, `pulses` (per inference), `write_pj`,
             `gate_pj`, `read_pj`, `reset_pj`, `total_pj` (pJ per inference), `pulse_width_ns` and
             `gate_voltage` (lowest, highest), `latency_ns`, `peak_voltage` (V, over the channel,
-            or over the junction in its parallel state).
+            or over the junction in its parallel state), `at_limit` (share of the neurons whose
+            trained knob ends at a limit of the device, by `"shortest pulse"`, `"longest pulse"`,
+            `"least anisotropy"` and `"most anisotropy"`), `thermal_stability` and `retention_s`
+            (least of all neurons, with the gate at its setting).
         total_pj: pJ per inference, all spin layers.
         latency_ns: sum of the layers' longest pulses in ns.
         inferences: number of samples measured.
@@ -497,6 +535,12 @@ class EnergyReport:
             f"total {self.total_pj:.4g} pJ per inference, latency {self.latency_ns:.2f} ns "
             f"(mean over {self.inferences} inferences)"
         )
+        for row in self.layers:
+            shares = [f"{share:.0%} {end}" for end, share in row["at_limit"].items() if share]
+            lines.append(
+                f"  {row['name']}: at a limit {', '.join(shares) or 'none'}; least thermal "
+                f"stability {row['thermal_stability']:.3g}, retention {row['retention_s']:.3g} s"
+            )
         lines += [f"  {line}" for line in self.assumptions]
         others = ", ".join(f"{count} {name}" for name, count in self.other_layers.items())
         lines.append(f"  not counted: {others or 'no other layers'}")
@@ -568,6 +612,9 @@ def _report(model, x, batch_size, recorder):
             row[key] = (float(np.min(value)), float(np.max(value)))
         row["latency_ns"] = row["pulse_width_ns"][1] * layer.pulses
         row["peak_voltage"] = float(recorder.voltage.get(id(layer), 0.0))
+        row["at_limit"] = {end: float(np.mean(near)) for end, near in at_limit(layer).items()}
+        row["thermal_stability"] = least_stability(layer)
+        row["retention_s"] = float(layer.device.retention_at(row["thermal_stability"]))
         rows.append(row)
     others = {}
     for layer in _keras.all_layers(model):

@@ -304,7 +304,7 @@ class SpinNeuron(keras.layers.Layer):
         if factors is not None:
             drive, spread = bias + inputs * gain, spread or self.spread
             return chip_curve(
-                ops, self._curve, *setting, drive, factors, spread, cause, self.device.tmr
+                ops, self._curve, *setting, drive, factors, spread, cause, self.device
             )
         drive = inputs * gain + (0.0 if self.recenter else bias - midpoint)
         return self._curve(ops, *setting).probability(drive)

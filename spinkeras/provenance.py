@@ -9,6 +9,8 @@ compared.
 import dataclasses
 import re
 
+from spinkeras import checks
+
 TEXTS = ("source", "assumed")
 _CHANGED = "Changed since: "
 
@@ -17,6 +19,10 @@ def values(item):
     """Fields of a description by name, without the hidden one: what files and checks go by."""
     names = [field.name for field in dataclasses.fields(item) if field.name != "origin"]
     return {name: getattr(item, name) for name in names}
+
+
+class _Origin(dict):
+    """The values a text was written about; from a copy of a description only."""
 
 
 def keep(item):
@@ -28,14 +34,16 @@ def keep(item):
         item: frozen dataclass with the fields `origin`, `source` and perhaps `assumed`.
     """
     own = values(item)
-    before = (
-        item.origin if isinstance(item.origin, dict) and item.origin.keys() == own.keys() else own
-    )
+    if not (item.origin is None or isinstance(item.origin, _Origin)):
+        raise ValueError(
+            f"origin = {checks.shown(item.origin)} is not for you to give; leave it out."
+        )
+    before = own if item.origin is None else item.origin
     changed = [name for name in own if name not in ("name", *TEXTS) and own[name] != before[name]]
     for text in TEXTS:
         if changed and own.get(text) and own[text] == before[text]:
             object.__setattr__(item, text, _with_changes(own[text], changed))
-    object.__setattr__(item, "origin", values(item))
+    object.__setattr__(item, "origin", _Origin(values(item)))
 
 
 def _with_changes(text, changed):

@@ -9,7 +9,6 @@ import csv
 import functools
 import io
 import json
-import math
 import os
 import pathlib
 
@@ -17,10 +16,9 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
-from spinkeras import checks, energy, files
+from spinkeras import checks, energy, files, switching
 from spinkeras.neuron import spin_neurons
 
-LONGEST_RETENTION = 1e300  # s; longer ones would not fit into a number
 TEN_YEARS = 10 * 365.25 * 24 * 3600.0  # s
 _KEYS = ("layer", "neuron")
 _DRIVE = ("pulse_width_s", "gate_voltage_v", "bias_current_a", "current_scale_a")
@@ -71,7 +69,7 @@ def device_settings(model, path=None, assumptions=None):
             "bias_current_a": layer.bias_current.ravel(),
             "current_scale_a": np.full(anisotropy.shape, layer.current_scale),
             "thermal_stability": stability,
-            "retention_s": _retention(device, stability),
+            "retention_s": device.retention_at(stability),
             "read_disturb": read_disturb(device, stability, assumptions),
             "reset_error": _reset_error(device, stability, assumptions),
         }
@@ -212,7 +210,7 @@ def reliability(model, spread_stability=0.0, writes=1e12, assumptions=None):
         table.append(
             {
                 "layer": name,
-                "retention_s": float(_retention(device, stability).min()),
+                "retention_s": float(device.retention_at(stability).min()),
                 "retention_yield": float(np.mean(good)),
                 "inferences": writes / per_inference,
                 "read_disturb": float(read_disturb(device, stability, assumptions).max()),
@@ -240,17 +238,7 @@ def read_disturb(device, stability, assumptions=None):
     stability = np.asarray(stability, "float64")
     current = assumptions.read_voltage / device.resistance_parallel
     ratio = current / (device.critical_current_per_stability * stability)
-    i = np.minimum(ratio, 1.0)
-    rate = stability / device.diffusion_time * np.sqrt(stability / np.pi)
-    rate = rate * (1 - i) * (1 - i * i) * np.exp(-stability * (1 - i) ** 2)
-    disturb = np.minimum(rate * assumptions.read_time, 1.0)
-    return np.where(ratio >= 1, 1.0, disturb)
-
-
-def _retention(device, stability):
-    attempt = device.diffusion_time / (stability * np.sqrt(stability / math.pi))
-    seconds = np.exp(np.minimum(np.log(attempt) + stability, 700))  # exp overflows
-    return np.minimum(seconds, LONGEST_RETENTION)
+    return switching.reversal(np, stability, ratio, assumptions.read_time / device.diffusion_time)
 
 
 def _reset_error(device, stability, assumptions):

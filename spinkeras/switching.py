@@ -595,3 +595,21 @@ def _nan_outside(value, domain):
     low, high = domain
     inside = ops.logical_and(value >= low * (1 - 1e-5), value <= high * (1 + 1e-5))
     return ops.where(inside, value, math.nan)
+
+
+def reversal(xp, stability, ratio, duration):
+    """Probability that a current below `Ic0` reverses a device in a time (Kramers rate).
+
+    `P = u Delta sqrt(Delta / pi) (1 - i)(1 - i^2) exp(-Delta (1 - i)^2)`, at most 1, and 1 from
+    `i = 1` on.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        stability: `Delta`.
+        ratio: `i`, current over `Ic0`.
+        duration: `u`, time over `t_D`.
+    """
+    i = xp.minimum(ratio, 1.0)
+    rate = stability * xp.sqrt(stability / math.pi) * (1 - i) * (1 - i * i)
+    disturb = xp.minimum(duration * rate * xp.exp(-stability * (1 - i) ** 2), 1.0)
+    return xp.where(ratio >= 1, 0 * disturb + 1, disturb)

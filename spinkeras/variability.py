@@ -18,7 +18,7 @@ import numpy as np
 from keras import ops
 from scipy import special
 
-from spinkeras import checks
+from spinkeras import checks, switching
 from spinkeras.devices import get_device
 
 CAUSES = ("all", "threshold", "slope", "faults")
@@ -36,6 +36,8 @@ LIMITS = {
     "pulse_jitter": ("(a relative sigma)", 0.0, 0.2, _SIGMA),
     "read_error": ("(a probability)", 0.0, 0.5, _SHARE),
     "sense_noise": ("(of I_P - I_AP)", 0.0, 1.0, "0 reads every device without error"),
+    "read_time": ("s", 0.0, 1e-3, "2 ns is 2e-9"),
+    "read_voltage": ("V", 0.0, 2.0, "0.1 V is usual"),
     "ceiling": ("(a probability)", 0.5, 1.0, "1 without back-hopping"),
     "stuck_low": ("(a fraction)", 0.0, 0.5, _SHARE),
     "stuck_high": ("(a fraction)", 0.0, 0.5, _SHARE),
@@ -76,6 +78,10 @@ class ChipSpread:
         sense_noise: noise of the read current in units of the nominal `I_P - I_AP`, 0 to 1; the
             nominal device is misread with probability `Phi(-1 / (2 sense_noise))`. 0 (default):
             every device is read without error.
+        read_time: s, length of a read that may reverse a device that has not switched (read
+            disturb), 0 to 1e-3. The device then reads as switched, with the Kramers probability of
+            `settings.read_disturb` at its own stability and setting. 0 (default): no disturb.
+        read_voltage: V, of that read, 0 to 2. Default 0.1.
         ceiling: largest switching probability (back-hopping), 0.5 to 1.
         stuck_low, stuck_high: fraction of devices that never or always read as switched, 0 to
             0.5 each.
@@ -100,6 +106,8 @@ class ChipSpread:
     pulse_jitter: float = 0.0
     read_error: float = 0.0
     sense_noise: float = 0.0
+    read_time: float = 0.0
+    read_voltage: float = 0.1
     ceiling: float = 1.0
     stuck_low: float = 0.0
     stuck_high: float = 0.0
@@ -334,7 +342,7 @@ def chip_curve(
     chip,
     spread,
     cause="all",
-    nominal_tmr=None,
+    device=None,
 ):
     """Probability that the devices of a chip read as switched.
 
@@ -348,7 +356,7 @@ def chip_curve(
         spread: `ChipSpread`, for jitter, reading and ceiling.
         cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
             `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
-        nominal_tmr: TMR of the nominal device; needed if `spread.sense_noise > 0`.
+        device: nominal `MTJDevice`; needed if `sense_noise` or `read_time` is above 0.
 
     Raises:
         ValueError: for a spread of the temperature of a measured curve.
@@ -389,12 +397,27 @@ def chip_curve(
         reach = 3**0.5 * spread.pulse_jitter
         probability = 2 / 3 * probability + (answer(reach) + answer(-reach)) / 6
     probability = probability * spread.ceiling
+    if spread.read_time:
+        probability = probability + (1 - probability) * _disturbed(
+            xp, chip, spread, device, stability if cause == "faults" else actual_stability, cause
+        )
     if spread.sense_noise:
-        false_high, missed = misreadings(xp, chip, spread.sense_noise, nominal_tmr)
+        false_high, missed = misreadings(xp, chip, spread.sense_noise, device.tmr)
         probability = false_high + probability * (1 - false_high - missed)
     probability = probability + spread.read_error * (1 - 2 * probability)
     free = 1 - chip.stuck_low - chip.stuck_high
     return probability * free + chip.stuck_high
+
+
+def _disturbed(xp, chip, spread, device, stability, cause):
+    """Probability that a read reverses each device, at its own stability."""
+    nominal = spread.read_voltage / device.resistance_parallel
+    ratio = nominal / (device.critical_current_per_stability * stability)
+    duration = spread.read_time / device.diffusion_time
+    if cause != "faults":
+        ratio = ratio / (chip.resistance * chip.current)
+        duration = duration / chip.diffusion_time
+    return switching.reversal(xp, stability, ratio, duration)
 
 
 def misreadings(xp, chip, sense_noise, nominal_tmr):

@@ -440,7 +440,9 @@ def test_training_sees_a_new_chip_every_step_and_inference_none():
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("jit", [False, COMPILED])
+@pytest.mark.parametrize(
+    "jit", [False, pytest.param(True, marks=[*COMPILED.marks, pytest.mark.slow])]
+)
 def test_a_model_with_spread_trains_and_reloads(tmp_path, jit):
     model = keras.Sequential([keras.Input((3,)), SpinNeuron(spread=SPREAD), keras.layers.Dense(1)])
     model.compile("adam", "mse", jit_compile=jit)
@@ -871,3 +873,44 @@ def test_convolutions_and_shared_knobs():
     )
     expected = spinkeras.energy_report(model, x, print_fn=None).total_pj
     np.testing.assert_allclose(report.energy_pj, expected, rtol=1e-5)
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("model", ["macrospin", "neel_brown"])
+def test_a_read_may_reverse_a_device_that_has_not_switched(model):
+    """As often as `read_disturb` says, at each neuron's setting and each device's own values."""
+    from spinkeras.settings import read_disturb
+
+    device = spinkeras.MTJDevice.preset("stt_reference")
+    options = {"read_time": 2e-9, "read_voltage": 0.1}
+    layer = SpinNeuron(device, spread=ChipSpread(**options), switching_model=model)
+    model = keras.Sequential([keras.Input((3,)), layer])
+    layer.gate_voltage = [-1.0, 0.0, 1.0]
+    never = np.full((4, 3), -200.0, "float32")
+    stability = layer.anisotropy * device.volume / device.thermal_energy
+    expected = read_disturb(device, stability)
+    assert expected[2] > 1e-3  # the gate has its price
+    found = ops.convert_to_numpy(layer(never, training=True))
+    np.testing.assert_allclose(found, expected[None] + 0 * found, rtol=1e-3)
+    half = np.zeros((4, 3), "float32")
+    plain = ops.convert_to_numpy(layer(half))  # nominal devices are not read
+    np.testing.assert_allclose(plain, 0.5, atol=1e-6)
+    found = ops.convert_to_numpy(layer(half, training=True))
+    np.testing.assert_allclose(found, 0.5 + 0.5 * expected[None] + 0 * found, rtol=1e-5)
+    # On chips, devices of another area are disturbed as devices of that area.
+    wide = device.replace(resistance_area_product=0.8 * device.resistance_area_product)
+    spread = ChipSpread.from_devices([wide], device, **options)
+    report = chips.evaluate_chips(
+        model, never, never, spread, chips=1, metric=second_power, progress=False
+    )
+    assert report.accuracy[0] == pytest.approx(
+        np.mean(read_disturb(wide, stability) ** 2), rel=0.01
+    )
+    free = chips.evaluate_chips(
+        model, never, never, ChipSpread(), chips=1, metric=second_power, progress=False
+    )
+    assert free.accuracy[0] < 1e-9
+
+
+def second_power(y_true, y_pred):
+    return float(np.mean(y_pred**2))

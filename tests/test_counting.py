@@ -12,7 +12,7 @@ from keras import ops
 
 import spinkeras
 from spinkeras import EnergyBudget, EnergyTracker, SpinNeuron
-from tests.harness import BACKEND, OTHER_BACKEND
+from tests.harness import BACKEND, OTHER_BACKEND, some_slow
 
 pytestmark = pytest.mark.backends
 
@@ -133,7 +133,15 @@ LOOPS = ("while_loop", "fori_loop", "cond")  # JAX cannot carry sums out of thes
 
 
 @pytest.mark.parametrize(
-    ("name", "eager"), [*((name, True) for name in COUNTED), ("inference in training", False)]
+    ("name", "eager"),
+    [
+        ("inference in training", False),
+        ("two passes", True),
+        ("parts of samples", True),
+        pytest.param("inference in training", True, marks=pytest.mark.slow),
+        pytest.param("a layer of one's own", True, marks=pytest.mark.slow),
+        pytest.param("three uses", True, marks=pytest.mark.slow),
+    ],
 )
 def test_what_fires_counts_once_per_sample(name, eager):
     make, times = COUNTED[name]
@@ -151,7 +159,7 @@ def test_what_fires_counts_once_per_sample(name, eager):
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="refused there, see below")
-@pytest.mark.parametrize("way", LOOPS)
+@pytest.mark.parametrize("way", some_slow(LOOPS, "while_loop", "cond"))
 def test_loops_and_conditions_count_every_round(way):
     model, same = around(way), around("plain" if way == "cond" else "thrice")
     expected = spinkeras.energy_report(same, x, print_fn=None).total_pj

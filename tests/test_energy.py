@@ -210,7 +210,13 @@ def test_logs_of_images(shared_axes, dtype):
 
 
 @pytest.mark.skipif(OTHER_BACKEND, reason="Keras trains no model on an empty batch elsewhere")
-@pytest.mark.parametrize("callback", [EnergyTracker, lambda: spinkeras.EnergyBudget(1e-11)])
+@pytest.mark.parametrize(
+    "callback",
+    [
+        EnergyTracker,
+        pytest.param(lambda: spinkeras.EnergyBudget(1e-11), marks=pytest.mark.slow),
+    ],
+)
 def test_a_batch_may_be_empty(callback):
     """As the last one of a replica may be."""
     import tensorflow as tf
@@ -450,3 +456,28 @@ def test_gradient_of_the_write_energy(device):
     step = 1e-5 * current
     up, down = (1e12 * energy.write_energy(current + s, 3e-9, 0.4, device) for s in (step, -step))
     np.testing.assert_allclose(found, (up - down) / (2 * step), rtol=1e-4)
+
+
+def test_report_and_logs_say_where_the_knobs_end():
+    model, x, y = model_and_data()
+    first, second = spinkeras.spin_neurons(model)
+    first.pulse_width = [2e-9, 20e-9, 20e-9, 5e-9, 5e-9, 5e-9]
+    first.gate_voltage = [1.0, 0.0, 1.0, 0.0, -1.0, 0.5]
+    second.pulse_width, second.gate_voltage = 5e-9, 0.5
+    report = spinkeras.energy_report(model, x, print_fn=None)
+    shares = {"shortest pulse": 1, "longest pulse": 2, "least anisotropy": 2, "most anisotropy": 1}
+    row = report.layers[0]
+    assert row["at_limit"] == pytest.approx({end: n / 6 for end, n in shares.items()})
+    table = spinkeras.device_settings(model)
+    own = [r for r in table if r["layer"] == "first"]
+    assert row["retention_s"] == pytest.approx(min(r["retention_s"] for r in own))
+    assert row["thermal_stability"] == pytest.approx(min(r["thermal_stability"] for r in own))
+    assert "first: at a limit 17% shortest pulse, 33% longest pulse, 33% least" in str(report)
+    assert "second: at a limit none" in str(report)
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    history = model.fit(x, y, verbose=0, batch_size=96, callbacks=[EnergyTracker()]).history
+    assert history["share_at_limit"] == [pytest.approx(4 / 10)]
+    assert history["retention_s"] == [pytest.approx(row["retention_s"])]
+    fixed, x, _ = model_and_data(train=())  # which stands at 2 ns by its device, not by training
+    report = spinkeras.energy_report(fixed, x, print_fn=None)
+    assert set(report.layers[0]["at_limit"].values()) == {0.0}

@@ -35,6 +35,7 @@ def test_trained_knobs_win_on_digits(tmp_path):
         assert max(width["energy_pj"], both["energy_pj"]) < fixed["energy_pj"]
 
 
+@pytest.mark.slow
 def test_signed_output_prints_its_table(tmp_path):
     pytest.importorskip("sklearn")
     out = run_example("signed_output.py", "--quick", cwd=tmp_path)

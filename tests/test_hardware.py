@@ -80,6 +80,7 @@ def test_nan_is_not_turned_into_a_bit():
     assert np.isnan(y).all()
 
 
+@pytest.mark.slow
 def test_training_with_single_pulses():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(512, 4)).astype("float32")
@@ -99,6 +100,7 @@ def test_training_with_single_pulses():
     np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(OTHER_BACKEND, reason="TensorFlow's XLA")
 def test_xla_with_and_without_repeated_pulses():
     x, y = np.zeros((8, 2)), np.zeros((8, 2))

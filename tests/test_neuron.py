@@ -215,7 +215,9 @@ def test_raw_threshold_moves_as_the_device_does():
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("variant", ["default", "raw", "neel_brown", "ballistic"])
+@pytest.mark.parametrize(
+    "variant", some_slow(["default", "raw", "neel_brown", "ballistic"], "default", "raw")
+)
 def test_gradients_match_central_differences(variant, training):
     """Input and both knobs, over the box; the differences are taken in the float64 NumPy path."""
     options = VARIANTS[variant]
@@ -1039,7 +1041,7 @@ def test_a_switching_model_of_ones_own_that_has_no_hash_trains():
 
 
 @pytest.mark.skipif(OTHER_BACKEND, reason="Keras asks for the number of steps there")
-@pytest.mark.parametrize("options", [{}, {"spread": spinkeras.ChipSpread()}])
+@pytest.mark.parametrize("options", some_slow([{}, {"spread": spinkeras.ChipSpread()}], {}))
 def test_time_distributed_over_an_unknown_number_of_steps_has_gradients(options):
     """`tf.vectorized_map`, which Keras then uses, drops gradients that are written by hand."""
     import tensorflow as tf

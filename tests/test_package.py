@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import spinkeras
+from tests.harness import some_slow
 from tests.processes import ROOT, environment
 
 MODULES = [
@@ -127,7 +128,7 @@ np.testing.assert_allclose(history["val_energy_pj"][-1], report.total_pj, rtol=1
 
 def others(test):
     """A test of every backend but TensorFlow, as far as installed."""
-    installed = [name for name in ("jax", "torch") if find_spec(name)]
+    installed = [name for name in some_slow(["torch", "jax"], "torch") if find_spec(name.values[0])]
     return pytest.mark.parametrize("backend", installed)(test)
 
 

@@ -94,6 +94,7 @@ def test_only_like_runs_share_a_population(runs):
         assert run.population != run.but(**change).population
 
 
+@pytest.mark.slow
 def test_bits_of_many_pulses_tend_to_the_expected_value(runs):
     x, y = images(400)
     run = runs.Run(batch_size=0, steps=150, hidden=(16,), learning_rate=1.0, pulses=(1, 4, 4096))
