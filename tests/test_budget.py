@@ -113,7 +113,8 @@ def test_one_step_follows_the_gradient_of_w_ln_e():
         expected = np.zeros_like(found)
         variable = getattr(model.layers[0 if k == 0 else 1], name)
         start = np.array(variable)
-        for n in range(len(found)):
+        neurons = range(0, len(found), 3)
+        for n in neurons:
             values = []
             for step in (-1e-2, 1e-2):
                 moved = start.copy()
@@ -122,6 +123,7 @@ def test_one_step_follows_the_gradient_of_w_ln_e():
                 values.append(np.log(energy(model, x)))
             variable.assign(start)
             expected[n] = weight * np.diff(values)[0] / 2e-2
+        found, expected = found[neurons], expected[neurons]
         np.testing.assert_allclose(found, expected, rtol=0.01, atol=0.005 * np.abs(expected).max())
 
 
@@ -148,6 +150,7 @@ def test_a_moving_weight_compiles_nothing_again():
     assert weights[1] > 1.5 * weights[0]
 
 
+@pytest.mark.slow
 def test_a_later_fit_without_a_budget_pays_no_attention_to_energy():
     """Not even where another callback brings back the price among the weights."""
     model, reference = network(), network()

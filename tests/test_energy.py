@@ -344,6 +344,7 @@ def test_progress_bar_shows_the_energy(capsys):
     assert "energy_pj: " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_evaluate_and_repeated_fits_with_and_without_the_tracker():
     model, x, y = model_and_data()
     model.compile(keras.optimizers.SGD(0.0), "mse")

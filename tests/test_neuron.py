@@ -321,7 +321,13 @@ def test_forward_mode_is_right_and_leaves_the_gradient_right():
 
 @pytest.mark.parametrize(
     ("variant", "dtype"),
-    [*((v, "float32") for v in VARIANTS), *([("default", "float64")] if FLOAT64 else [])],
+    [
+        *(
+            pytest.param(v, "float32", marks=pytest.mark.slow if v == "ballistic" else ())
+            for v in VARIANTS
+        ),
+        *([("default", "float64")] if FLOAT64 else []),
+    ],
 )
 def test_training_and_inference_agree(variant, dtype):
     """One compiled kernel and plain operations: the result and its gradients."""

@@ -61,7 +61,8 @@ def alone(runs, run, x, y):
     return model
 
 
-@pytest.mark.parametrize("batch_norm", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_norm", [False, True])
 def test_a_population_trains_every_network_as_if_alone(runs, batch_norm):
     x, y = images()
     both = ("pulse_width", "anisotropy")

@@ -311,6 +311,7 @@ def test_backup_is_kept_on_request_and_then_nothing_is_left_to_train(tmp_path):
     assert again.fit(x, x[:, :1], epochs=2, verbose=0).epoch == [0, 1]  # a fit of its own
 
 
+@pytest.mark.slow
 def test_history_holds_what_a_run_never_killed_holds(tmp_path):
     """A metric of several numbers, and a validation in some epochs only."""
     _, whole = fit(tmp_path / "whole", epochs=4, more=True)

@@ -411,7 +411,7 @@ def read_until(process, word):
 @pytest.mark.parametrize(
     "stage",
     [
-        "rename",
+        pytest.param("rename", marks=pytest.mark.slow),
         pytest.param("write", marks=pytest.mark.slow),
         pytest.param("check", marks=pytest.mark.slow),
     ],

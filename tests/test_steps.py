@@ -104,7 +104,12 @@ COMPILED_ENDS = {
     ("kind", "end", "eager", "again"),
     [
         *((kind, end, True, False) for kind, ends in ENDS.items() for end in ends),
-        *((kind, end, False, again) for kind, (end, again) in COMPILED_ENDS.items()),
+        *(
+            pytest.param(
+                kind, end, False, again, marks=pytest.mark.slow if kind != "tracker" else ()
+            )
+            for kind, (end, again) in COMPILED_ENDS.items()
+        ),
     ],
 )
 def test_what_follows_is_as_if_the_callback_had_never_been_there(kind, end, eager, again):
