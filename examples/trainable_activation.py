@@ -96,6 +96,13 @@ def run(arm, seed, args, progress):
     ).history
     report = spinkeras.energy_report(model, x_test, batch_size=2000, print_fn=None)
     neurons = spinkeras.spin_neurons(model)
+    disturbed = {}  # accuracy of one pulse per neuron, by the time of the read that may disturb it
+    for read_time in (0.0, 2e-9):
+        spread = spinkeras.ChipSpread(read_time=read_time)
+        chips = spinkeras.evaluate_chips(
+            model, x_test, y_test, spread, chips=5, pulses=1, progress=False
+        )
+        disturbed[f"{read_time:g}"] = 100 * float(chips.accuracy.mean())
     return {
         "arm": arm,
         "seed": seed,
@@ -108,6 +115,14 @@ def run(arm, seed, args, progress):
         "latency_ns": report.latency_ns,
         "pulse_width_ns": [np.round(n.pulse_width * 1e9, 4).tolist() for n in neurons],
         "gate_voltage": [np.round(n.gate_voltage, 4).tolist() for n in neurons],
+        "at_limit": {
+            end: sum(row["at_limit"][end] * n.slope.size for row, n in zip(report.layers, neurons))
+            / sum(n.slope.size for n in neurons)
+            for end in report.layers[0]["at_limit"]
+        },
+        "thermal_stability": min(row["thermal_stability"] for row in report.layers),
+        "retention_s": min(row["retention_s"] for row in report.layers),
+        "accuracy_of_bits": disturbed,
         "slope": [np.round(n.slope, 4).tolist() for n in neurons],
     }
 
@@ -148,7 +163,23 @@ def summarise(results):
         rows.append(row)
     widths = [max(len(str(row[k])) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(str(c).ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    ends = [f"{arm}: {where_it_ends([r for r in results if r['arm'] == arm])}" for arm in ARMS]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", *ends])
+
+
+def where_it_ends(runs):
+    """Neurons at a limit of the device, and the weakest memory, in words."""
+    shares = {end: statistics.mean(r["at_limit"][end] for r in runs) for end in runs[0]["at_limit"]}
+    bits = [
+        statistics.mean(values) for values in zip(*(r["accuracy_of_bits"].values() for r in runs))
+    ]
+    reached = [f"{share:.0%} at the {end}" for end, share in shares.items() if share]
+    return (
+        f"{', '.join(reached) or 'none at a limit'}; least thermal stability "
+        f"{min(r['thermal_stability'] for r in runs):.1f}, retention "
+        f"{min(r['retention_s'] for r in runs):.3g} s; one pulse per neuron {bits[0]:.1f} %, with "
+        f"read disturb {bits[1]:.1f} %"
+    )
 
 
 def plot(results, path):
