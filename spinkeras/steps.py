@@ -76,20 +76,13 @@ class _Gate:
 
     def __call__(self, *args):
         caller = sys._getframe(1)
-        taken = {id(lease): lease for lease in self.leases if lease.takes(caller)}
+        renewed = [lease for lease in self.leases if lease.takes(caller)]
         for lease in list(self.leases):
-            if id(lease) not in taken:
+            if lease not in renewed:
                 self.end(lease)
                 args = _keras.forgotten(self.model, args, lease.forget())
-        around = [lease for lease in taken.values() if lease.around is not None]
-        if any(lease.key != around[0].key for lease in around):
-            raise ValueError(
-                "Two callbacks of this fit want to measure energy in different ways. Give one of "
-                "them; an EnergyBudget is an EnergyTracker, too."
-            )
-        step = self._around(around[0]) if around else self.plain
         try:
-            return step(*args)
+            return self._step(renewed)(*args)
         except BaseException:  # such as a layer whose energy cannot be counted
             _keras.put_back(self.model, args)
             raise
@@ -101,8 +94,17 @@ class _Gate:
         if not self.leases and getattr(self.model, name, None) is self:
             setattr(self.model, name, self.plain)
 
-    def _around(self, lease):
-        """The compiled step with a lease's own function around it; the last one is kept."""
+    def _step(self, leases):
+        """The compiled step with the function of the leases around it; the last one is kept."""
+        around = [lease for lease in leases if lease.around is not None]
+        if not around:
+            return self.plain
+        lease = around[0]
+        if any(other.key != lease.key for other in around):
+            raise ValueError(
+                "Two callbacks of this fit want to measure energy in different ways. Give one of "
+                "them; an EnergyBudget is an EnergyTracker, too."
+            )
         kept = vars(self.model).setdefault("_spinkeras_steps", {})
         plain, key, step = kept.get(self.phase, (None, None, None))
         if plain is not self.plain or key != lease.key:

@@ -144,7 +144,7 @@ def test_a_new_budget_starts_at_its_own_weight_and_a_tracker_has_no_price(end, t
     model = network(eager=True)
     budget = EnergyBudget(1e-15, rate=0.5, start=0.7, monitor="loss", mode="min")
     save = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: model.save_weights(tmp_path / "mid.weights.h5")
+        on_epoch_end=lambda epoch, logs: model.save_weights(tmp_path / "mid.weights.h5")
     )
     if end == "nothing":
         model.fit(x, y, verbose=0, callbacks=[budget, save])
