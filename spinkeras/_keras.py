@@ -87,6 +87,14 @@ def is_legacy_file() -> bool:
     return any((m or "").endswith(".legacy_h5_format") for m, _ in enclosing_functions())
 
 
+def is_fitting() -> bool:
+    """Whether this is called from inside `fit`, as callbacks are."""
+    return any(
+        name == "fit" and (module or "").endswith(".trainer")
+        for module, name in enclosing_functions()
+    )
+
+
 def _code_of_call():
     function = keras.layers.Layer.__call__
     return getattr(function, "__wrapped__", function).__code__

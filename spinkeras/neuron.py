@@ -480,7 +480,9 @@ class SpinNeuron(keras.layers.Layer):
             return
         for knob in KNOBS:  # float64 holds the logarithm through exp and log
             store[knob] = self._value(knob)
-        store["energy_weight"] = ops.convert_to_numpy(self.energy_weight)
+        weight = ops.convert_to_numpy(self.energy_weight)
+        # Of a fit that was interrupted nothing is left; one that is running may be resumed.
+        store["energy_weight"] = weight if _keras.is_fitting() else 0 * weight
 
     def load_own_variables(self, store):
         names = list(store.keys())

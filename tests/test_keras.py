@@ -114,6 +114,17 @@ def test_legacy_files_are_seen(tmp_path):
     assert any(seen)
 
 
+def test_a_running_fit_is_seen():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    seen = []
+    look = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(_keras.is_fitting())
+    )
+    model.fit(x, x[:, :1], verbose=0, callbacks=[look])
+    assert [*seen, _keras.is_fitting()] == [True, False]
+
+
 @pytest.mark.parametrize("phase", ["train", "test"])
 def test_make_step_leaves_the_model_alone(phase):
     class Own(keras.Sequential):

@@ -152,6 +152,11 @@ def test_a_new_budget_starts_at_its_own_weight_and_a_tracker_has_no_price(end, t
         callbacks = [budget, save, Breaks(end, KeyboardInterrupt)]
         with pytest.raises(KeyboardInterrupt, match="stop here"):
             model.fit(x, y, verbose=0, epochs=2, callbacks=callbacks)
+    model.save_weights(tmp_path / "after.weights.h5")
+    other = network(eager=True)
+    for name, left in (("mid", True), ("after", False)):
+        other.load_weights(tmp_path / f"{name}.weights.h5")
+        assert bool(np.array(spinkeras.spin_neurons(other)[0].energy_weight)) is left
     fresh = EnergyBudget(1e-15, rate=0.0, start=0.2, monitor="loss", mode="min")
     history = model.fit(x, y, verbose=0, callbacks=[fresh]).history
     assert history["energy_weight"] == [pytest.approx(0.2)]
