@@ -30,9 +30,9 @@ from spinkeras import checks, provenance
 GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
 _OXIDE_PERMITTIVITY = 9.7  # MgO, relative
 
-# field: (unit, lowest, highest, what to check)
 LONGEST_RETENTION = 1e300  # s; longer ones would not fit into a number
 
+# field: (unit, lowest, highest, what to check)
 LIMITS = {
     "diameter": ("m", 5e-9, 1e-6, "40 nm is 40e-9"),
     "thickness": ("m", 2e-10, 1e-8, "1.2 nm is 1.2e-9"),
@@ -176,7 +176,11 @@ class MTJDevice:
     @property
     def thermal_stability(self) -> float:
         """`Delta = K_eff V / (kB T)`, dimensionless."""
-        return self.anisotropy * self.volume / self.thermal_energy
+        return self.stability_at(self.anisotropy)
+
+    def stability_at(self, anisotropy):
+        """Thermal stability `K_eff V / (kB T)` at another anisotropy in J/m^3, number or array."""
+        return anisotropy * self.volume / self.thermal_energy
 
     @property
     def anisotropy_field(self) -> float:
@@ -332,7 +336,7 @@ class MTJDevice:
 
     def _with_floor(self, stability, described):
         def reached(voltage):
-            return self.anisotropy_at(voltage) * self.volume / self.thermal_energy
+            return self.stability_at(self.anisotropy_at(voltage))
 
         ends = sorted(self.gate_voltage_range, key=reached)
         if reached(ends[1]) < stability:

@@ -323,7 +323,8 @@ class EnergyTracker(keras.callbacks.Callback):
     training loop without Keras's `train_step`. Refused by name, because its energy would be
     wrong: a neuron in a recurrent layer that is not unrolled, in `TimeDistributed` over an unknown
     number of steps, in a `tf.function` of its own, in a layer that is rematerialized, inside
-    another layer whose mask it cannot see, and on JAX in any loop or condition.
+    another layer whose mask it cannot see, and on JAX in any loop or condition. Not seen, so not
+    counted: a neuron in a `tf.function` that was traced on the same kind of input before the fit.
 
     Example:
 
@@ -476,8 +477,7 @@ def at_limit(layer) -> dict:
 
 def least_stability(layer) -> float:
     """Least thermal stability of a layer's neurons, with the gate at its setting."""
-    device = layer.device
-    return float(np.min(layer.anisotropy)) * device.volume / device.thermal_energy
+    return float(layer.device.stability_at(np.min(layer.anisotropy)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -581,7 +581,7 @@ class SpinNeuron(keras.layers.Layer):
 
     def _numpy_curve(self, pulse_width, anisotropy):
         log_duration = np.log(pulse_width / self.device.diffusion_time)
-        stability = anisotropy * self.device.volume / self.device.thermal_energy
+        stability = self.device.stability_at(anisotropy)
         return self._curve(np, log_duration, stability)
 
     def _slope(self, pulse_width, anisotropy):
@@ -659,7 +659,7 @@ class SpinNeuron(keras.layers.Layer):
         width, anisotropy = (grid.ravel() for grid in np.meshgrid(*axes))
         switching.check_domain(width, anisotropy, self.device, self.switching_model)
         curve = self._numpy_curve(width, anisotropy)
-        stability = anisotropy * self.device.volume / self.device.thermal_energy
+        stability = self.device.stability_at(anisotropy)
         switching.check_midpoint(curve, stability, self.switching_model)
         if isinstance(curve, RationalLogit):
             switching.check_rise(curve, width, anisotropy)

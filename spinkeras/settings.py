@@ -62,7 +62,7 @@ def device_settings(model, path=None, assumptions=None):
     for name, layer in _named_layers(model).items():
         device = layer.device
         anisotropy = layer.anisotropy.ravel()
-        stability = anisotropy * device.volume / device.thermal_energy
+        stability = device.stability_at(anisotropy)
         columns = {
             "pulse_width_s": layer.pulse_width.ravel(),
             "gate_voltage_v": layer.gate_voltage.ravel(),
@@ -200,7 +200,7 @@ def reliability(model, spread_stability=0.0, writes=1e12, assumptions=None):
     table = []
     for name, layer in _named_layers(model).items():
         device = layer.device
-        stability = layer.anisotropy.ravel() * device.volume / device.thermal_energy
+        stability = device.stability_at(layer.anisotropy.ravel())
         needed = device.stability_for_retention(TEN_YEARS)
         if spread_stability:
             good = stats.norm.cdf(np.log(stability / needed) / spread_stability)
@@ -250,7 +250,7 @@ def _reset_error(device, stability, assumptions):
 @functools.lru_cache(maxsize=16)
 def _reset_table(device, assumptions):
     """`ln` of the reset error at 33 thermal stabilities over the range of the gate."""
-    low, high = (k * device.volume / device.thermal_energy for k in device.anisotropy_range)
+    low, high = map(device.stability_at, device.anisotropy_range)
     nodes = np.unique(np.linspace(low, high, 33))
     errors = [energy.reset_failure(device, delta, assumptions) for delta in nodes]
     return nodes, np.log(errors)

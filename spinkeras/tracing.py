@@ -236,9 +236,7 @@ class Traced(Expected):
         self.bits = bits
         with tf.init_scope():  # read the variables now, not in the graph
             self._knobs = {
-                id(layer): tuple(
-                    ops.convert_to_numpy(v) for v in (layer.log_pulse_width, layer.log_anisotropy)
-                )
+                id(layer): tuple(map(ops.convert_to_numpy, layer.knob_weights()))
                 for layer in self.layers
             }
 

@@ -153,27 +153,19 @@ def _choice(hp, name, values, allowed):
     return several[0] if len(several) == 1 else hp.Choice(name, several)
 
 
-def _ends(name, value, unit, low, high):
+def _ends(name, value, unit, low, high, whole=False):
     """The two ends of a range of positive numbers within bounds, the same for one number."""
     ends = value if isinstance(value, (list, tuple)) else (value, value)
     if len(ends) == 2:
-        lower, upper = (checks.number(name, end, unit, low, high) for end in ends)
+        if whole:
+            lower, upper = (checks.whole(name, end, low, high) for end in ends)
+        else:
+            lower, upper = (checks.number(name, end, unit, low, high) for end in ends)
         if lower <= upper:
             return lower, upper
     raise ValueError(
         f"{name} = {checks.shown(value)} {unit} has to be one number > 0 or a pair (lowest, "
         "highest)."
-    )
-
-
-def _whole_ends(name, value):
-    ends = value if isinstance(value, (list, tuple)) else (value, value)
-    if len(ends) == 2:
-        low, high = (checks.whole(name, end, 1, 10**6) for end in ends)
-        if low <= high:
-            return low, high
-    raise ValueError(
-        f"{name} = {checks.shown(value)} has to be one number or a pair (lowest, highest)."
     )
 
 
@@ -411,8 +403,8 @@ def dense_classifier(
     """
 
     checks.whole("classes", classes, 2, 10**6)
-    hidden = _whole_ends("hidden", hidden)
-    hidden_layers = _whole_ends("hidden_layers", hidden_layers)
+    hidden = _ends("hidden", hidden, "neurons", 1, 10**6, whole=True)
+    hidden_layers = _ends("hidden_layers", hidden_layers, "layers", 1, 10**6, whole=True)
     learning_rate = _ends("learning_rate", learning_rate, "(a step)", 1e-12, 1e6)
 
     def whole(hp, name, ends, sampling):

@@ -704,6 +704,10 @@ def test_a_backup_killed_at_any_system_call_leaves_one(calls, backup, monkeypatc
 
 def network(hp):
     hp.Float("x", 0.0, 1.0)
+    return network_without_x(hp)
+
+
+def network_without_x(hp):
     hp.Boolean("y")
     with hp.conditional_scope("y", [True]):
         if hp.get("y"):
@@ -761,12 +765,7 @@ def test_a_search_with_other_hyperparameters_is_refused(kind, change, message, t
         if change is not None:
             change(hp)
             hp.Float("x", 0.0, 1.0)
-        hp.Boolean("y")
-        with hp.conditional_scope("y", [True]):
-            if hp.get("y"):
-                hp.Int("inner", 1, 5)
-        hp.Choice("c", ["a", "b"])
-        return keras.Sequential()
+        return network_without_x(hp)
 
     begun(tmp_path, kind=kind)
     with pytest.raises(ValueError, match=f"begun with other hyperparameters: .*{message}"):

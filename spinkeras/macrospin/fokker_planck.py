@@ -57,7 +57,7 @@ def switching_probability(current, pulse_width, device, anisotropy=None, method=
     current, pulse_width, anisotropy = np.broadcast_arrays(
         *(np.asarray(v, "float64") for v in (current, pulse_width, anisotropy))
     )
-    stability = anisotropy * device.volume / device.thermal_energy
+    stability = device.stability_at(anisotropy)
     ratio = current / (device.critical_current_per_stability * stability)
     duration = pulse_width / device.diffusion_time * stability
     out = np.empty(current.shape)
