@@ -3,6 +3,7 @@
 Tested with TensorFlow 2.21.
 """
 
+import contextlib
 import functools
 import itertools
 import weakref
@@ -15,7 +16,7 @@ def checks_numbers() -> bool:
     """Whether something looks at every operation, as `tf.debugging.enable_check_numerics()`."""
     from tensorflow.python.eager import context
 
-    return bool(context.context().op_callbacks)
+    return any(not hasattr(c, "spinkeras") for c in context.context().op_callbacks)
 
 
 def with_gradient(function, *inputs):
@@ -84,3 +85,49 @@ def _registered():
         return _gradients[op.get_attr("_spinkeras_gradient")](*upstream)
 
     return name
+
+
+@contextlib.contextmanager
+def function_inputs(variables):
+    """Which variables are read by a `tf.function` that is called without being traced.
+
+    Args:
+        variables: list of `tf.Variable`.
+
+    Yields:
+        a function without arguments: the places in the list of those read since the beginning, to
+        be asked in the graph, or outside of any, that it began in.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import op_callbacks
+
+    handles = [[v.handle for v in getattr(value, "values", [value])] for value in variables]
+    found = set()
+
+    def note(calls):
+        for number, own in enumerate(handles):
+            if any(given is handle for given in calls for handle in own):
+                found.add(number)
+
+    if not tf.executing_eagerly():
+
+        def read():
+            graph = tf.compat.v1.get_default_graph()
+            outside = {id(inner): outer for outer, inner in graph.captures}
+            calls = (op for op in graph.get_operations() if op.type.endswith("PartitionedCall"))
+            note([outside.get(id(given)) for op in calls for given in op.inputs])
+            return found
+
+        yield read
+        return
+
+    def see(kind, inputs, attributes, outputs, op_name=None, graph=None):
+        if graph is None and kind.startswith(b"__" if isinstance(kind, bytes) else "__"):
+            note(inputs)
+
+    see.spinkeras = True
+    op_callbacks.add_op_callback(see)
+    try:
+        yield lambda: found
+    finally:
+        op_callbacks.remove_op_callback(see)

@@ -323,8 +323,9 @@ class EnergyTracker(keras.callbacks.Callback):
     training loop without Keras's `train_step`. Refused by name, because its energy would be
     wrong: a neuron in a recurrent layer that is not unrolled, in `TimeDistributed` over an unknown
     number of steps, in a `tf.function` of its own, in a layer that is rematerialized, inside
-    another layer whose mask it cannot see, and on JAX in any loop or condition. Not seen, so not
-    counted: a neuron in a `tf.function` that was traced on the same kind of input before the fit.
+    another layer whose mask it cannot see, and on JAX in any loop or condition. Not seen: a neuron
+    in a `tf.function` that was traced before the neuron was built (its weights are constants there,
+    as those of any Keras layer).
 
     Example:
 

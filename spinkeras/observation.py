@@ -7,6 +7,7 @@ ask for it; none of them is changed, so that what one caller watches is out of s
 import contextlib
 import contextvars
 
+import keras
 from keras import ops
 
 
@@ -21,10 +22,12 @@ class Observation:
 
     def __init__(self, layers=()):
         self.layers = list(layers)
+        self.met = set()  # the ids of those that asked
         self._covered = {id(layer) for layer in self.layers}
 
     def covers(self, layer) -> bool:
         return id(layer) in self._covered
+
 
     def knobs(self, layer):
         """The two weights of the knobs; as NumPy arrays they become constants of the graph."""
@@ -59,15 +62,40 @@ def of(layer) -> Observation:
     """The innermost observation of a layer."""
     for observation in reversed(_stack.get()):
         if observation.covers(layer):
+            observation.met.add(id(layer))
             return observation
     return _NOTHING
 
 
 @contextlib.contextmanager
 def observing(observation):
-    """Let an observation hold for the time of a `with`."""
+    """Let an observation hold for the time of a `with`.
+
+    Raises:
+        ValueError: at the end, if a layer ran where no observation sees it.
+    """
     token = _stack.set((*_stack.get(), observation))
     try:
-        yield observation
+        with _hidden(observation) as hidden:
+            yield observation
+            for layer in hidden():
+                raise ValueError(
+                    f"Layer {layer.name!r} runs in a tf.function that was traced before, where its "
+                    "calls cannot be seen. Call it outside, or run functions eagerly "
+                    "(tf.config.run_functions_eagerly(True))."
+                )
     finally:
         _stack.reset(token)
+
+
+@contextlib.contextmanager
+def _hidden(observation):
+    """Yields a function that gives the layers which have run without asking."""
+    if keras.backend.backend() != "tensorflow":
+        yield tuple
+        return
+    from spinkeras._tensorflow import function_inputs
+
+    layers = [layer for layer in observation.layers if layer.built]
+    with function_inputs([layer.log_pulse_width.value for layer in layers]) as read:
+        yield lambda: [layers[k] for k in read() if id(layers[k]) not in observation.met]

@@ -206,6 +206,46 @@ def test_what_cannot_be_counted_is_refused_by_name(way):
             )
 
 
+class TracedBefore(keras.Model):
+    """A model whose second neuron runs in a function that is traced once per kind of input."""
+
+    def __init__(self, inside, **options):
+        super().__init__()
+        self.first, self.second = SpinNeuron(name="first"), SpinNeuron(name="inner", **options)
+        block = keras.Sequential([keras.layers.Dense(6), self.second])
+        self.run = own_function(block if inside else self.second)
+        for layer in (self.first, block):  # before Keras traces a function that makes weights
+            layer.build((None, 6))
+
+    def call(self, inputs):
+        return self.run(self.first(inputs))
+
+
+@pytest.mark.skipif(not GRAPH, reason="tf.function")
+@pytest.mark.parametrize("eager", (False, True))
+@pytest.mark.parametrize(
+    "inside, options", ((False, {}), (True, {"train": ()}), (True, {"trainable": False}))
+)
+def test_a_function_traced_before_is_refused_by_name(inside, options, eager):
+    model = TracedBefore(inside, **options)
+    model(x)
+    model.compile("sgd", "mse", run_eagerly=eager)
+    data = np.zeros((12, 6), "float32")
+    message = "'inner' runs in a tf.function"
+    for callback in (EnergyTracker(), budget()):
+        with pytest.raises(ValueError, match=message):
+            model.fit(x, data, batch_size=12, verbose=0, callbacks=[callback])
+        with pytest.raises(ValueError, match=message):
+            model.evaluate(x, data, batch_size=12, verbose=0, callbacks=[callback])
+    with pytest.raises(ValueError, match=message):
+        spinkeras.energy_report(model, x, print_fn=None)
+    with pytest.raises(ValueError, match=message):
+        spinkeras.evaluate_chips(
+            model, x, data, spinkeras.ChipSpread(), chips=2, metric=size, progress=False
+        )
+    model.fit(x, data, batch_size=12, verbose=0)
+
+
 def behind_a_mask(way):
     inputs = keras.Input((5,), dtype="int32")
     flow = keras.layers.Embedding(3, 4, mask_zero=True)(inputs)
