@@ -28,7 +28,6 @@ class Observation:
     def covers(self, layer) -> bool:
         return id(layer) in self._covered
 
-
     def knobs(self, layer):
         """The two weights of the knobs; as NumPy arrays they become constants of the graph."""
         return layer.log_pulse_width, layer.log_anisotropy

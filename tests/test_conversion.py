@@ -126,6 +126,9 @@ def off(y_true, y_pred):
     return keras.ops.mean(keras.ops.subtract(y_true, y_pred), -1)
 
 
+KERAS_TAKES_NO_FUNCTIONS = keras.__version__.startswith("3.14.")
+
+
 class Penalty(keras.regularizers.Regularizer):
     def __call__(self, w):
         return 0.0 * keras.ops.sum(w)
@@ -807,6 +810,8 @@ class TestOldModel:
         options = {"kernel_regularizer": penalty, "activity_regularizer": penalty}
         step = layers.TimeDistributed(layers.Dense(3, activation="relu", **options))
         parts = [keras.Input((5, 4)), step, layers.LSTM(2, kernel_regularizer=penalty)]
+        if not isinstance(penalty, Penalty) and KERAS_TAKES_NO_FUNCTIONS:
+            pytest.skip("Keras 3.14 takes no function as a regularizer")
         with warnings.catch_warnings():  # Keras warns of lambdas in every configuration
             warnings.simplefilter("ignore")
             spin = to_spin(keras.Sequential([*parts, layers.Dense(2, **options)]))

@@ -222,9 +222,9 @@ class TracedBefore(keras.Model):
 
 
 @pytest.mark.skipif(not GRAPH, reason="tf.function")
-@pytest.mark.parametrize("eager", (False, True))
+@pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize(
-    "inside, options", ((False, {}), (True, {"train": ()}), (True, {"trainable": False}))
+    ("inside", "options"), [(False, {}), (True, {"train": ()}), (True, {"trainable": False})]
 )
 def test_a_function_traced_before_is_refused_by_name(inside, options, eager):
     model = TracedBefore(inside, **options)
