@@ -25,7 +25,9 @@ import tensorflow as tf
 from keras import ops
 
 import spinkeras
-from spinkeras import core, energy, metering
+from spinkeras import energy
+from spinkeras.energy import meter
+from spinkeras.layer import core
 
 SHAPE = (4096, 512)  # rows of numbers that fit into the fastest cache
 ELEMENTS = math.prod(SHAPE)
@@ -124,7 +126,7 @@ def main():
         "backward, knobs fixed": (core._gradients_of_rows, fixed),
         "backward, one knob trained": (core._gradients_of_rows, (*fixed, by_knobs[0])),
         "backward, both knobs trained": (core._gradients_of_rows, (*fixed, *by_knobs)),
-        "meter": (metering._write_sums_of_rows, (x, output, settings, device)),
+        "meter": (meter._write_sums_of_rows, (x, output, settings, device)),
     }
     kernels = {name: (core.compiled(f), inputs) for name, (f, inputs) in kernels.items()}
     functions |= kernels

@@ -33,6 +33,7 @@ import numpy as np
 
 import spinkeras
 from spinkeras.macrospin import fokker_planck, llg
+from tools import finite_volume
 
 DEVICE = spinkeras.MTJDevice.preset("stt_reference")
 PULSE, STEP = 4e-9, 1e-12
@@ -189,9 +190,7 @@ def naive_numpy(ratio, cells, tau):
 def benchmark_fokker_planck(rounds, cells):
     current = np.linspace(20e-6, 60e-6, 25)
     tau = CURVE_PULSE / DEVICE.diffusion_time * DEVICE.thermal_stability
-    exact = fokker_planck.switching_probability(
-        current, CURVE_PULSE, DEVICE, method="finite_volume"
-    )
+    exact = [finite_volume.switching_probability(i, CURVE_PULSE, DEVICE) for i in current]
 
     def curve(point):
         return np.array([point(i, cells, tau) for i in current / DEVICE.critical_current])

@@ -30,8 +30,8 @@ def work(folder, workers, trials, epochs, wait):
     import keras_tuner as kt
     import numpy as np
 
-    from spinkeras.durable import durable
-    from spinkeras.tuning import SpinHyperModel, dense_classifier
+    from spinkeras.search.durability import durable
+    from spinkeras.search.hypermodel import SpinHyperModel, dense_classifier
 
     class Timed(durable(kt.RandomSearch)):
         def note(self):

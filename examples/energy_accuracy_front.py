@@ -24,13 +24,9 @@ import numpy as np
 from mnist import load_mnist
 
 import spinkeras
-from spinkeras.durable import durable
-from spinkeras.tuning import (
-    EnergyObjective,
-    SpinHyperModel,
-    dense_classifier,
-    energy_front,
-)
+from spinkeras.search.durability import durable
+from spinkeras.search.hypermodel import SpinHyperModel, dense_classifier
+from spinkeras.search.objective import EnergyObjective, energy_front
 
 
 def load(dataset, folder, samples):

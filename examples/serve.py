@@ -29,7 +29,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import spinkeras
-from spinkeras import serving
+from spinkeras.export.network import TOLERANCE
 
 
 def train(epochs):
@@ -112,7 +112,7 @@ def main():
     model, x_test, y_test = train(options.epochs)
     with contextlib.ExitStack() as stack:
         path = options.path or stack.enter_context(tempfile.TemporaryDirectory())
-        report = serving.export_for_serving(model, path, sample=True, probe=x_test)
+        report = spinkeras.export_for_serving(model, path, sample=True, probe=x_test)
         print(f"exported {report.path}: largest difference to Keras {report.output_error:.1e}")
         url = options.url or stack.enter_context(server(path))
         wait_for_version(url, report.path.name)
@@ -131,7 +131,7 @@ def main():
             )
         difference = np.abs(answers - model.predict(images, verbose=0)).max()
         print(f"largest difference between server and Keras: {difference:.1e}")
-        if not difference <= serving.TOLERANCE:
+        if not difference <= TOLERANCE:
             raise SystemExit("The server does not serve this network.")
 
 

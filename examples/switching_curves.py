@@ -22,8 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import spinkeras
-from spinkeras import switching
 from spinkeras.macrospin import fokker_planck, llg
+from spinkeras.physics import laws
 
 WIDTHS = (1e-9, 2e-9, 3e-9, 5e-9, 10e-9, 20e-9)
 LEVELS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
@@ -67,13 +67,13 @@ def curves(device, trajectories):
 
 def slope_map(device):
     """Slope in 1/A over pulse width (columns) and anisotropy (rows)."""
-    low, high = switching.DURATION_DOMAIN
+    low, high = laws.DURATION_DOMAIN
     width = np.geomspace(
         max(0.5e-9, 1.01 * low * device.diffusion_time),
         min(1e-6, 0.99 * high * device.diffusion_time),
         120,
     )
-    low, high = switching.STABILITY_DOMAIN
+    low, high = laws.STABILITY_DOMAIN
     ends = np.array(device.anisotropy_range) * device.volume / device.thermal_energy
     stability = np.linspace(max(1.01 * low, 0.8 * ends[0]), min(0.99 * high, 1.2 * ends[1]), 80)
     anisotropy = stability * device.thermal_energy / device.volume

@@ -23,8 +23,8 @@ import keras
 from mnist import load_mnist
 
 import spinkeras
-from spinkeras.chips import evaluate_chips
-from spinkeras.variability import ChipSpread
+from spinkeras.hardware.chips import evaluate_chips
+from spinkeras.physics.spread import ChipSpread
 
 
 def chip_spread(sigma):

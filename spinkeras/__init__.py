@@ -1,69 +1,94 @@
 """spinkeras: trainable activations with the physics of a magnetic tunnel junction, for Keras 3.
 
-The map, in the order in which the modules build on each other:
+The map, in the order in which the rooms build on each other:
 
-    checks        number, whole, from_json              values checked where they enter
-    files         write, new_folder                     files that appear as a whole, or not at all
-    provenance    keep                                  what the source of some values covers
-    devices       MTJDevice, presets                    what a junction is, in SI units
-    macrospin     fokker_planck, llg                    the ground truth behind the closed form
-    series        chebyshev_series                      smooth functions of two numbers
-    curve         RationalLogit                         the one family of switching curves
-    _tensorflow   with_gradient                         what TensorFlow offers only privately
-    _keras        enclosing_calls, make_step            what Keras offers only privately
-    core          response, linked                      the same for many neurons, with its gradient
-    switching     switching_probability and friends     the physics, for NumPy and tensors
-    empirical     EmpiricalCurve                        a measured switching curve instead
-    constraints   DeviceRange                           what a device allows
-    grids         PulseGrid, GateGrid                   what a driver can make
-    variability   ChipSpread                            how devices differ
-    observation   Observation, observing                who watches a layer's call, who answers it
-    neuron        SpinNeuron, spin_neurons              the Keras layer
-    energy        write_energy, EnergyAssumptions       what a pulse costs
-    steps         Lease                                 a callback's hold on a model's steps
-    metering      EnergyTracker, energy_report          what an inference costs
-    budget        EnergyBudget                          the best accuracy for a given energy
-    resume        ExactBackup                           a killed training goes on to the last bit
-    chips         evaluate_chips, NewChipEachEpoch      accuracy and yield of simulated chips
-    settings      device_settings, reliability          the table for the driver chip
-    tracing       Network                               a network as a graph, and its check
-    serving       export_for_serving                    SavedModel, for servers
-    portable      export_litert, export_onnx            files for other runtimes
-    tables        read_table                            measured switching counts, checked
-    posterior     sample_devices                        draws of what is not known or differs
-    laws          DeviceLaw, CurveLaw                   what is fitted
-    likelihood    maximum_likelihood, FitResult         how it is fitted
-    calibration   fit_device, fit_empirical             from lab data to a device
+    checks, files     values checked where they enter; files that appear whole, or not at all
+    _keras            what Keras offers only privately
+    _tensorflow       what TensorFlow offers only privately
 
-and, not imported here:
+    physics           what a junction is and when it switches: pure functions, NumPy and tensors
+      provenance        what the source of some values covers
+      presets           published devices and curves
+      device            MTJDevice
+      series, curve     smooth functions of two numbers; the one family of switching curves
+      laws              the curves of the macrospin and of two textbook laws
+      switching         switching_probability and friends
+      empirical         EmpiricalCurve: a measured switching curve instead
+      spread            ChipSpread: how devices differ
+    macrospin         the ground truth behind the closed form: fokker_planck, llg
 
-    conversion    to_spin                               spin neurons for an existing model
-    tuning        spin_search_space, SpinHyperModel     searches with keras-tuner
-    durable       durable                               searches that survive killed processes
+    layer             the Keras layer
+      core              the curve of many neurons at once, with its gradient
+      knobs             what the device allows and the driver can make: DeviceRange
+      observation       who watches a layer's call, who answers it
+      neuron            SpinNeuron
+      conversion        to_spin: spin neurons for an existing model
+    training          what callbacks do to a fit
+      steps             a callback's hold on a model's steps
+      backup            ExactBackup: a killed training goes on to the last bit
+
+    energy            what an inference costs
+      pulse             EnergyAssumptions: what a pulse costs
+      meter             the energy of a model's calls
+      report, tracker   energy_report on given data, EnergyTracker while training
+      budget            EnergyBudget: the best accuracy for a given energy
+    hardware          chips and their drivers
+      chips             evaluate_chips, NewChipEachEpoch: accuracy and yield of simulated chips
+      margins           reliability: how long bits last, how often pulses fail
+      driver_table      device_settings: the table for the driver chip
+    calibration       from lab data to a device
+      table             measured switching counts, checked
+      posterior         draws of what is not known or differs
+      result            FitResult
+      law, likelihood   what is fitted, and how
+      fit               fit_device, fit_empirical
+    export            networks as files
+      network           a network as a graph, and its check
+      saved_model       for servers: export_for_serving
+      portable          what all other files have in common
+      litert, onnx      for other runtimes: export_litert, export_onnx
+    search            with keras-tuner, imported when it is asked for
+      space             spin_search_space
+      objective         EnergyObjective
+      hypermodel        SpinHyperModel
+      durability        durable: searches that survive killed processes
 """
 
-from spinkeras import calibration, chips, energy, macrospin, serving, settings
+import importlib
+
+from spinkeras import calibration, energy, export, hardware, layer, macrospin, physics, training
 from spinkeras._version import __version__
-from spinkeras.budget import EnergyBudget
 from spinkeras.calibration import fit_device, fit_empirical, sample_devices
-from spinkeras.chips import ChipReport, NewChipEachEpoch, chip_sensitivity, evaluate_chips
-from spinkeras.constraints import DeviceRange
-from spinkeras.devices import MTJDevice, presets
-from spinkeras.empirical import EmpiricalCurve
-from spinkeras.energy import EnergyAssumptions
-from spinkeras.metering import EnergyReport, EnergyTracker, energy_report, latency
-from spinkeras.neuron import SpinNeuron, spin_neurons
-from spinkeras.portable import export_litert, export_onnx
-from spinkeras.resume import ExactBackup
-from spinkeras.serving import export_for_serving
-from spinkeras.settings import apply_device_settings, device_settings, reliability
-from spinkeras.switching import (
+from spinkeras.energy import (
+    EnergyAssumptions,
+    EnergyBudget,
+    EnergyReport,
+    EnergyTracker,
+    energy_report,
+    latency,
+)
+from spinkeras.export import export_for_serving, export_litert, export_onnx
+from spinkeras.hardware import (
+    ChipReport,
+    NewChipEachEpoch,
+    apply_device_settings,
+    chip_sensitivity,
+    device_settings,
+    evaluate_chips,
+    reliability,
+)
+from spinkeras.layer import DeviceRange, SpinNeuron, spin_neurons, to_spin
+from spinkeras.physics import (
+    ChipSpread,
+    EmpiricalCurve,
+    MTJDevice,
     midpoint_current,
+    presets,
     pulse_width_for_slope,
     slope_at_midpoint,
     switching_probability,
 )
-from spinkeras.variability import ChipSpread
+from spinkeras.training import ExactBackup
 
 __all__ = [
     "ChipReport",
@@ -82,26 +107,40 @@ __all__ = [
     "apply_device_settings",
     "calibration",
     "chip_sensitivity",
-    "chips",
     "device_settings",
     "energy",
     "energy_report",
     "evaluate_chips",
+    "export",
     "export_for_serving",
     "export_litert",
     "export_onnx",
     "fit_device",
     "fit_empirical",
+    "hardware",
     "latency",
+    "layer",
     "macrospin",
     "midpoint_current",
+    "physics",
     "presets",
     "pulse_width_for_slope",
     "reliability",
     "sample_devices",
-    "serving",
-    "settings",
+    "search",
     "slope_at_midpoint",
     "spin_neurons",
     "switching_probability",
+    "to_spin",
+    "training",
 ]
+
+
+def __getattr__(name):
+    if name == "search":  # keras-tuner takes longer to import than all the rest
+        return importlib.import_module("spinkeras.search")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return __all__

@@ -1,4 +1,4 @@
-"""What TensorFlow does not offer publicly, in one place; held by `tests/test_core.py`.
+"""What TensorFlow does not offer publicly, in one place; held by `tests/layer/test_core.py`.
 
 Tested with TensorFlow 2.21.
 """

@@ -14,6 +14,7 @@ import shutil
 import warnings
 
 import keras
+import keras_tuner as kt
 import numpy as np
 import pytest
 
@@ -25,15 +26,12 @@ from spinkeras import (
     EnergyBudget,
     MTJDevice,
     SpinNeuron,
-    chips,
-    settings,
 )
+from spinkeras.hardware import chips, driver_table
+from spinkeras.search.durability import durable
+from spinkeras.search.objective import EnergyObjective
+from spinkeras.search.space import spin_search_space
 from tests import odd
-
-kt = pytest.importorskip("keras_tuner")
-
-from spinkeras.durable import durable  # noqa: E402
-from spinkeras.tuning import EnergyObjective, spin_search_space  # noqa: E402
 
 
 def seeds(few, many):
@@ -89,9 +87,9 @@ ARGUMENTS = {
     "device": (
         MEASURED.replace,
         tuple(MTJDevice.__dataclass_fields__),
-        "write_resistance switching_curve",
+        "write_resistance switching_curve origin",
     ),
-    "curve": (CURVE.replace, tuple(EmpiricalCurve.__dataclass_fields__), ""),
+    "curve": (CURVE.replace, tuple(EmpiricalCurve.__dataclass_fields__), "origin"),
     "objective": (
         EnergyObjective,
         ("delta", "rate", "metric", "energy", "reference_pj", "direction", "name"),
@@ -358,7 +356,7 @@ def test_driver_tables(suffix, seed, tries, tmp_path):
     for k, layer in enumerate(spinkeras.spin_neurons(model)):
         layer.pulse_width = [3e-9, 7e-9 + k * 1e-9]
         layer.gate_voltage = [0.25, -0.5]
-    rows = settings.device_settings(model, path)
+    rows = driver_table.device_settings(model, path)
     text, before = path.read_text(), model.get_weights()
     rng, problems, kinds = np.random.default_rng(seed), [], []
     for _ in range(tries):
@@ -371,7 +369,7 @@ def test_driver_tables(suffix, seed, tries, tmp_path):
         for weight, value in zip(model.weights, before):
             weight.assign(value)
         kind, result = odd.outcome(
-            lambda: settings.apply_device_settings(model, path), path.name, "row", "The table"
+            lambda: driver_table.apply_device_settings(model, path), path.name, "row", "The table"
         )
         kinds.append(kind)
         if kind == "raw":
@@ -381,7 +379,7 @@ def test_driver_tables(suffix, seed, tries, tmp_path):
                 problems.append(f"{what}: refused and changed")
         else:
             given = table_of(path)
-            for row in settings.device_settings(model):
+            for row in driver_table.device_settings(model):
                 for key in ("pulse_width_s", "gate_voltage_v"):
                     wanted = float(given[row["layer"], row["neuron"]][key])
                     if not math.isclose(
@@ -399,14 +397,14 @@ def test_a_driver_table_of_a_very_stable_device_is_valid_json(tmp_path):
     assert large.thermal_stability > 900
     layer = SpinNeuron(large, train="pulse_width", name="spin")
     model = keras.Sequential([keras.Input((2,)), layer])
-    rows = settings.device_settings(model, tmp_path / "table.json")
+    rows = driver_table.device_settings(model, tmp_path / "table.json")
     assert all(row["retention_s"] == 1e300 for row in rows)
 
     def no_constant(name):
         raise AssertionError(name)
 
     assert json.loads((tmp_path / "table.json").read_text(), parse_constant=no_constant) == rows
-    settings.apply_device_settings(model, tmp_path / "table.json")
+    driver_table.apply_device_settings(model, tmp_path / "table.json")
 
 
 X = np.random.default_rng(0).normal(size=(6, 2)).astype("float32")
@@ -471,7 +469,7 @@ def check_results(results, path, content, measured_again):
         if not measured and values not in [row[2] for row in given if row[0] == chip]:
             problems.append(f"chip {chip} has {values}")
     after = path.read_bytes()
-    if {row[0] for row in rows_of(after)} != set(range(4)):
+    if not {row[0] for row in rows_of(after)} >= set(range(4)):  # or those of a longer study
         problems.append(f"file then {after!r}")
     kind_again, again = odd.outcome(go_on)
     if kind_again != "taken" or path.read_bytes() != after:

@@ -58,20 +58,27 @@ def test_every_public_name_is_on_the_map_and_documented():
 
 
 def test_imports_point_one_way_in_the_order_of_the_map():
-    order = re.findall(r"^    (\w+) ", spinkeras.__doc__, re.M)
+    order, room = [], ""
+    for indent, names in re.findall(r"^    (  )?(\w+(?:, \w+)*)  ", spinkeras.__doc__, re.M):
+        if not indent:
+            room = names
+        order += [f"{room}.{name}" if indent else name for name in names.split(", ")]
     folder = ROOT / "spinkeras"
-    paths = [p for p in folder.rglob("*.py") if not p.name.startswith(("__", "_version", "fit_"))]
-    assert {path.relative_to(folder).parts[0].removesuffix(".py") for path in paths} == set(order)
-    for path in paths:
-        own = path.relative_to(folder).parts[0].removesuffix(".py")
+    paths = {
+        ".".join(path.relative_to(folder).with_suffix("").parts): path
+        for path in folder.rglob("*.py")
+        if path.name not in ("__init__.py", "_version.py")
+    }
+    rooms = {name.split(".")[0] for name in paths if "." in name}
+    assert set(order) - rooms == set(paths) - {"macrospin.fokker_planck", "macrospin.llg"}
+    for own, path in paths.items():
+        place = order.index(own if own in order else own.split(".")[0])
         for node in ast.walk(ast.parse(path.read_text())):
-            if not (
-                isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spinkeras")
-            ):
-                continue
-            inside = node.module.split(".")[1:2] or [alias.name for alias in node.names]
-            for name in set(inside) & set(order) - {own}:
-                assert order.index(name) < order.index(own), f"{own} imports {name}"
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spinkeras"):
+                module = node.module.removeprefix("spinkeras").lstrip(".")
+                inner = [f"{module}.{alias.name}".lstrip(".") for alias in node.names]
+                for name in {module, *inner} & {*order} - {own, own.split(".")[0]}:
+                    assert order.index(name) < place, f"{own} imports {name}"
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -14,7 +14,7 @@ and on every host (the first one, too) its workers, with names that differ betwe
 
 A process that dies is started again under the same name, up to `--restarts` times, and a worker
 then gets its unfinished trial back. If a whole host dies, its trials go to the others after the
-lease (see spinkeras.durable). The search can be stopped and started again at any time.
+lease (see spinkeras.search.durability). The search can be stopped and started again at any time.
 
 keras-tuner neither encrypts nor authenticates this traffic: use an address that only your own
 hosts reach.

@@ -16,8 +16,9 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 import keras_tuner as kt
 from sklearn.datasets import load_digits
 
-from spinkeras.durable import durable
-from spinkeras.tuning import SpinHyperModel, dense_classifier, energy_front
+from spinkeras.search.durability import durable
+from spinkeras.search.hypermodel import SpinHyperModel, dense_classifier
+from spinkeras.search.objective import energy_front
 
 
 def main():

@@ -8,13 +8,10 @@ with ``i = I / Ic0`` (current over critical current), ``tau = alpha gamma' mu0Hk
 ``Delta = K_eff V / (kB T)``. The pulse starts from the thermal equilibrium of the well at
 ``z > 0``; the switching probability is the weight found at ``z < 0`` when it ends.
 
-Two independent discretisations are provided, and the tests require them to agree to 1e-5:
+It is solved by Legendre-Galerkin in space and the matrix exponential in time (spectral accuracy);
+the tests require an independent discretisation (finite volumes) to agree to 1e-5.
 
-* ``"legendre"``: Legendre-Galerkin in space, matrix exponential in time (spectral accuracy);
-* ``"finite_volume"``: exponentially fitted (Scharfetter-Gummel) fluxes on cells uniform in
-  ``theta``, Radau IIA(5) steps in time, Richardson extrapolation over three meshes.
-
-This is the oracle of the tests and the source of the closed form in ``spinkeras.switching``.
+This is the oracle of the tests and the source of the closed form in ``spinkeras.physics.laws``.
 
 References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE Trans. Magn. 48,
 4684 (2012); M. Tzoufras, AIP Advances 8, 056002 (2018).
@@ -23,12 +20,12 @@ References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE 
 import numpy as np
 from scipy import linalg
 
-from spinkeras.devices import get_device
+from spinkeras.physics.device import get_device
 
 MAX_CURRENT_RATIO = 400.0
 
 
-def switching_probability(current, pulse_width, device, anisotropy=None, method="legendre"):
+def switching_probability(current, pulse_width, device, anisotropy=None):
     """Exact probability that one pulse reverses the free layer.
 
     Args:
@@ -37,7 +34,6 @@ def switching_probability(current, pulse_width, device, anisotropy=None, method=
         device: `MTJDevice` or preset name.
         anisotropy: J/m^3, > 0, scalar or array, broadcast against `current`. Default: the
             device's own anisotropy.
-        method: `"legendre"` (default) or `"finite_volume"`.
 
     Returns:
         NumPy float64 array of the broadcast shape, accurate to about 1e-6 (absolute).
@@ -65,24 +61,23 @@ def switching_probability(current, pulse_width, device, anisotropy=None, method=
     unique, inverse = np.unique(settings, axis=0, return_inverse=True)
     for index, (delta, i) in enumerate(unique):
         members = np.flatnonzero(inverse.ravel() == index)
-        out.flat[members] = switching_curve(i, duration.flat[members], delta, method=method)
+        out.flat[members] = switching_curve(i, duration.flat[members], delta)
     return out
 
 
-def switching_curve(current_ratio, durations, thermal_stability, method="legendre"):
+def switching_curve(current_ratio, durations, thermal_stability):
     """Switching probability at one current for a list of pulse durations (all dimensionless).
 
     Args:
         current_ratio: `I / Ic0`, scalar, |i| <= 400.
         durations: `tau = alpha gamma' mu0Hk t_p`, array of shape `(n,)`, > 0.
         thermal_stability: `Delta = K_eff V / (kB T)`, scalar, 1 to 200.
-        method: `"legendre"` or `"finite_volume"`.
 
     Returns:
         NumPy float64 array of shape `(n,)`.
 
     Raises:
-        ValueError: for values outside these ranges or an unknown method.
+        ValueError: for values outside these ranges.
 
     Example:
 
@@ -107,12 +102,9 @@ def switching_curve(current_ratio, durations, thermal_stability, method="legendr
         raise ValueError(
             f"durations must be a list of finite values > 0 (dimensionless); got {durations}."
         )
-    solvers = {"legendre": _legendre, "finite_volume": _finite_volume}
-    if method not in solvers:
-        raise ValueError(f"Unknown method {method!r}; choose one of {sorted(solvers)}.")
     order = np.argsort(durations)
     result = np.empty_like(durations)
-    result[order] = solvers[method](current_ratio, durations[order], thermal_stability)
+    result[order] = _legendre(current_ratio, durations[order], thermal_stability)
     return np.clip(result, 0.0, 1.0)
 
 
@@ -165,84 +157,3 @@ def _legendre(current_ratio, durations, thermal_stability):
             elapsed = duration
         result.append(readout @ state)
     return np.array(result)
-
-
-def _finite_volume(current_ratio, durations, thermal_stability):
-    cells = 2 * int(150 + 12 * np.sqrt(thermal_stability * (1 + abs(current_ratio))))
-    coarse, middle, fine = (
-        _finite_volume_mesh(current_ratio, durations, thermal_stability, cells * factor)
-        for factor in (1, 2, 4)
-    )
-    # Errors are even powers of the cell size: remove the second and the fourth.
-    coarse, middle = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
-    return (16 * middle - coarse) / 15
-
-
-def _finite_volume_mesh(current_ratio, durations, thermal_stability, cells, steps=24):
-    """Weight at `z < 0` on one mesh: `steps` Radau IIA(5) steps up to each new duration."""
-    theta = np.linspace(0, np.pi, cells + 1)
-    faces = np.cos(theta)
-    width = -np.diff(faces)
-    centre = (faces[1:] + faces[:-1]) / 2
-    inner = faces[1:-1]
-    # Flux across a face, Scharfetter-Gummel: mobility * (B(-x) rho_right - B(x) rho_left).
-    gap = centre[:-1] - centre[1:]
-    conductance = (1 - inner**2) / (2 * thermal_stability * gap)
-    peclet = 2 * thermal_stability * (current_ratio - inner) * gap
-    out_left = conductance * _bernoulli(-peclet)  # leaves the cell nearer z = +1
-    out_right = conductance * _bernoulli(peclet)
-    main = np.zeros(cells)
-    main[:-1] -= out_left
-    main[1:] -= out_right
-    main /= width
-    upper = out_right / width[:-1]
-    lower = out_left / width[1:]
-
-    # Cell averages of the initial density, by Gauss quadrature in z inside every cell.
-    x, w = np.polynomial.legendre.leggauss(4)
-    points = centre[:, None] + x * width[:, None] / 2
-    density = np.where(points > 0, np.exp(-thermal_stability * (1 - points**2)), 0.0) @ (w / 2)
-    state = density / (density @ width)
-
-    below = width[cells // 2 :]  # the face at theta = pi/2 is z = 0
-    result, elapsed = [], 0.0
-    for duration in durations:
-        if duration > elapsed:
-            # The first pulse starts from a sharp density: its steps grow from small to large.
-            count = 2 * steps if elapsed == 0.0 else steps
-            grid = elapsed + (duration - elapsed) * np.linspace(0, 1, count + 1) ** 2
-            for step in np.diff(grid):
-                state = _radau_step(state, step, lower, main, upper)
-            elapsed = duration
-        result.append(below @ state[cells // 2 :])
-    return np.array(result)
-
-
-def _bernoulli(x):
-    """x / (exp(x) - 1), smooth at zero."""
-    x = np.clip(x, -600.0, 600.0)
-    small = np.abs(x) < 1e-5
-    safe = np.where(small, 1.0, x)
-    return np.where(small, 1 - x / 2, safe / np.expm1(safe))
-
-
-# Radau IIA(5): R(z) = (1 + 2z/5 + z^2/20) / (1 - 3z/5 + 3z^2/20 - z^3/60) in partial fractions.
-_POLES = np.roots([-1 / 60, 3 / 20, -3 / 5, 1])
-_REAL_POLE = float(_POLES[np.abs(_POLES.imag) < 1e-9][0].real)
-_COMPLEX_POLE = complex(_POLES[_POLES.imag > 1e-9][0])
-
-
-def _residue(pole):
-    numerator = 1 + 2 * pole / 5 + pole**2 / 20
-    return numerator / (-3 / 5 + 3 * pole / 10 - pole**2 / 20)
-
-
-def _radau_step(state, step, lower, main, upper):
-    """`R(step A) state` for tridiagonal `A`: one real and one complex tridiagonal solve."""
-    result = np.zeros_like(state)
-    for pole, factor in ((_REAL_POLE, 1.0), (_COMPLEX_POLE, 2.0)):
-        gttrf, gttrs = linalg.get_lapack_funcs(("gttrf", "gttrs"), dtype=np.result_type(pole))
-        factors = gttrf(step * lower, step * main - pole, step * upper)
-        solution, _ = gttrs(*factors[:-1], state)
-        result += factor * np.real(_residue(pole) * solution)
-    return result

@@ -36,7 +36,7 @@ import numpy as np
 from scipy import constants, special, stats
 
 from spinkeras import checks
-from spinkeras.devices import GYROMAGNETIC_RATIO, MTJDevice, get_device
+from spinkeras.physics.device import GYROMAGNETIC_RATIO, MTJDevice, get_device
 
 BLOCK = 2048  # trajectories advanced together: the state stays in the processor's cache
 COARSE_ROTATION = 0.08  # rad per step; beyond it P is biased by more than 0.003

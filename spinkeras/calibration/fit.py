@@ -1,0 +1,352 @@
+"""From lab data to a device: maximum likelihood, its uncertainty and its goodness of fit.
+
+The table of counts is described in `spinkeras.calibration.table`. The switched count of a setting
+is binomial,
+
+    ln L = sum over settings of  k ln P + (n - k) ln(1 - P),   P = P(I, t_p, V_gate; parameters)
+
+and the deviance, `2 (ln L of the observed fractions - ln L)`, is about chi-squared with
+`settings - parameters` degrees of freedom if the model holds. `posterior=True` adds draws of
+`spinkeras.calibration.posterior`, from the same likelihood.
+"""
+
+import dataclasses
+import functools
+import math
+import warnings
+
+import numpy as np
+
+from spinkeras.calibration.law import CurveLaw, DeviceLaw, Scaled, scaled_fields
+from spinkeras.calibration.likelihood import condensed, listed, maximum_likelihood
+from spinkeras.calibration.posterior import Posterior, sample_devices, sample_posterior
+from spinkeras.calibration.result import FitResult
+from spinkeras.calibration.table import read_table
+from spinkeras.physics import empirical, switching
+from spinkeras.physics.device import get_device
+
+__all__ = [
+    "FitResult",
+    "Posterior",
+    "fit_device",
+    "fit_empirical",
+    "read_table",
+    "sample_devices",
+]
+
+_LEAST_GAIN = 10.8
+"""Deviance that a number of the curve must save: chance does that once in 1000 tables."""
+
+
+def fit_device(
+    data,
+    device,
+    free=("anisotropy", "spin_torque_efficiency"),
+    *,
+    switching_model="macrospin",
+    barrier_exponent=2.0,
+    attempt_time=None,
+    resistance=None,
+    max_relative_error=0.5,
+    posterior=False,
+    seed=0,
+) -> FitResult:
+    """Fit fields of a device to measured switching counts, by maximum binomial likelihood.
+
+    At one gate voltage the switching law knows a device by three numbers, `Delta`, `Ic0 / Delta`
+    and `t_D`. So at most three fields can be free, and data at one pulse width usually determine
+    two. Several gate voltages add a fourth, `K_eff(V) / K_eff = 1 - xi V / (t_ox t_f K_eff)`.
+
+    Args:
+        data: table of counts, see `spinkeras.calibration.table`: a CSV path, a dictionary or a data
+            frame.
+        device: `MTJDevice` or preset name; gives every field that is not free.
+        free: names of the fields to fit, or a dictionary `{name: (lowest, highest)}` with bounds
+            in SI units. Any of diameter, thickness, saturation_magnetization, damping,
+            spin_torque_efficiency, anisotropy (at zero gate voltage), temperature and, with rows
+            at several gate voltages, vcma_coefficient. Default: anisotropy and spin-torque
+            efficiency.
+        switching_model, barrier_exponent, attempt_time: the law, as in
+            `spinkeras.switching_probability`.
+        resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`;
+            none where that would change with a free diameter: give the measured one.
+        max_relative_error: largest relative standard error that counts as determined (of
+            vcma_coefficient: relative to itself or to 10 fJ/(V m), whichever is larger). Default
+            0.5. With `posterior` it may be `math.inf`: the bounds of `free` then limit what the
+            data do not.
+        posterior: `True` adds draws from the posterior (TensorFlow Probability, NUTS, some tens
+            of seconds), the prior being uniform between the bounds of `free`, in the logarithm
+            but for vcma_coefficient, with a smooth shoulder over the outer 3 %. A dictionary sets
+            the number of `chains` (4), `draws` per chain (1000) and `warmup` steps (500).
+        seed: integer, of the posterior.
+
+    Returns:
+        `FitResult`, the new device in `.device`.
+
+    Raises:
+        ValueError: for a table that cannot be used (naming the row), for fields that the data
+            cannot determine (naming them and what would help), or if the best fit leaves the
+            domain of the switching law.
+
+    Warns:
+        UserWarning: if an estimate lies on its bound.
+
+    Example:
+
+    >>> import spinkeras
+    >>> from spinkeras import calibration
+    >>> table = {
+    ...     "current_a": [60e-6, 66e-6, 72e-6, 78e-6, 84e-6, 90e-6],
+    ...     "pulse_width_s": [2e-9] * 6,
+    ...     "switched": [154, 298, 461, 614, 738, 830],
+    ...     "trials": [1000] * 6,
+    ... }
+    >>> fit = calibration.fit_device(table, "stt_reference")
+    >>> bool(35 < fit.device.thermal_stability < 45)
+    True
+
+    Reference: P. McCullagh and J. A. Nelder, Generalized Linear Models, 2nd ed. (1989), for
+    deviance and expected information.
+    """
+    device = get_device(device)
+    law = DeviceLaw(device, switching_model, barrier_exponent, attempt_time)
+    # The resistance of a junction whose size is fitted is not known before the fit.
+    sized = device.write_resistance is None and "diameter" in str(free)
+    if resistance is None and not sized:
+        resistance = device.write_path_resistance
+    table = read_table(data, resistance)
+    scaled = scaled_fields(free, device, table)
+    start = {name: getattr(device, name) for name in scaled.names}
+    fit = maximum_likelihood(law, scaled, start, table, max_relative_error)
+    try:
+        texts = _about(device, _measured(table, fit.parameters))
+        fitted = device.replace(**fit.parameters, **texts)
+    except ValueError as error:
+        raise ValueError(
+            f"The fit ended at {listed(fit.parameters)}, which the other fields of the device do "
+            f"not allow: {error}"
+        ) from None
+
+    def predict(current, pulse_width, gate_voltage):
+        return switching.switching_probability(
+            current,
+            pulse_width,
+            fitted,
+            fitted.anisotropy_at(gate_voltage),
+            switching_model,
+            barrier_exponent=barrier_exponent,
+            attempt_time=attempt_time,
+        )
+
+    fit = dataclasses.replace(fit, device=fitted, _predict=predict)
+    return _with_posterior(fit, law, posterior, seed)
+
+
+def fit_empirical(
+    data,
+    free=None,
+    *,
+    fixed=None,
+    device=None,
+    resistance=None,
+    max_relative_error=0.5,
+    posterior=False,
+    seed=0,
+) -> FitResult:
+    """Fit an `EmpiricalCurve` to measured switching counts, by maximum binomial likelihood.
+
+    Args:
+        data: table of counts, see `spinkeras.calibration.table`: a CSV path, a dictionary or a data
+            frame.
+        free: names of the fields of `EmpiricalCurve` to fit, or `{name: (lowest, highest)}`.
+            Default: threshold and slope, with their exponents if there are several pulse widths,
+            and the anisotropy exponent if there are several gate voltages. Then those of `c`, `a`,
+            `b`, `d`, `ceiling` and `floor` that are worth it: added, or taken away again, one by
+            one as long as the deviance falls by 10.8 or more for each, which chance does in one
+            table of a thousand, and all of them are determined (`a` only beside `c`, `d` beside
+            `b`, because each pair does much the same alone).
+        fixed: values of other fields, for example `{"ceiling": 1.0}`; the default `free` leaves
+            these out. Default: those of `EmpiricalCurve`; `pulse_width` is the (geometric) middle
+            of the data.
+        device: `MTJDevice` or preset name. Needed for a table with gate voltages, which it turns
+            into anisotropies; `.device` of the result is this one with the fitted curve.
+        resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`.
+        max_relative_error: largest standard error that counts as determined: relative for
+            threshold and slope, absolute for the exponents; four times as much for `a`, `ln b`,
+            `c`, `ln d`, the logits of floor and ceiling and all rates. Default 0.5.
+        posterior, seed: as in `fit_device`; the prior is uniform in the logarithm of threshold,
+            slope, `b` and `d`, in the logits of floor and ceiling and in the others themselves,
+            and excludes curves that fall.
+
+    The curve rises everywhere in the range of the table: its logit is at least 0.02 times as
+    steep as at the threshold. Where a curve that falls would fit better, a warning says so.
+
+    Returns:
+        `FitResult`, the new curve in `.curve`.
+
+    Raises:
+        ValueError: as `fit_device`.
+
+    Warns:
+        UserWarning: if an estimate lies on its bound, or where the curve can hardly rise less.
+
+    Example:
+
+    >>> from spinkeras import calibration
+    >>> table = {
+    ...     "voltage_v": [0.80, 0.84, 0.88, 0.92, 0.96, 1.00],
+    ...     "pulse_width_s": [0.75e-9] * 6,
+    ...     "switched": [0, 5, 17, 41, 45, 47],
+    ...     "trials": [50] * 6,
+    ... }
+    >>> fit = calibration.fit_empirical(table, resistance=776.0)
+    >>> round(fit.curve.threshold * 1e3, 2)  # mA
+    1.15
+    """
+    if device is not None:
+        device = get_device(device)
+        resistance = device.write_path_resistance if resistance is None else resistance
+    table = read_table(data, resistance)
+    current, widths = table["current_a"], np.unique(table["pulse_width_s"])
+    several_gates = len(np.unique(table["gate_voltage_v"])) > 1
+    if np.max(current) <= 0:
+        raise ValueError(
+            "Every current of the table is <= 0; positive current favours reversal, so reverse "
+            "the sign of the column."
+        )
+    fixed = dict(fixed or {})
+    unknown = sorted(set(fixed) - set(empirical.LIMITS))
+    if unknown:
+        raise ValueError(
+            f"fixed must name fields of EmpiricalCurve; unknown {unknown}. It has "
+            f"{list(empirical.LIMITS)}."
+        )
+    fixed.setdefault("pulse_width", float(np.sqrt(widths[0] * widths[-1])))
+    default = {name: limits[1:3] for name, limits in empirical.LIMITS.items()}
+    for name in ("pulse_width", *([] if several_gates else ["anisotropy_exponent"]), *fixed):
+        default.pop(name, None)
+    base = empirical.EmpiricalCurve(**{"threshold": 1e-3, "slope": 1e3, **fixed})
+    law = CurveLaw(base, device, table)
+    near, start = _first_guess(table, base)
+
+    def fit_with(free, start, table=table, **options):
+        scaled = Scaled.of("EmpiricalCurve", free, default, empirical.LIMITS, near)
+        return maximum_likelihood(law, scaled, start, table, max_relative_error, **options)
+
+    if free is None:
+        names = ["threshold", "slope"]
+        names += ["threshold_exponent", "slope_exponent"] if len(widths) > 1 else []
+        names += ["anisotropy_exponent"] if several_gates else []
+        names = [name for name in names if name not in fixed]
+        fit = fit_with(names, start)
+        short = functools.partial(fit_with, table=condensed(table), search=False, steps=60)
+        best = _stepwise(short, names, start, fit, fixed)
+        if list(best) != names:
+            fit = fit_with(list(best), best, search=False)
+    else:
+        fit = fit_with(free, start)
+    measured = _measured(table, fit.parameters)
+    curve = base.replace(**fit.parameters, source=measured)
+    if device is not None:
+        texts = _about(device, f"switching_curve: {measured}")
+        device = device.replace(switching_curve=curve, **texts)
+
+    def predict(current, pulse_width, gate_voltage):
+        ratio = np.exp(law.log_ratio(gate_voltage))
+        return curve.switching_probability(current, pulse_width, ratio)
+
+    fit = dataclasses.replace(fit, curve=curve, device=device, _predict=predict)
+    return _with_posterior(fit, law, posterior, seed)
+
+
+def _measured(table, names):
+    """Where fitted values come from."""
+    trials = int(np.sum(table["trials"]))
+    return (
+        f"{', '.join(names)} fitted to {trials} measured pulses at {len(table['trials'])} settings."
+    )
+
+
+def _about(device, measured):
+    """`source` and `assumed` of a device some fields of which are fitted to measurements."""
+    texts = {"source": device.source, "assumed": device.assumed}
+    rest = {key: f" The other fields: {text}" if text else "" for key, text in texts.items()}
+    texts["source"] = measured + rest["source"]
+    return texts | ({"assumed": rest["assumed"].strip()} if texts["assumed"] else {})
+
+
+def _with_posterior(fit, law, posterior, seed):
+    if posterior in (False, None):  # {}: draws with the default options
+        return fit
+    options = posterior if isinstance(posterior, dict) else {}
+    unknown = set(options) - {"chains", "draws", "warmup"}
+    if unknown:
+        raise ValueError(
+            f"posterior has no option {sorted(unknown)}; it takes 'chains', 'draws' and 'warmup'."
+        )
+    draws = sample_posterior(law.probability, *fit._internal, fit.table, seed, **options)
+    return dataclasses.replace(fit, posterior=draws)
+
+
+def _stepwise(fit_with, names, start, fit, fixed):
+    """Estimates with those numbers of the curve free, beyond `names`, that are worth it.
+
+    Numbers are added or taken away one at a time as long as the deviance plus `_LEAST_GAIN` per
+    number falls. What the data do not determine, or leave on a limit, does not count.
+
+    Args:
+        fit_with: function `(names, start) -> FitResult`.
+        names: what is fitted in any case.
+        start: values at which to start what is added.
+        fit: the fit with `names` alone, perhaps of the same table before it was condensed.
+        fixed: names that stay as they are.
+    """
+
+    def attempt(extra, nearby):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                fit = fit_with([*names, *sorted(extra)], start | nearby.parameters)
+        except (ValueError, UserWarning):
+            return math.inf, None
+        return fit.deviance + _LEAST_GAIN * len(extra), fit
+
+    # `a` alone is much like `c` alone, `d` alone like `b` alone
+    needs = {"c": set(), "a": {"c"}, "b": set(), "d": {"b"}, "ceiling": set(), "floor": set()}
+    chosen = frozenset()
+    known = {chosen: attempt(chosen, fit)}
+    while math.isfinite(known[chosen][0]):
+        fit = known[chosen][1]
+        for extra in (chosen ^ {name} for name in needs if name not in fixed):
+            allowed = all(needs[name] <= extra for name in extra)
+            if allowed and extra not in known and len(names) + len(extra) < len(fit.residuals):
+                known[extra] = attempt(extra, fit)
+        best = min(known, key=lambda extra: known[extra][0])
+        if best == chosen:
+            break
+        chosen = best
+    return fit.parameters
+
+
+def _first_guess(table, base):
+    """Where the search for a curve starts: a box `{name: (low, high)}` and one point in it."""
+    current, switched, trials = (table[n] for n in ("current_a", "switched", "trials"))
+    largest = np.max(current)
+    span = max(np.ptp(current), 1e-3 * largest)
+    near = {name: (-1.0, 1.0) for name in empirical.LIMITS}  # exponents and rates
+    near |= {"a": (-0.3, 0.3), "b": (0.15, 0.4), "c": (-0.3, 0.3), "d": (0.15, 0.4)}
+    near |= {"floor": (1e-3, 0.3), "ceiling": (0.3, 0.999)}
+    near["threshold"] = (max(0.3 * np.min(current), 1e-2 * largest), 2 * largest)
+    near["slope"] = (0.05 / span, 50 / span)
+    start = {name: getattr(base, name) for name in near}
+    p = (switched + 0.5) / (trials + 1)
+    start |= {"floor": np.clip(np.min(p), *near["floor"])}
+    start |= {"ceiling": np.clip(np.max(p), *near["ceiling"])}
+    # The line through the logits of the fractions, by weighted least squares.
+    weight, logit = trials * p * (1 - p), np.log(p / (1 - p))
+    middle, level = (np.average(v, weights=weight) for v in (current, logit))
+    away = weight * (current - middle)
+    rise = np.sum(away * logit) / max(np.sum(away * current), 1e-30)
+    if rise > 0 and middle > level / rise:
+        return near, start | {"threshold": middle - level / rise, "slope": rise / 4}
+    return near, start | {"threshold": np.median(current[current > 0]), "slope": 1 / span}

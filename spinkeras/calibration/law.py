@@ -1,0 +1,329 @@
+"""The laws that a table of switching counts is fitted with, as functions of their parameters.
+
+Positive parameters are fitted on a logarithmic scale, a ceiling on a logit scale (`Scaled`); a law
+gives the probability of every row of a table for parameters on these scales.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy import special
+
+from spinkeras import checks
+from spinkeras.physics import empirical, laws
+from spinkeras.physics.device import LIMITS
+
+# Powers with which a field enters Delta, Ic0 / Delta, t_D (damping also as 1 + alpha^2) and the
+# relative change of the anisotropy per gate voltage, xi / (t_ox t_f K_eff).
+_POWERS = {
+    "diameter": (2, 0, 2, 0),
+    "thickness": (1, 0, 1, -1),
+    "saturation_magnetization": (0, 0, 1, 0),
+    "damping": (0, 1, -1, 0),
+    "spin_torque_efficiency": (0, -1, 0, 0),
+    "anisotropy": (1, 0, 0, -1),
+    "temperature": (-1, 1, -1, 0),
+    "vcma_coefficient": (0, 0, 0, 1),
+}
+_FEMTO = 1e-15
+_EPSILON = 1e-6  # a fitted probability is at least this far from 0 and 1
+
+# Everywhere a fitted logit is at least this times as steep as at the midpoint, so that the curve
+# rises, as those drawn near it do; far away it is at most that times as steep.
+_LEAST_GROWTH, _MOST_GROWTH = 0.02, 50.0
+_GRID = np.outer([-1, 1], np.geomspace(0.03, 1e3, 80)).ravel()  # of y
+_SHAPE, _PLATEAUS = (
+    {name + ending for name in names for ending in ("", "_rate", "_anisotropy_rate")}
+    for names in (empirical.SHAPE, ("floor", "ceiling"))
+)
+
+# name: scale on which a parameter is fitted; others are linear
+SCALES = {name: "log" for name in (*_POWERS, "threshold", "slope", "b", "d")}
+SCALES |= {"floor": "logit", "ceiling": "logit", "vcma_coefficient": "femto"}
+_FORWARD = {"log": np.log, "logit": special.logit, "femto": lambda v: v / _FEMTO}
+_BACKWARD = {"log": np.exp, "logit": special.expit, "femto": lambda t: t * _FEMTO}
+_DERIVATIVE = {"log": lambda v: v, "logit": lambda v: v * (1 - v), "femto": lambda v: _FEMTO}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaled:
+    """Free parameters on the scales on which they are fitted, with bounds there.
+
+    `near` is the box in which a search starts, `given` names what the caller set bounds of.
+    """
+
+    names: list[str]
+    low: np.ndarray
+    high: np.ndarray
+    near: tuple[np.ndarray, np.ndarray]
+    given: frozenset = frozenset()
+
+    @classmethod
+    def of(cls, owner, free, default, limits, near=None):
+        """From the caller's `free`.
+
+        Args:
+            owner: name of the class of the fields.
+            free: names or `{name: (lowest, highest)}`.
+            default: bounds by name, of all that can be fitted.
+            limits: as in the dataclasses.
+            near: where to start looking, by name, where that is narrower.
+        """
+        if not isinstance(free, (str, list, tuple, dict)):
+            raise ValueError(f"free = {free!r} must be a list of field names of {owner}.")
+        names = [free] if isinstance(free, str) else list(free)
+        wrong = [name for name in names if name not in default]
+        if wrong or not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"free = {names} must name fields of {owner} that can be fitted, each once: "
+                f"{sorted(default)}."
+            )
+        ends = []
+        for name in names:
+            unit, lowest, highest, hint = limits[name]
+            pair = free[name] if isinstance(free, dict) else default[name]
+            if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+                raise ValueError(f"free[{name!r}] = {pair!r} must be a pair (lowest, highest).")
+            low, high = (checks.number(f"free[{name!r}]", end, unit, hint=hint) for end in pair)
+            if not lowest <= low < high <= highest:
+                raise ValueError(
+                    f"free[{name!r}] = ({low:g}, {high:g}) must be increasing bounds within "
+                    f"[{lowest:g}, {highest:g}] ({unit}; {hint})."
+                )
+            if SCALES.get(name) == "logit":
+                low, high = max(low, _EPSILON), min(high, 1 - _EPSILON)
+            start = np.clip((near or {}).get(name, (low, high)), low, high)
+            ends.append((low, high, *start))
+        bare = cls(names, None, None, None)
+        low, high, *near = (bare.forward(column) for column in zip(*ends))
+        given = frozenset(free if isinstance(free, dict) else ())
+        return cls(names, low, high, tuple(near), given)
+
+    def forward(self, values):
+        return np.array([_FORWARD.get(SCALES.get(n), float)(v) for n, v in zip(self.names, values)])
+
+    def backward(self, theta):
+        """Values in SI units by name; parameters along the last axis of `theta`."""
+        return {
+            name: _BACKWARD.get(SCALES.get(name), np.asarray)(theta[..., k])
+            for k, name in enumerate(self.names)
+        }
+
+    def derivative(self, theta):
+        """Of the values with respect to `theta`."""
+        values = self.backward(theta)
+        return np.array(
+            [_DERIVATIVE.get(SCALES.get(n), lambda v: 1.0)(v) for n, v in values.items()]
+        )
+
+
+def scaled_fields(free, device, table):
+    gates = np.unique(table["gate_voltage_v"])
+    default = {name: LIMITS[name][1:3] for name in _POWERS}
+    highest = np.max(np.abs(gates)) or 1.0  # the gate at most doubles the anisotropy, or removes it
+    vcma = min(device.anisotropy * device.oxide_thickness * device.thickness / highest, 1e-11)
+    default["vcma_coefficient"] = (-vcma, vcma)
+    scaled = Scaled.of("MTJDevice", free, default, LIMITS)
+    if len(gates) == 1 and "vcma_coefficient" in scaled.names:
+        raise ValueError(
+            f"vcma_coefficient is free, but every row of the table has the gate voltage "
+            f"{gates[0]:g} V, so the data do not determine it: how the curve moves with the gate "
+            "shows it. Add rows at another gate voltage (column gate_voltage_v), or leave it out "
+            "of `free`."
+        )
+    known = 4 if len(gates) > 1 else 3
+    powers = np.array([_POWERS[name][:known] for name in scaled.names])
+    if np.linalg.matrix_rank(powers) < len(scaled.names):
+        raise ValueError(
+            f"The fields {scaled.names} enter the switching probability only through Delta ~ "
+            "anisotropy diameter^2 thickness / temperature, Ic0/Delta ~ damping temperature / "
+            "spin_torque_efficiency, t_D ~ saturation_magnetization diameter^2 thickness / "
+            "(damping temperature) and, with several gate voltages, vcma_coefficient / (thickness "
+            "anisotropy), so no data can tell them apart. Free fewer of them."
+        )
+    return scaled
+
+
+class DeviceLaw:
+    """Switching probability as a function of a device's fields, on the scales of the fit."""
+
+    tolerance = 1e-9  # of the excess
+
+    def __init__(self, device, switching_model, barrier_exponent, attempt_time):
+        if not isinstance(switching_model, str):
+            raise ValueError("fit_device needs a named law; measured curves: fit_empirical.")
+        if device.switching_curve is not None:
+            raise ValueError(
+                f"The device {device.name!r} switches by its switching_curve, not by the fields "
+                "that fit_device finds. Fit the curve with fit_empirical, or give "
+                "device.replace(switching_curve=None)."
+            )
+        self.build = laws.get_curve(switching_model, barrier_exponent, attempt_time, device)
+        self.model, self.exponent = switching_model, barrier_exponent
+        self.attempt_time, self.device = attempt_time, device
+
+    def probability(self, xp, values, rows):
+        """Probability, and how far the logarithm of a setting is outside the law's domain.
+
+        Outside its domain the law is evaluated at the nearest setting inside.
+
+        Args:
+            xp: `numpy` or `keras.ops`.
+            values: natural logarithms of the free fields in SI units; vcma_coefficient in
+                fJ/(V m).
+            rows: settings, arrays of shape `(settings,)`.
+        """
+        device = self.device
+        logs = {name: value for name, value in values.items() if name != "vcma_coefficient"}
+        numbers = [
+            math.log(value)
+            for value in (
+                device.thermal_stability,
+                device.critical_current_per_stability,
+                device.diffusion_time,
+            )
+        ]
+        for name, log in logs.items():
+            change = log - math.log(getattr(device, name))
+            numbers = [number + power * change for number, power in zip(numbers, _POWERS[name])]
+            if name == "damping":
+                numbers[2] = numbers[2] + xp.log1p(xp.exp(2 * log)) - math.log1p(device.damping**2)
+        log_stability, log_unit, log_time = numbers
+        log_duration = np.log(rows["pulse_width_s"]) - log_time
+        zero = 0 * log_duration  # of the full shape and in double precision, also as a tensor
+        log_stability, log_unit = log_stability + zero, log_unit + zero
+        excess = 0.0
+        if np.any(rows["gate_voltage_v"]):
+            log_stiffness = sum(
+                logs.get(name, math.log(getattr(device, name)))
+                for name in ("anisotropy", "thickness")
+            )
+            vcma = values.get("vcma_coefficient", device.vcma_coefficient / _FEMTO)
+            softening = vcma * _FEMTO / device.oxide_thickness * xp.exp(zero - log_stiffness)
+            ratio = 1 - softening * rows["gate_voltage_v"]
+            inside = xp.maximum(ratio, 1e-3)
+            excess = xp.max(inside - ratio, axis=-1)
+            log_stability = log_stability + xp.log(inside)
+        log_duration = log_duration + 0 * log_stability
+        if self.model == "macrospin":
+            log_duration, first = _clip(xp, log_duration, laws.DURATION_DOMAIN)
+            log_stability, second = _clip(xp, log_stability, laws.STABILITY_DOMAIN)
+            excess = excess + xp.max(first, axis=-1) + xp.max(second, axis=-1)
+        if self.attempt_time is None:
+            curve = self.build(xp, log_duration, xp.exp(log_stability))
+        else:
+            log_attempt = math.log(self.attempt_time) - log_time
+            curve = laws.neel_brown_curve(
+                xp, log_duration, xp.exp(log_stability), self.exponent, log_attempt
+            )
+        drive = rows["current_a"] * xp.exp(-log_unit)
+        return curve.probability(drive - curve.midpoint), excess
+
+    def outside(self, values):
+        """Why a best fit outside the domain is refused."""
+        return (
+            "The best fit lies outside the domain of the switching law (for 'macrospin': thermal "
+            f"stability {laws.STABILITY_DOMAIN[0]:g} to {laws.STABILITY_DOMAIN[1]:g}, "
+            f"t_p / t_D {laws.DURATION_DOMAIN[0]:g} to {laws.DURATION_DOMAIN[1]:g}); it "
+            f"ended at {values}. Either a pulse width of the table is far "
+            "from those that suit the device, or the device is not a macrospin with the fixed "
+            "fields given here: check them, free others, or use fit_empirical."
+        )
+
+
+class CurveLaw:
+    """Switching probability as a function of an empirical curve's fields, as `DeviceLaw`.
+
+    Args:
+        base: `EmpiricalCurve`, for the fields that are not fitted.
+        device: `MTJDevice` that turns gate voltages into anisotropies, or `None`.
+        table: pooled counts; the curve must rise in the range of its settings.
+    """
+
+    tolerance = 0.05  # a curve that somewhere is flat has an excess of 0.1 or more
+
+    def __init__(self, base, device, table):
+        self.base, self.device = base, device
+        # The curve's own setting, and the middle and the corners of those measured.
+        ends = []
+        for column in self._settings(table):
+            low, high = np.min(column), np.max(column)
+            ends.append(np.unique(np.round([0.0, low, (low + high) / 2, high], 9)))
+        self._corners = tuple(axis.ravel() for axis in np.meshgrid(*ends))
+
+    def probability(self, xp, values, rows):
+        """As `DeviceLaw.probability`; the excess is what a curve lacks to rise everywhere."""
+        fields = dict(self.base.fields())
+        for name, value in values.items():
+            fields[name] = xp.exp(value) if SCALES.get(name) == "log" else value
+        excess = 0.0
+        if not _SHAPE.isdisjoint(values):
+            pole = fields["c"] * fields["c"] / 4 + empirical.LEAST_REST - fields["d"]
+            pole = _positive(xp, pole)
+            fields["d"] = fields["d"] + pole
+            lack = _lack_of_rise(xp, empirical.curve_at(xp, fields, *self._corners))
+            excess = excess + xp.sum(lack + 20 * pole, axis=-1)
+        if not _PLATEAUS.isdisjoint(values):
+            corners = empirical.curve_at(xp, fields, *self._corners)
+            overlap = corners.floor - corners.ceiling + 0.01 + 0 * corners.midpoint
+            excess = excess + xp.sum(_positive(xp, overlap), axis=-1)
+        curve = empirical.curve_at(xp, fields, *self._settings(rows))
+        # Of the full shape even where only the slope is free: its gradient expects that.
+        z = rows["current_a"] - curve.midpoint + 0 * curve.slope
+        return curve.probability(z), excess
+
+    def outside(self, values):
+        """Why the best fit is refused if its excess is beyond `tolerance`."""
+        return (
+            f"No curve that rises with the current fits the data; the best fit is {values}. Free "
+            "fewer of the shape numbers a, b, c, d and their rates, or check the table."
+        )
+
+    def _settings(self, rows):
+        s = np.log(rows["pulse_width_s"] / self.base.pulse_width)
+        return s, self.log_ratio(rows["gate_voltage_v"])
+
+    def log_ratio(self, gate):
+        """`ln K_eff(V) / K_eff` at gate voltages in V, an array."""
+        if not np.any(gate):
+            return np.zeros(gate.shape)
+        if self.device is None:
+            raise ValueError(
+                "The table has gate voltages; give `device`, whose vcma_coefficient, thicknesses "
+                "and anisotropy turn them into anisotropies (fit_device can fit the coefficient)."
+            )
+        ratio = self.device.anisotropy_at(gate) / self.device.anisotropy
+        if np.min(ratio) <= 0:
+            worst = float(gate[np.argmin(ratio)])
+            raise ValueError(
+                f"At gate_voltage_v = {worst:g} V the anisotropy of the device would be <= 0; "
+                "check its vcma_coefficient, thicknesses and anisotropy."
+            )
+        return np.log(ratio)
+
+
+def _lack_of_rise(xp, curve):
+    """Of curves, an array: 0 where the logit is nowhere too flat, nor too steep far away."""
+    a, b, c, d = (v[..., None] for v in (curve.a, curve.b, curve.c, curve.d))
+    powers = 2 * a, 3 * b + a * c - d, 2 * b * c, b * d  # those of `curve.least_growth`
+    y = _GRID
+    if xp is np:  # and at the exact extremes, so that nothing hides between the points
+        columns = np.stack([*powers[::-1], np.ones_like(d)], axis=-1)[:, 0]
+        turns = [np.roots(np.polyder(column)).real for column in columns]
+        y = np.concatenate([np.broadcast_to(y, (len(turns), y.size)), turns], axis=-1)
+    growth = 1 + y * (powers[0] + y * (powers[1] + y * (powers[2] + y * powers[3])))
+    growth = growth / (1 + y * (c + y * d)) ** 2  # the slope of the logit over that at y = 0
+    flat = 0.1 * xp.sum(_positive(xp, 1 - growth / _LEAST_GROWTH), axis=-1)
+    steep = _positive(xp, curve.b / (_MOST_GROWTH * curve.d) - 1)
+    return flat + steep
+
+
+def _positive(xp, value):
+    return xp.maximum(value, 0 * value)
+
+
+def _clip(xp, log, domain):
+    """A logarithm kept in a domain, and by how much it was outside."""
+    inside = xp.clip(log, *(math.log(end) for end in domain))
+    return inside, xp.abs(log - inside)

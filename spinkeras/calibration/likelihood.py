@@ -1,0 +1,261 @@
+"""Maximum binomial likelihood of a law of `calibration.law` on a table of switching counts."""
+
+import collections
+import math
+import warnings
+
+import numpy as np
+from scipy import optimize, special, stats
+
+from spinkeras.calibration.law import SCALES
+from spinkeras.calibration.posterior import FLOOR
+from spinkeras.calibration.result import FitResult
+from spinkeras.physics.empirical import SHAPE
+
+_SEARCH_ROWS = 2000
+_STARTS = 256
+_KNOWN_VCMA = 10.0  # fJ/(V m): an error is judged against this where the coefficient is smaller
+
+
+# known less well, still useful
+_WIDE = {
+    name + ending
+    for name in (*SHAPE, "floor", "ceiling")
+    for ending in ("", "_rate", "_anisotropy_rate")
+}
+
+
+def maximum_likelihood(law, scaled, start, table, max_relative_error, search=True, steps=300):
+    """Maximise the binomial likelihood of `law.probability(xp, values, rows) -> P, excess`.
+
+    Args:
+        law: of `spinkeras.calibration.law`.
+        scaled: the free parameters.
+        start: values by name, SI units, at which to start; may be empty.
+        table: pooled counts of `spinkeras.calibration.read_table`.
+        max_relative_error: as `fit_device`.
+        search: look around for other starts as well.
+        steps: at most so many from every start.
+    """
+    trials = table["trials"]
+    if isinstance(max_relative_error, str) or not max_relative_error > 0:
+        raise ValueError(f"max_relative_error = {max_relative_error!r} must be > 0; 50 % is 0.5.")
+    _refuse_without_transition(table, scaled.names)
+
+    def predict(theta, rows):
+        probability, excess = law.probability(np, dict(zip(scaled.names, theta)), rows)
+        return np.clip(probability, FLOOR, 1 - FLOOR), excess
+
+    wall = max(1e3, math.sqrt(np.sum(trials)))  # steep beside any likelihood
+
+    def residuals(theta, rows):
+        probability, excess = predict(theta, rows)
+        return np.append(_deviance_residuals(probability, rows), wall * excess)
+
+    def climb(theta, rows):
+        return optimize.least_squares(
+            residuals,
+            theta,
+            "3-point",
+            (scaled.low, scaled.high),
+            x_scale="jac",
+            max_nfev=steps,
+            args=(rows,),
+        )
+
+    # Far from the transition the likelihood is flat, so look around before going uphill.
+    rng = np.random.default_rng(0)
+    some = rng.permutation(len(trials))[:_SEARCH_ROWS]
+    sample = {name: column[some] for name, column in table.items()}
+    near, far = scaled.near
+    starts = near + rng.uniform(size=(_STARTS if search else 0, len(near))) * (far - near)
+    if start:
+        first = scaled.forward([start[n] for n in scaled.names])
+        starts = np.vstack([np.clip(first, scaled.low, scaled.high), starts])
+    order = np.argsort([np.sum(residuals(theta, sample) ** 2) for theta in starts], kind="stable")
+    best = min((climb(starts[k], sample) for k in order[:4]), key=lambda run: run.cost)
+    theta = best.x if len(trials) <= _SEARCH_ROWS else climb(best.x, table).x
+
+    probability, excess = predict(theta, table)
+    if excess > law.tolerance:
+        raise ValueError(law.outside(listed(scaled.backward(theta))))
+    columns = []
+    for direction in 1e-5 * np.eye(len(theta)):
+        above = np.minimum(theta + direction, scaled.high)
+        below = np.maximum(theta - direction, scaled.low)
+        rise = predict(above, table)[0] - predict(below, table)[0]
+        columns.append(rise / np.sum(above - below))
+    jacobian = np.stack(columns, axis=-1)
+    weight = trials / (probability * (1 - probability))
+    information = (jacobian * weight[:, None]).T @ jacobian
+    allowed = max_relative_error * np.array(
+        [
+            max(abs(t), _KNOWN_VCMA) if n == "vcma_coefficient" else 4.0 if n in _WIDE else 1.0
+            for n, t in zip(scaled.names, theta)
+        ]
+    )
+    covariance, weakest = _inverse(information, allowed)
+    error = np.sqrt(np.diag(covariance))
+    if not np.all(error <= allowed):
+        _refuse_undetermined(error, allowed, weakest, scaled, theta, table)
+    margin = np.minimum(theta - scaled.low, scaled.high - theta) / (scaled.high - scaled.low)
+    bound = [name for name, value in zip(scaled.names, margin) if value < 1e-6]
+    for names, what, cure in (
+        ([n for n in bound if n in scaled.given], "its bound", "Widen the bounds"),
+        ([n for n in bound if n not in scaled.given], "its limit", "Free fewer parameters"),
+    ):
+        if names:
+            warnings.warn(
+                f"The estimate of {names} lies on {what} ({listed(scaled.backward(theta))}); its "
+                f"standard error is not valid. {cure} if the value is not a known limit.",
+                stacklevel=3,
+            )
+    if excess > 1e-9 and not bound:
+        warnings.warn(
+            f"The estimate ({listed(scaled.backward(theta))}) is the best that the curve allows, "
+            "which must rise with the current; its standard errors are not valid. Free fewer "
+            "parameters, unless the fit is what you want.",
+            stacklevel=3,
+        )
+    residual = _deviance_residuals(probability, table)
+    deviance, freedom = float(np.sum(residual**2)), len(trials) - len(theta)
+    values = {name: float(value) for name, value in scaled.backward(theta).items()}
+    return FitResult(
+        device=None,
+        curve=None,
+        parameters=values,
+        standard_errors=dict(zip(values, (error * scaled.derivative(theta)).tolist())),
+        correlation=covariance / np.outer(error, error),
+        deviance=deviance,
+        degrees_of_freedom=freedom,
+        p_value=float(stats.chi2.sf(deviance, freedom)) if freedom else math.nan,
+        table=table,
+        probability=probability,
+        residuals=residual,
+        _internal=_Internal(scaled, theta, information),
+    )
+
+
+def condensed(table):
+    """A table of some 2000 rows or less, neighbouring settings pooled: to choose a model with."""
+    trials = table["trials"]
+    settings = [table[name] for name in ("current_a", "pulse_width_s", "gate_voltage_v")]
+    if len(trials) <= _SEARCH_ROWS:
+        return table
+    keys = [np.unique(column, return_inverse=True)[1] for column in settings]
+    fine = sum(key.max() > 40 for key in keys) or 1
+    bins = int(_SEARCH_ROWS ** (1 / fine))
+    keys = [stats.rankdata(k, "min") * bins // (k.size + 1) if k.max() > 40 else k for k in keys]
+    cell = np.unique(np.stack(keys), axis=1, return_inverse=True)[1].ravel()
+    weight = np.bincount(cell, trials)
+    pooled = [np.bincount(cell, trials * column) / weight for column in settings]
+    return dict(zip(table, [*pooled, np.bincount(cell, table["switched"]), weight]))
+
+
+_Internal = collections.namedtuple("_Internal", "scaled theta information")
+
+
+def _deviance_residuals(probability, rows):
+    switched, trials = rows["switched"], rows["trials"]
+    deviance = special.xlogy(switched, switched / (trials * probability))
+    kept = trials - switched
+    deviance += special.xlogy(kept, kept / (trials * (1 - probability)))
+    sign = np.sign(switched / trials - probability)
+    return sign * np.sqrt(2 * np.maximum(deviance, 0))
+
+
+def listed(values):
+    return ", ".join(f"{name} = {value:.4g}" for name, value in values.items())
+
+
+def _refuse_without_transition(table, names):
+    switched, trials = table["switched"], table["trials"]
+    for none, what, cure in (
+        (np.all(switched == 0), "No pulse of the table reversed the device", "larger"),
+        (np.all(switched == trials), "Every pulse of the table reversed the device", "smaller"),
+    ):
+        if none:
+            raise ValueError(
+                f"{what}, so the data do not determine {names}: they only bound the threshold. "
+                f"Add settings with {cure} current until both outcomes occur."
+            )
+    gates = np.unique(table["gate_voltage_v"])
+    gaps = [_gap(table, gate) for gate in gates]
+    if None not in gaps:
+        gate, (width, failed, succeeded) = max(
+            zip(gates, gaps), key=lambda pair: pair[1][1] - pair[1][2]
+        )
+        where = f"{width:g} s" + (f" and a gate voltage of {gate:g} V" if len(gates) > 1 else "")
+        ends = [f"all fail up to {failed:g} A"] if np.isfinite(failed) else []
+        ends += [f"all succeed from {succeeded:g} A on"] if np.isfinite(succeeded) else []
+        raise ValueError(
+            "At no setting do both outcomes occur, nor in an overlapping range of currents (at "
+            f"{where} {' and '.join(ends)}), so the data do not determine {names}: any steeper "
+            "transition fits as well. Add settings inside the transition, where both outcomes "
+            "occur."
+        )
+    if len(trials) < len(names):
+        raise ValueError(
+            f"{len(trials)} settings (rows of the same current and pulse width are one) cannot "
+            f"determine {len(names)} parameters {names}. Add settings or free fewer parameters."
+        )
+
+
+def _gap(table, gate):
+    """Where failures and successes at a gate voltage do not overlap; `None` where they do.
+
+    Per pulse width: the largest current that ever failed, the smallest that ever succeeded. A
+    failure at no less current and no shorter pulse than some success shows the transition.
+    """
+    here = {n: column[table["gate_voltage_v"] == gate] for n, column in table.items()}
+    current, switched, trials = (here[n] for n in ("current_a", "switched", "trials"))
+    widths, group = np.unique(here["pulse_width_s"], return_inverse=True)
+    failed, succeeded = np.full(widths.size, -np.inf), np.full(widths.size, np.inf)
+    np.maximum.at(failed, group, np.where(switched < trials, current, -np.inf))
+    np.minimum.at(succeeded, group, np.where(switched > 0, current, np.inf))
+    failed_later = np.maximum.accumulate(failed[::-1])[::-1]
+    if np.any(failed_later >= succeeded):
+        return None
+    k = int(np.argmin(succeeded - failed_later))
+    return widths[k], failed_later[k], succeeded[k]
+
+
+def _inverse(information, allowed):
+    """Covariance, huge where the information is singular, and the least known direction."""
+    unit = np.where(np.isfinite(allowed), allowed, 1.0)
+    values, vectors = np.linalg.eigh(information * np.outer(unit, unit))
+    values = np.maximum(values, max(1e-14 * values[-1], 1e-30))
+    return (vectors / values) @ vectors.T * np.outer(unit, unit), vectors[:, 0]
+
+
+def _refuse_undetermined(errors, allowed, weakest, scaled, theta, table):
+    """Say which standard errors exceed what is allowed, and the weakest combination."""
+
+    def in_words(name, error, limit):
+        kind = SCALES.get(name, "linear")
+        if error > 1e3 * max(limit, 1.0):
+            return f"{name} is not limited by them at all"
+        if kind == "log":
+            return f"{name} has a standard error of {error:.0%} (at most {limit:.0%} is accepted)"
+        of = f"logit({name})" if kind == "logit" else name
+        unit = " fJ/(V m)" if kind == "femto" else ""
+        return f"{of} has a standard error of {error:.2g}{unit} (at most {limit:.2g} is accepted)"
+
+    problems = [
+        in_words(name, error, limit)
+        for name, error, limit in zip(scaled.names, errors, allowed)
+        if error > limit
+    ]
+    mixed = [name for name, share in zip(scaled.names, weakest) if abs(share) > 0.3]
+    exchange = (
+        f"A change of one of {mixed} is made up for by the others. " if len(mixed) > 1 else ""
+    )
+    where = "gate voltages" if "vcma_coefficient" in mixed else "pulse widths"
+    inside = int(np.sum((table["switched"] > 0) & (table["switched"] < table["trials"])))
+    raise ValueError(
+        f"The data do not determine all of {scaled.names}: {'; '.join(problems)}. {exchange}"
+        f"The table has {inside} settings with both outcomes, at "
+        f"{np.unique(table['pulse_width_s']).size} pulse width(s); the best fit is "
+        f"{listed(scaled.backward(theta))}. Leave one of {mixed} out of `free`, add settings "
+        f"inside the transition or at other {where}, or raise max_relative_error."
+    )

@@ -1,0 +1,254 @@
+"""What is not known, or differs from device to device, as draws.
+
+The posterior of a calibration, by the No-U-Turn sampler of TensorFlow Probability, and devices
+drawn from it or from a stated spread.
+"""
+
+import dataclasses
+import math
+import warnings
+
+import numpy as np
+
+from spinkeras import checks
+from spinkeras.physics.device import MTJDevice, get_device
+
+FLOOR = 1e-12  # probabilities are kept this far from 0 and 1, so that one outlier stays finite
+_EDGE = 0.0075  # of the span of a prior: standard deviation of its shoulders
+
+
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+    """Draws of parameters given the data.
+
+    Attributes:
+        draws: `{name: array of shape (draws, chains)}`, SI units.
+        r_hat: potential scale reduction by name; below 1.01 the chains agree.
+        effective_sample_size: of all chains together, by name.
+        acceptance: mean acceptance probability; 0.8 is aimed at.
+        divergences: number of divergent transitions. Should be 0 or a few in a thousand draws, or
+            more if the posterior reaches the bounds of `free`: running into them counts.
+    """
+
+    draws: dict[str, np.ndarray]
+    r_hat: dict[str, float]
+    effective_sample_size: dict[str, float]
+    acceptance: float
+    divergences: int
+
+    def summary(self) -> str:
+        """Mean, standard deviation, 95 % interval and diagnostics as text."""
+        lines = []
+        for name, draws in self.draws.items():
+            low, high = np.quantile(draws, (0.025, 0.975))
+            lines.append(
+                f"{name:24} {draws.mean():12.5g} +- {draws.std():.2g}  95 % [{low:.5g}, "
+                f"{high:.5g}]  R-hat {self.r_hat[name]:.3f}  "
+                f"ESS {self.effective_sample_size[name]:.0f}"
+            )
+        return "\n".join(lines)
+
+
+def sample_posterior(
+    probability, scaled, theta, information, table, seed, chains=4, draws=1000, warmup=500
+) -> Posterior:
+    """NUTS on the scales on which a model was fitted, whitened by the information of the fit.
+
+    The prior is uniform between the bounds there, with a Gaussian shoulder over the outer 3 % on
+    both sides (4 standard deviations), so that the density stays smooth; the domain of a switching
+    law has a shoulder of 1 % outside. Linear whitening, first by the information of the fit, then
+    by draws, keeps the ridge of parameters that nearly exchange for each other straight, which a
+    map of the bounds to the whole line would bend.
+
+    Args:
+        probability: function `(xp, values, rows)` to the probability of every row of a table and
+            to the distance outside the domain of the law.
+        scaled: the free parameters: `names`, bounds `low` and `high` on the scales of the fit, and
+            `backward`, from there to SI units.
+        theta: estimate on these scales.
+        information: its Fisher information.
+        table: pooled counts of `spinkeras.calibration.read_table`.
+        seed: integer, 0 to 2147483647.
+        chains, draws, warmup: at least 2 chains, 10 draws each and 10 steps before.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "posterior=True needs the TensorFlow backend of Keras; set KERAS_BACKEND=tensorflow "
+            f"before the first import (now: {keras.backend.backend()})."
+        )
+    try:
+        import tensorflow_probability as tfp
+    except ImportError as error:
+        raise ImportError(
+            "posterior=True needs TensorFlow Probability: pip install tensorflow-probability[tf]."
+        ) from error
+    import tensorflow as tf
+    from keras import ops
+
+    for name, value, low in (("chains", chains, 2), ("draws", draws, 10), ("warmup", warmup, 10)):
+        checks.whole(f"posterior option {name}", value, low, 1_000_000)
+    seed = checks.whole("seed", seed, 0, 2**31 - 1)
+    span = scaled.high - scaled.low
+    edge = _EDGE * span
+    low, high = scaled.low + 4 * edge, scaled.high - 4 * edge
+    # A uniform prior has the variance span^2 / 12: where the data say nothing, it sets the scale.
+    scale = np.linalg.cholesky(np.linalg.inv(information + np.diag(12 / span**2)))
+    rng = np.random.default_rng(seed)
+    start = theta + rng.standard_normal((chains, len(theta))) @ scale.T
+    values = np.clip(start, low, high)
+    for k in range(chains):  # outside the domain, or where a curve falls, is no place to start
+        for _ in range(20):
+            if probability(np, dict(zip(scaled.names, values[k])), table)[1] > 0.02:
+                values[k] = (values[k] + theta) / 2
+    low, high, edge = (tf.constant(v, tf.float64) for v in (low, high, edge))
+    switched, kept = table["switched"], table["trials"] - table["switched"]
+
+    def log_density(values):
+        named = {name: values[..., k, None] for k, name in enumerate(scaled.names)}
+        p, excess = probability(ops, named, table)
+        p = tf.clip_by_value(p, FLOOR, 1 - FLOOR)
+        likelihood = tf.reduce_sum(switched * tf.math.log(p) + kept * tf.math.log1p(-p), axis=-1)
+        outside = (values - tf.clip_by_value(values, low, high)) / edge
+        shoulders = tf.reduce_sum(tf.square(outside), axis=-1) + (excess / 0.01) ** 2
+        return likelihood - shoulders / 2
+
+    @tf.function(jit_compile=True)
+    def run(start, scale, seed):
+        kernel = tfp.mcmc.DualAveragingStepSizeAdaptation(
+            tfp.mcmc.NoUTurnSampler(
+                lambda x: log_density(tf.linalg.matvec(scale, x)),
+                step_size=tf.constant(0.5, tf.float64),
+                max_tree_depth=8,
+            ),
+            num_adaptation_steps=int(0.8 * warmup),
+            target_accept_prob=tf.constant(0.8, tf.float64),
+        )
+        return tfp.mcmc.sample_chain(
+            draws,
+            start,
+            kernel=kernel,
+            num_burnin_steps=warmup,
+            seed=seed,
+            trace_fn=lambda _, r: (
+                r.inner_results.has_divergence,
+                r.inner_results.log_accept_ratio,
+            ),
+        )
+
+    for stage in (1, 2):  # the draws of the first stage whiten the second
+        x, (diverged, log_accept) = run(
+            tf.constant(np.linalg.solve(scale, values.T).T),
+            tf.constant(scale),
+            tf.constant([seed, stage], tf.int32),
+        )
+        thetas = tf.linalg.matvec(tf.constant(scale), x)
+        values = thetas[-1].numpy()
+        spread = np.cov(thetas.numpy().reshape(-1, len(theta)), rowvar=False)
+        scale = np.linalg.cholesky(np.atleast_2d(spread) + 1e-12 * np.eye(len(theta)))
+    r_hat = tfp.mcmc.potential_scale_reduction(thetas).numpy()
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # TFP casts the complex result of a Fourier transform, with a warning
+    size = tfp.mcmc.effective_sample_size(thetas, cross_chain_dims=1).numpy()
+    logger.setLevel(level)
+    posterior = Posterior(
+        draws=scaled.backward(np.clip(thetas.numpy(), scaled.low, scaled.high)),
+        r_hat=dict(zip(scaled.names, r_hat.tolist())),
+        effective_sample_size=dict(zip(scaled.names, size.tolist())),
+        acceptance=float(np.mean(np.minimum(1.0, np.exp(log_accept.numpy())))),
+        divergences=int(np.sum(diverged.numpy())),
+    )
+    if not (np.all(r_hat < 1.05) and np.all(size > 100)):
+        warnings.warn(
+            "The chains have not converged (R-hat should be below 1.05 and the effective sample "
+            f"size above 100):\n{posterior.summary()}\nUse more draws, e.g. "
+            "posterior={'warmup': 2000, 'draws': 4000}, or narrower bounds in `free`.",
+            stacklevel=4,
+        )
+    return posterior
+
+
+def sample_devices(source, count, seed=0, spread=None) -> list[MTJDevice]:
+    """Random devices: from a posterior, around a nominal device with a stated spread, or both.
+
+    A posterior is the uncertainty about *one* device; a spread is how devices of a chip differ.
+    With both, every device is a draw of the posterior that the spread then scatters.
+
+    Args:
+        source: result of `fit_device` or `fit_empirical` with a posterior (the latter with its
+            `device`), or an `MTJDevice` or preset name with `spread`.
+        count: how many devices, >= 1.
+        seed: integer >= 0; the same seed gives the same devices.
+        spread: `{field: relative standard deviation}`, each 0 to 1, of any numeric field of the
+            device, and of the threshold and slope of its `switching_curve`. Independent and
+            log-normal, the nominal value being the median. For example anisotropy and diameter
+            spread the thermal stability (and all that follows from the area), damping or
+            spin_torque_efficiency the critical current, resistance_area_product and tmr the read
+            signal: `{"diameter": 0.03, "anisotropy": 0.05, "resistance_area_product": 0.04}`.
+
+    Returns:
+        List of `MTJDevice`.
+
+    Raises:
+        ValueError: for an unknown field, a spread outside its range, a source without draws, or a
+            spread so wide that it gives an impossible device.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from spinkeras import calibration
+    >>> devices = calibration.sample_devices("stt_reference", 500, spread={"anisotropy": 0.05})
+    >>> relative = np.array([d.anisotropy for d in devices]) / 109.87e3
+    >>> bool(0.045 < relative.std() < 0.055)
+    True
+    """
+    count = checks.whole("count", count, 1, 100_000_000)
+    rng = np.random.default_rng(checks.whole("seed", seed, 0, 2**63 - 1))
+    fields = {}
+    if hasattr(source, "posterior"):
+        if source.posterior is None or source.device is None:
+            raise ValueError(
+                "A fit as source needs draws of a device: call fit_device with posterior=True (or "
+                "fit_empirical with posterior=True and a `device`), or give a device and a spread."
+            )
+        nominal = source.device
+        flat = {name: draws.ravel() for name, draws in source.posterior.draws.items()}
+        size = len(next(iter(flat.values())))
+        picked = rng.choice(size, count, replace=count > size)
+        fields = {name: draws[picked] for name, draws in flat.items()}
+    else:
+        nominal = get_device(source)
+    curve = nominal.switching_curve
+    own = {f: v for f, v in nominal.get_config().items() if isinstance(v, float)}
+    of_curve = {} if curve is None else {"threshold": curve.threshold, "slope": curve.slope}
+    middle = own | of_curve
+
+    def allowed(name, value):
+        return name in middle and not isinstance(value, str) and 0 <= value <= 1
+
+    given = isinstance(spread, dict) and spread
+    if not (fields if spread is None else given and all(map(allowed, spread, spread.values()))):
+        raise ValueError(
+            f"spread = {spread} must give relative standard deviations from 0 to 1 (5 % is "
+            f"0.05) for any of the fields {list(middle)}, as a dictionary."
+        )
+    for name, value in (spread or {}).items():
+        sigma = math.sqrt(math.log1p(value**2))
+        factor = np.exp(sigma * rng.standard_normal(count))
+        fields[name] = fields.get(name, middle[name]) * factor
+
+    def device(k):
+        values = {name: float(column[k]) for name, column in fields.items()}
+        changes = {name: values.pop(name) for name in list(values) if name in own}
+        if values:
+            changes["switching_curve"] = curve.replace(**values)
+        try:
+            return nominal.replace(**changes)
+        except ValueError as error:
+            raise ValueError(
+                f"Device {k} of {count} is impossible: {error} Use a narrower spread or bounds."
+            ) from None
+
+    return [device(k) for k in range(count)]

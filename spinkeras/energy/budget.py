@@ -1,0 +1,234 @@
+"""EnergyBudget: train for the best accuracy that a given energy per inference allows."""
+
+import warnings
+
+import numpy as np
+from keras import ops
+
+from spinkeras import checks
+from spinkeras.energy.meter import MeteredStep
+from spinkeras.energy.tracker import EnergyTracker
+from spinkeras.layer import core
+from spinkeras.layer.neuron import spin_neurons
+
+_LOWEST = 1e-4  # of the weight, in units of the loss
+
+
+class _PricedStep(MeteredStep):
+    """A step that adds the gradient of `w ln E` to the loss and moves `w` until `E` is right.
+
+    One weight `w` serves the model: `energy_weight` of the first spin layer. It is set inside the
+    training step, from the energies of the step before, so nothing waits for the host.
+    """
+
+    def __init__(self, model, data, assumptions, training, steering):
+        super().__init__(model, data, assumptions, training)
+        self.target_pj, self.rate, self.highest = steering
+        self._fired = set()
+
+    def refuse_scope(self, layer):
+        super().refuse_scope(layer)
+        if self.training and core.inner_scope(self._scope, layer.meter_sums.value):
+            raise ValueError(
+                f"Layer {layer.name!r} runs in a loop or a condition of the graph, where its "
+                "energy has no gradient to the loss. Call it outside, or use an EnergyTracker."
+            )
+
+    def charge(self, layer, energy, first):
+        weight = self.layers[0].energy_weight
+        if not self._fired:
+            last = self._seen()  # 0 in the first step of a fit, which tells nothing
+            excess = ops.log(ops.where(last > 0, last, self.target_pj) / self.target_pj)
+            moved = weight * ops.exp(self.rate * ops.clip(excess, -1.0, 1.0))
+            weight.assign(ops.clip(moved, _LOWEST, self.highest))
+        self._fired.add(id(layer))
+        now = ops.stop_gradient(energy)
+        layer.energy_seen.assign(now if first else layer.energy_seen + now)
+        layer.add_loss(weight * energy / ops.maximum(self._seen(), 1e-12))
+
+    def updates(self):
+        still = [layer for layer in self.layers if layer.built and id(layer) not in self._fired]
+        return [*super().updates(), *((layer.energy_seen, lambda old: 0 * old) for layer in still)]
+
+    def _seen(self):
+        """Energy of the model in pJ: of this step for the layers called so far, else the last."""
+        layers = (layer for layer in self.layers if layer.built)
+        return sum(ops.convert_to_tensor(layer.energy_seen) for layer in layers)
+
+
+class EnergyBudget(EnergyTracker):
+    """Train to the best accuracy with an energy per inference not above a limit.
+
+    An `EnergyTracker` (use it instead of one, not beside one) that also pulls the energy down. With
+    `E` the mean energy per inference of the batch, all spin layers, every step follows the gradient
+    of
+
+        loss + w ln E
+
+    through drive currents, probabilities and knobs, and then moves the weight `w` (in units of the
+    loss) up where `E` is above the target and down where it is below:
+
+        w <- w * exp(rate * ln(E / E_target)),    E_target = (1 - margin) * limit,
+
+    the logarithm clipped to [-1, 1] and `w` to [1e-4, highest]. A loose limit leaves the training
+    as it was. `w` is a variable of the model (`energy_weight` of its first spin layer, saved with
+    it); nothing is compiled again when it moves.
+
+    At the end the weights of the best epoch within the limit come back: of those epochs whose
+    `val_energy_pj` is at most the limit, the one with the best `monitor`; epochs that do not
+    validate (`validation_freq`) are not among them. Without validation data
+    `energy_pj` (mean over the epoch) and `monitor` without its `val_` decide. If no epoch is within
+    the limit, the last weights stay and a warning gives the lowest energy.
+
+    Args:
+        limit: J per inference, > 0, all spin layers together.
+        rate: how fast `w` moves per step, 0 to 1. Default 0.05. 0 keeps `w` at `start`.
+        start: first `w` in units of the loss, 1e-4 to `highest`. Default 1e-3.
+        highest: largest `w` in units of the loss, up to 1e6. Default 3. A larger one reaches lower
+            energies and trains less steadily.
+        margin: part of the limit left free, 0 to 0.5. Default 0.02.
+        monitor: key of the logs that tells the best epoch. Default `"val_loss"`; validation losses
+            contain no energy.
+        mode: `"min"`, `"max"` or `"auto"` (default: `"max"` for accuracies and AUC).
+        assumptions: `EnergyAssumptions`, as for `EnergyTracker`.
+
+    Logs: those of `EnergyTracker`, and `energy_weight`. The training `loss` contains about `w`.
+
+    Limits: a callback that brings weights back itself (`keras.callbacks.EarlyStopping` with
+    `restore_best_weights`) must stand before this one, or its weights, of any energy, are the last.
+    The best weights are held in memory, as there; a run that was killed and resumed remembers those
+    of its last part only.
+
+    Attributes:
+        best_epoch: number (from 0) of the epoch whose weights came back, or `None`.
+
+    Raises:
+        ValueError: for arguments outside their range, for a monitor that is not in the logs.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.ones((8, 4)), np.ones((8, 1))
+    >>> budget = spinkeras.EnergyBudget(2e-12, monitor="loss")
+    >>> history = model.fit(x, y, verbose=0, callbacks=[budget])
+    >>> budget.best_epoch
+    0
+
+    The weight is the multiplier of the constraint `E <= limit`, found by ascent on its logarithm
+    (S. Boyd, L. Vandenberghe, Convex Optimization, 2004, ch. 5).
+    """
+
+    def __init__(
+        self,
+        limit,
+        rate=0.05,
+        start=1e-3,
+        highest=3.0,
+        margin=0.02,
+        monitor="val_loss",
+        mode="auto",
+        assumptions=None,
+    ):
+        super().__init__(assumptions)
+        of_loss = "(units of the loss)"
+        self.limit = checks.number("limit", limit, "J", 1e-18, 1e-3, "2 pJ is 2e-12")
+        self.rate = checks.number("rate", rate, "per step", 0.0, 1.0)
+        self.highest = checks.number("highest", highest, of_loss, _LOWEST, 1e6)
+        hint = "`highest` is the upper end"
+        self._weight = checks.number("start", start, of_loss, _LOWEST, self.highest, hint)
+        self.margin = checks.number("margin", margin, "(a fraction)", 0.0, 0.5, "2 % is 0.02")
+        self.monitor = checks.text("monitor", monitor, "a key of the logs")
+        if checks.choice("mode", mode, ("auto", "min", "max")) == "auto":
+            mode = "max" if any(word in monitor for word in ("acc", "auc")) else "min"
+        self.mode = mode
+        self.best_epoch = None
+
+    def set_model(self, model):
+        super().set_model(model)
+        # Nothing is left of a fit that did not end, but a file's weight goes on, and other
+        # callbacks may bring one back when training begins.
+        leader = self._leader()
+        if leader.built:
+            loaded, leader.loaded_energy_weight = leader.loaded_energy_weight, None
+            leader.energy_weight.assign(loaded or 0.0)
+        for layer in self._built():
+            layer.energy_seen.assign(0.0)
+        self._started = False
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._validates = False
+        self._forget()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        super().on_train_batch_begin(batch, logs)
+        if not self._started:
+            self._started = True
+            leader = self._leader()
+            leader.loaded_energy_weight = None
+            if not _value(leader.energy_weight):
+                leader.energy_weight.assign(self._weight)
+
+    def _forget(self):
+        self.best_epoch = None
+        self._best = np.inf if self.mode == "min" else -np.inf
+        self._lowest = np.inf
+        self._weights = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        logs = {} if logs is None else logs
+        self._weight = _value(self._leader().energy_weight)
+        logs["energy_weight"] = self._weight
+        validated = "val_energy_pj" in self.results
+        if self._validates and not validated:  # validation_freq > 1
+            return
+        if validated and not self._validates:  # what was measured in training does not compare
+            self._validates = True
+            self._forget()
+        monitor = self.monitor if validated else self.monitor.removeprefix("val_")
+        if monitor not in logs:
+            raise ValueError(
+                f"EnergyBudget monitors {monitor!r}, which is not in the logs {sorted(logs)}; "
+                "name one of them, compile the metric, or put EnergyBudget behind what writes it."
+            )
+        energy = self.results["val_energy_pj" if validated else "energy_pj"]
+        self._lowest = min(self._lowest, energy)
+        better = logs[monitor] < self._best if self.mode == "min" else logs[monitor] > self._best
+        if energy <= self.limit * 1e12 and better:
+            self._best, self.best_epoch = logs[monitor], epoch
+            self._weights = self.model.get_weights()
+
+    def on_train_end(self, logs=None):
+        super().on_train_end(logs)
+        if self._weights is not None:
+            self.model.set_weights(self._weights)
+            self._weights = None
+        elif self._lowest < np.inf:
+            warnings.warn(
+                f"No epoch stayed within the budget of {self.limit * 1e12:g} pJ per inference; the "
+                f"lowest was {self._lowest:.4g} pJ. Train longer, or raise `highest` or the limit.",
+                stacklevel=2,
+            )
+        self._leader().energy_weight.assign(0.0)
+        for layer in self._built():
+            layer.energy_seen.assign(0.0)
+
+    def _leader(self):
+        return spin_neurons(self.model)[0]
+
+    def _key(self):
+        return *super()._key(), self._steering
+
+    def _observed_step(self, model, data, training):
+        return _PricedStep(model, data, self.assumptions, training, self._steering)
+
+    @property
+    def _steering(self):
+        return self.limit * (1 - self.margin) * 1e12, self.rate, self.highest
+
+
+def _value(variable) -> float:
+    return float(ops.convert_to_numpy(variable))

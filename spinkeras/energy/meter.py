@@ -1,0 +1,253 @@
+"""The energy of a model's calls, as it is traced or run.
+
+An observation (`spinkeras.layer.observation`) sees the inputs and the probability of every call;
+what a pulse costs is in `spinkeras.energy.pulse`.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from spinkeras import _keras
+from spinkeras.energy.pulse import (
+    COMPONENTS,
+    energies_beside_write,
+    pulse_energies,
+    write_energy_by,
+    write_numbers,
+)
+from spinkeras.layer import core
+from spinkeras.layer.neuron import spin_neurons
+from spinkeras.layer.observation import Observation
+
+PICO = 1e12
+
+
+class MeteredStep(Observation):
+    """One step of a model: adds up the energy of every call in the layers' `meter_sums`.
+
+    The sums of a layer are the four `COMPONENTS` in pJ; the fifth number of the first layer counts
+    the inferences, that is the samples of the step's data. Only a step that is measured is run or
+    traced under this, so a graph of any other (prediction, export) holds no state write at all.
+
+    Args:
+        model: the model whose step it is.
+        data: of the step, as Keras gives it.
+        assumptions: `EnergyAssumptions`.
+        training: whether the step trains.
+    """
+
+    def __init__(self, model, data, assumptions, training):
+        super().__init__(spin_neurons(model))
+        self.assumptions = assumptions
+        self.training = training
+        x = keras.utils.unpack_x_y_sample_weight(data)[0]
+        first = next(value for value in keras.tree.flatten(x) if value is not None)
+        self.samples = ops.cast(ops.shape(first)[0], "float32")
+        self._model = model
+        self._scope = core.tracing_scope()
+        self._passes = []  # pairs of a forward pass and the layers it has used
+
+    def see(self, layer, inputs, setting, probability, training, mask):
+        refuse_uncounted(layer, inputs, mask)
+        if self.training and _keras.is_rematerialized():
+            raise ValueError(
+                f"Layer {layer.name!r} is computed a second time for its gradient, so that its "
+                "energy would be counted twice. Leave keras.remat or RematScope out around it."
+            )
+        self.refuse_scope(layer)
+        fused = training and mask is None and layer.in_kernels(inputs)
+        sums = _sums(layer, self.assumptions, inputs, setting, probability, mask, fused)
+        layer.meter_sums.assign_add(ops.concatenate([sums, ops.zeros(1)]))
+        first = self._is_first(layer)
+        if self.training:
+            self.charge(layer, ops.sum(sums) / ops.maximum(self.samples, 1.0), first)
+
+    def charge(self, layer, energy, first):
+        """Told the energy (pJ per inference, differentiable) of every call in training.
+
+        `first` tells a layer's first call in the forward pass. Here nothing follows from it.
+        """
+
+    def refuse_scope(self, layer):
+        """Refuse a call where the sums cannot be written."""
+        where = core.inner_scope(self._scope, layer.meter_sums.value)
+        if where not in (None, "branch", "loop"):
+            raise ValueError(
+                f"Layer {layer.name!r} runs in {where}, where its energy cannot be counted. Call "
+                "it outside, or leave the callback out."
+            )
+
+    def _is_first(self, layer):
+        """Whether this is a layer's first call in the forward pass at hand.
+
+        A layer used several times (weight sharing, TimeDistributed) spends energy every time, but
+        the pass is one inference.
+        """
+        here = _keras.forward_pass(layer)
+        used = next((used for forward, used in self._passes if forward is here), None)
+        if used is None:
+            used = set()
+            self._passes.append((here, used))
+        first = id(layer) not in used
+        used.add(id(layer))
+        return first
+
+    def updates(self):
+        """What the step adds when it has run: `(variable, function of its value)` pairs."""
+        whole = sum(_keras.is_whole(forward, self._model) for forward, _ in self._passes)
+        inferences = self.samples * max(1, whole)  # a step may look at its data several times
+        unit = np.eye(5, dtype="float32")[-1]
+        leaders = [layer.meter_sums for layer in self.layers if layer.built][:1]
+        return [(sums, lambda value: value + inferences * unit) for sums in leaders]
+
+
+def refuse_uncounted(layer, inputs, mask):
+    """Refuse a call of a spin layer that would be counted wrongly, by name."""
+    problem = None
+    if core.is_mapped(inputs):
+        problem = (
+            "runs in a vectorized map or in TimeDistributed over an unknown number of steps, where "
+            "its energy cannot be counted. Give the number of steps in keras.Input."
+        )
+    elif name := _keras.enclosing_map():
+        problem = (
+            f"runs in keras.ops.{name}, where its energy cannot be counted. Call it outside, on "
+            "all elements at once."
+        )
+    for outer, masks in _keras.enclosing_calls():
+        if outer is layer:
+            continue
+        name = f"{type(outer).__name__} {outer.name!r}"
+        loops = isinstance(outer, keras.layers.RNN)
+        if loops and not outer.unroll:
+            problem = (
+                f"runs in a loop of the graph in {name}, where its energy cannot be counted. Build "
+                "it with unroll=True (and a known number of steps)."
+            )
+        elif masks and mask is None and not isinstance(outer, keras.Model):
+            whole = loops or isinstance(outer, keras.layers.Wrapper)
+            if whole or any(_leads(m.shape, inputs.shape) for m in masks):
+                problem = (
+                    f"is an activation inside {name}, whose mask it cannot see: masked steps would "
+                    "be counted. Put the SpinNeuron behind it as a layer of its own."
+                )
+    if problem:
+        raise ValueError(f"Layer {layer.name!r} {problem}")
+
+
+def refuse_unseen(scope, layer, inputs, mask):
+    """As `refuse_uncounted`, also where the values of a call cannot be read at once."""
+    refuse_uncounted(layer, inputs, mask)
+    if where := core.inner_scope(scope, layer.meter_sums.value):
+        raise ValueError(
+            f"Layer {layer.name!r} runs in {where}, where its energy cannot be read. Call it "
+            "outside, or run functions eagerly (tf.config.run_functions_eagerly(True), "
+            "jax.disable_jit())."
+        )
+
+
+def _leads(mask, shape):
+    """Whether a mask of one shape may belong to an input of another."""
+    pairs = zip(mask, shape)
+    return len(mask) <= len(shape) and all(m is None or n is None or m == n for m, n in pairs)
+
+
+def _sums(layer, assumptions, inputs, setting, probability, mask, fused):
+    """The four energies in pJ, summed over all elements."""
+    if mask is not None:
+        current = layer.current(inputs)
+        energies = traced_energies(layer, current, probability, mask, assumptions)
+        return _in_pico(energies)
+    dtype = inputs.dtype
+    bias, width = layer.bias(setting, fused), layer.pulse_widths(setting)
+    settings = ops.stack([ops.broadcast_to(ops.cast(v, dtype), width.shape) for v in (bias, width)])
+    numbers = [layer.current_scale, *write_numbers(layer.device, assumptions.reversal_fraction)]
+    numbers = ops.convert_to_tensor(numbers, dtype)
+    sums = _fused_write_sums if fused else _write_sums
+    write, switched = sums(inputs, probability, settings, numbers)
+    # All but "write" are linear in the probability.
+    count = ops.cast(ops.size(inputs), dtype) / math.prod(width.shape)
+    mean = switched / ops.maximum(count, 1)  # a replica may have no sample
+    anisotropy = ops.cast(layer.anisotropies(setting), dtype)
+    rest = energies_beside_write(anisotropy, mean, layer.device, assumptions, layer.pulses)
+    energies = {name: energy * count for name, energy in rest.items()}
+    return _in_pico(energies | {"write": layer.pulses * write})
+
+
+def _in_pico(energies):
+    parts = ops.cast(ops.stack([energies[name] for name in COMPONENTS]), "float32")
+    return PICO * ops.sum(parts, axis=tuple(range(1, len(parts.shape))))
+
+
+def _write_sums(inputs, probability, settings, numbers):
+    """Energy of writing in J, and the probability, of every neuron, summed over the elements.
+
+    Args:
+        inputs, probability: of a layer.
+        settings: bias current in A and pulse width in s of every neuron, stacked.
+        numbers: A per input, and those of `energy.write_numbers`, one array.
+    """
+    parts = _write_and_probability(inputs, probability, settings, numbers)
+    return [core.sum_to(value, settings.shape[1:]) for value in parts]
+
+
+def _write_and_probability(inputs, probability, settings, numbers):
+    bias, width = ops.unstack(settings, 2)
+    current_scale, *device = ops.unstack(numbers, numbers.shape[0])
+    current = bias + inputs * current_scale
+    return write_energy_by(ops, current, width, probability, *device), probability
+
+
+def _fused_write_sums(inputs, probability, settings, numbers):
+    """`_write_sums` as one kernel, and its gradient as another, for all layers alike."""
+    inner, knob_shape = tuple(inputs.shape[1:]), settings.shape[1:]
+    row = core.row_length(inner, knob_shape)
+    inputs, probability = (core.as_rows(value, row) for value in (inputs, probability))
+    settings = core.along_row(settings, inner, row)
+    sums = core.with_gradient_in_kernel(
+        _write_sums_of_rows, (inputs, probability, settings), numbers
+    )
+    return [core.from_row(value, inner, knob_shape) for value in ops.unstack(sums, 2)]
+
+
+def _write_sums_of_rows(*inputs):
+    return ops.stack([core.sum_over_batch(v) for v in _write_and_probability(*inputs)])
+
+
+def traced_energies(layer, current, probability, mask, assumptions, pulses=None, factors=()):
+    """The four energies in J of every element, as tensors; masked elements cost nothing.
+
+    Args:
+        layer: `SpinNeuron`.
+        current: A, tensor of the layer's input shape.
+        probability: switching probability, same shape.
+        mask: mask of the leading axes, or `None`.
+        assumptions: `EnergyAssumptions`.
+        pulses: pulses per inference. Default: those of the layer.
+        factors: of the devices on `R_P` and TMR, tensors, as `pulse_energies`. Default: 1.
+    """
+    setting = layer.setting(probability.dtype)
+    energies = pulse_energies(
+        current,
+        layer.pulse_widths(setting),
+        layer.anisotropies(setting),
+        probability,
+        layer.device,
+        assumptions,
+        pulses or layer.pulses,
+        *factors,
+    )
+    if mask is None:
+        return energies
+    fires = ops.cast(spread_mask(mask, current), probability.dtype)
+    return {name: energy * fires for name, energy in energies.items()}
+
+
+def spread_mask(mask, current):
+    """A mask of the leading axes, with trailing axes of size 1 so that it broadcasts."""
+    for _ in range(len(current.shape) - len(mask.shape)):
+        mask = mask[..., None]
+    return mask

@@ -1,0 +1,362 @@
+"""Energy of an inference, from the device's own current, pulse width and resistance.
+
+One pulse of one neuron costs, in joules,
+
+    write   I^2 t_p [R_P (1 - P) + (x R_P + (1 - x) R_AP(V)) P]      starts parallel
+    gate    C V_gate^2                                               charging the gate once
+    read    V_r^2 t_r [(1 - P) / R_P + P / R_AP(V_r)]
+    reset   P * I_r^2 t_r0 [x R_AP(V) + (1 - x) R_P]                 only a switched device
+
+with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_h)^2))` at the bias that the current itself produces,
+and `x` the fraction of the pulse that passes before reversal. In a three-terminal device the
+resistance of write and reset is that of the channel, `write_resistance`, whatever the state. A
+device with a `switching_curve` is reset by pulses that are repeated until a read finds it reset,
+on average `1 / P(I_r)` of them. Not included: the control circuit, wires, leakage of the gate, and
+the synapses.
+"""
+
+import dataclasses
+import functools
+import math
+
+import keras
+import numpy as np
+from keras import ops
+from scipy import optimize
+
+from spinkeras import checks
+from spinkeras.macrospin import fokker_planck
+from spinkeras.physics.device import MTJDevice, get_device
+from spinkeras.physics.laws import stop_gradient
+
+COMPONENTS = ("write", "gate", "read", "reset")
+
+
+@checks.by_name
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnergyAssumptions:
+    """What an energy figure assumes beyond the device and its drive.
+
+    Args:
+        read_voltage: V, 0 to 2. Default 0.1; 0 leaves reading out.
+        read_time: s, 0 to 1e-3. Default 2e-9.
+        reset_pulse_width: s, 1e-10 to 1e-3. Default 10e-9.
+        reset_error: allowed probability that a reset fails, 1e-6 to 0.5. Default 1e-3. Of a device
+            with a `switching_curve`: that all its repeated pulses fail.
+        reset: whether a switched device is written back before its next use (read before
+            reset). Default `True`.
+        reversal_fraction: `x`, fraction of the pulse before the reversal, 0 to 1. Default 0.75:
+            at the midpoint the exact value of `stt_reference` is 0.83 at 2 ns, 0.80 at 5 ns,
+            0.74 at 10 ns and 0.67 at 20 ns.
+
+    Raises:
+        ValueError: for a value outside its range.
+    """
+
+    read_voltage: float = 0.1
+    read_time: float = 2e-9
+    reset_pulse_width: float = 10e-9
+    reset_error: float = 1e-3
+    reset: bool = True
+    reversal_fraction: float = 0.75
+
+    def __post_init__(self):
+        for name, *limits in (
+            ("read_voltage", "V", 0.0, 2.0, "0.1 V is 0.1, and 0 leaves reading out"),
+            ("read_time", "s", 0.0, 1e-3, "2 ns is 2e-9"),
+            ("reset_pulse_width", "s", 1e-10, 1e-3, "10 ns is 10e-9"),
+            ("reset_error", "(a probability)", 1e-6, 0.5, "0.1 % is 1e-3"),
+            ("reversal_fraction", "(a fraction)", 0.0, 1.0, "75 % is 0.75"),
+        ):
+            object.__setattr__(self, name, checks.number(name, getattr(self, name), *limits))
+        object.__setattr__(self, "reset", checks.flag("reset", self.reset))
+
+    def lines(self, device: MTJDevice) -> list[str]:
+        """The assumptions in words, for a report."""
+        reset = "none"
+        if self.reset:
+            pulses = reset_pulses(device, self)
+            repeated = f", repeated up to {pulses} times" if pulses > 1 else ""
+            reset = (
+                f"{reset_energy(device, self) * 1e15:.0f} fJ per switched device "
+                f"({self.reset_pulse_width * 1e9:g} ns, "
+                f"{reset_current(device, self) * 1e6:.1f} uA{repeated}, error {self.reset_error:g})"
+            )
+        write = f"write starts parallel; {self.reversal_fraction:.0%} of the pulse before reversal"
+        if device.write_resistance is not None:
+            write = f"write and reset through a channel of {device.write_resistance:.0f} ohm"
+        return [
+            f"device {device.name or 'unnamed'}: R_P {device.resistance_parallel:.0f} ohm, TMR "
+            f"{device.tmr:.0%} halved at {device.tmr_half_voltage:g} V",
+            write,
+            f"read {self.read_voltage:g} V for {self.read_time * 1e9:g} ns; reset {reset}",
+            "not included: control circuit, wires, gate leakage, synapses",
+        ]
+
+
+def checked_assumptions(assumptions) -> EnergyAssumptions:
+    """The assumptions, or the default ones for `None`."""
+    if assumptions is None:
+        return EnergyAssumptions()
+    if not isinstance(assumptions, EnergyAssumptions):
+        raise ValueError(
+            f"assumptions = {checks.shown(assumptions)} must be EnergyAssumptions or None."
+        )
+    return assumptions
+
+
+def antiparallel_resistance(current, device, resistance=1.0, tmr=1.0):
+    """Resistance in ohm of the antiparallel state under the bias that a current produces.
+
+    `R_AP = R_P (1 + TMR / (1 + (V / V_h)^2))` with `V = I R_AP`, solved by Halley steps.
+
+    Args:
+        current: A, scalar, array or tensor.
+        device: `MTJDevice` or preset name.
+        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> round(float(spinkeras.energy.antiparallel_resistance(0.0, "stt_reference")))
+    15915
+    """
+    device = get_device(device)
+    xp, current = _namespace(current, resistance)
+    parallel, tmr = device.resistance_parallel * resistance, device.tmr * tmr
+    return _antiparallel(xp, current, parallel, tmr, device.tmr_half_voltage)
+
+
+def _antiparallel(xp, current, parallel, tmr, half_voltage):
+    # In v = V / V_h: v^3 - a v^2 + v - a (1 + TMR) = 0, one root. Three steps of third order reach
+    # 1e-11 for every TMR, with one division each; the last one carries the gradient.
+    a = xp.abs(current * parallel) / half_voltage
+    top = a * (1 + tmr)
+    v = a * (1 + tmr / (1 + a * top))
+    for _ in range(3):
+        v = stop_gradient(xp, v)
+        value = ((v - a) * v + 1) * v - top
+        slope = (3 * v - 2 * a) * v + 1
+        v = v - value * slope / (slope * slope - value * (3 * v - a))
+    return parallel * (1 + tmr / (1 + v * v))
+
+
+def write_energy(
+    current, pulse_width, probability, device, reversal_fraction=0.75, resistance=1.0, tmr=1.0
+):
+    """Mean energy in J of one write pulse that starts in the parallel state.
+
+    `I^2 R_w t_p` in a three-terminal device, whatever the probability.
+
+    Args:
+        current: A, scalar, array or tensor.
+        pulse_width: s, broadcast against `current`.
+        probability: switching probability, broadcast against `current`.
+        device: `MTJDevice` or preset name.
+        reversal_fraction: fraction of the pulse before the reversal.
+        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> energy = spinkeras.energy.write_energy(73.5e-6, 2e-9, 0.5, "stt_reference")
+    >>> round(float(energy) * 1e15)  # fJ
+    89
+    """
+    xp, current = _namespace(current, resistance)
+    numbers = write_numbers(get_device(device), reversal_fraction, resistance, tmr)
+    return write_energy_by(xp, current, pulse_width, probability, *numbers)
+
+
+def write_numbers(device, reversal_fraction, resistance=1.0, tmr=1.0):
+    """What `write_energy_by` needs to know of a device; a channel has one resistance."""
+    if device.write_resistance is not None:
+        return device.write_resistance, 0.0, device.tmr, device.tmr_half_voltage
+    parallel = device.resistance_parallel * resistance
+    return parallel, 1 - reversal_fraction, device.tmr * tmr, device.tmr_half_voltage
+
+
+def write_energy_by(xp, current, pulse_width, probability, parallel, after, tmr, half_voltage):
+    """`write_energy` from four numbers of the device, for NumPy or tensors.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        current, pulse_width, probability: as `write_energy`.
+        parallel: ohm, resistance before the reversal.
+        after: fraction of the pulse after the reversal; 0 if it does not change the resistance.
+        tmr, half_voltage: of the device, the latter in V.
+    """
+    rise = _antiparallel(xp, current, parallel, tmr, half_voltage) - parallel
+    return current * current * pulse_width * (parallel + after * rise * probability)
+
+
+def gate_energy(gate_voltage, device):
+    """Energy in J to charge the gate once, `C V^2`."""
+    return get_device(device).gate_capacitance * gate_voltage * gate_voltage
+
+
+def read_energy(probability, device, assumptions=EnergyAssumptions(), resistance=1.0, tmr=1.0):
+    """Mean energy in J to read a neuron that has switched with a given probability.
+
+    `resistance` and `tmr` are factors on the device's `R_P` and TMR.
+    """
+    device = get_device(device)
+    fall = 1 + (assumptions.read_voltage / device.tmr_half_voltage) ** 2
+    parallel = assumptions.read_voltage**2 * assumptions.read_time / device.resistance_parallel
+    parallel = parallel / resistance
+    antiparallel = parallel / (1 + device.tmr * tmr / fall)
+    return parallel + (antiparallel - parallel) * probability
+
+
+@functools.lru_cache(maxsize=64)
+def reset_current(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
+    """Current in A of the reset pulse.
+
+    Of a macrospin: the one that reverses it but for `reset_error` (exact Fokker-Planck). A
+    `switching_curve` is known to about a hundredth, and may end in a plateau, so its tail cannot
+    tell a current for a small error: there the pulse is repeated until a read finds the device
+    reset, and the current is the one at which this costs least, `I^2 / P(I)` at its minimum.
+    """
+    if device.switching_curve is not None:
+        return _cheapest_current(device.switching_curve, assumptions.reset_pulse_width)
+
+    def excess(log_ratio):
+        current = math.exp(log_ratio) * device.critical_current
+        missed = _macrospin_misses(device, assumptions, current, device.thermal_stability)
+        return math.log(missed) - math.log(assumptions.reset_error)
+
+    highest = 1.0
+    while excess(math.log(highest)) > 0:
+        highest *= 2
+        if highest > fokker_planck.MAX_CURRENT_RATIO:
+            raise ValueError(
+                f"No current up to {highest / 2:g} Ic0 resets this device to an error of "
+                f"{assumptions.reset_error:g} in {assumptions.reset_pulse_width:g} s; allow a "
+                "longer reset_pulse_width or a larger reset_error."
+            )
+    root = optimize.brentq(excess, math.log(0.01), math.log(highest), xtol=1e-6)
+    return math.exp(root) * device.critical_current
+
+
+def reset_pulses(device: MTJDevice, assumptions=EnergyAssumptions()) -> int:
+    """Largest number of pulses of one reset: 1 of a macrospin, see `reset_current`.
+
+    With a `switching_curve`, as many as leave an error of at most `reset_error`,
+    `(1 - P(I_r))^n <= reset_error`; one after the other, if the reads ask for them.
+    """
+    if device.switching_curve is None:
+        return 1
+    switched = _curve_resets(device, assumptions, device.thermal_stability)
+    return math.ceil(math.log(assumptions.reset_error) / math.log1p(-min(switched, 1 - 1e-12)))
+
+
+def reset_failure(device: MTJDevice, stability, assumptions=EnergyAssumptions()) -> float:
+    """Probability that the nominal reset leaves a device with this thermal stability switched."""
+    if device.switching_curve is not None:
+        missed = 1 - _curve_resets(device, assumptions, stability)
+        return max(missed, 1e-12) ** reset_pulses(device, assumptions)
+    current = reset_current(device, assumptions)
+    return _macrospin_misses(device, assumptions, current, stability)
+
+
+def _macrospin_misses(device, assumptions, current, stability):
+    """Probability that one reset pulse fails, exact, kept above 1e-12."""
+    ratio = current / (device.critical_current_per_stability * stability)
+    tau = assumptions.reset_pulse_width / device.diffusion_time * stability
+    return max(1 - fokker_planck.switching_curve(ratio, [tau], stability)[0], 1e-12)
+
+
+def _curve_resets(device, assumptions, stability):
+    """Probability that one reset pulse succeeds, by the device's switching curve."""
+    current = reset_current(device, assumptions)
+    ratio = stability / device.thermal_stability
+    curve = device.switching_curve
+    return float(curve.switching_probability(current, assumptions.reset_pulse_width, ratio))
+
+
+def _cheapest_current(curve, width):
+    """Current in A, at or above the threshold, at which `I^2 / P(I)` is smallest."""
+    ratio = width / curve.pulse_width
+    threshold = curve.threshold * ratio**curve.threshold_exponent
+    reach = 10 / (curve.slope * ratio**curve.slope_exponent)
+    currents = threshold + np.linspace(0, reach, 2001)
+    return float(currents[np.argmin(currents**2 / curve.switching_probability(currents, width))])
+
+
+def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions(), resistance=1.0, tmr=1.0):
+    """Energy in J to bring a switched (antiparallel) device back, with `reset_error` left.
+
+    `resistance` and `tmr` are factors on the device's `R_P` and TMR; the current stays nominal.
+
+    Example:
+
+    >>> import spinkeras
+    >>> device = spinkeras.MTJDevice.preset("stt_reference")
+    >>> round(spinkeras.energy.reset_energy(device) * 1e15)  # fJ
+    236
+    """
+    current = reset_current(device, assumptions)
+    path = device.write_resistance
+    if path is None:
+        before = antiparallel_resistance(current, device, resistance, tmr)
+        if isinstance(before, np.float64):  # a plain number leaves the dtype of tensors alone
+            before = float(before)
+        x = assumptions.reversal_fraction
+        path = x * before + (1 - x) * device.resistance_parallel * resistance
+    pulse = current**2 * assumptions.reset_pulse_width * path
+    if device.switching_curve is None:
+        return pulse
+    # Every pulse is followed by a read, until one finds the device reset.
+    switched = _curve_resets(device, assumptions, device.thermal_stability)
+    read = read_energy(1 - switched, device, assumptions, resistance, tmr)
+    return (pulse + read) / switched
+
+
+def pulse_energies(
+    current,
+    pulse_width,
+    anisotropy,
+    probability,
+    device,
+    assumptions,
+    pulses=1,
+    resistance=1.0,
+    tmr=1.0,
+):
+    """The four energies in J of one neuron's inference, as a dictionary over `COMPONENTS`.
+
+    Write, read and reset are paid for every pulse, the gate is charged once.
+
+    Args:
+        current: A, array or tensor of the layer's input shape.
+        pulse_width: s, broadcast against `current`.
+        anisotropy: J/m^3, broadcast against `current`.
+        probability: switching probability, shape of `current`.
+        device: `MTJDevice`.
+        assumptions: `EnergyAssumptions`.
+        pulses: repeated pulses per inference.
+        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
+    """
+    fraction = assumptions.reversal_fraction
+    write = write_energy(current, pulse_width, probability, device, fraction, resistance, tmr)
+    rest = (anisotropy, probability, device, assumptions, pulses, resistance, tmr)
+    return {"write": pulses * write, **energies_beside_write(*rest)}
+
+
+def energies_beside_write(
+    anisotropy, probability, device, assumptions, pulses=1, resistance=1.0, tmr=1.0
+):
+    """`pulse_energies` without `"write"`: linear in the probability, and free of the current."""
+    reset = reset_energy(device, assumptions, resistance, tmr) if assumptions.reset else 0.0
+    return {
+        "gate": gate_energy(device.gate_voltage_for(anisotropy), device) + 0 * probability,
+        "read": pulses * read_energy(probability, device, assumptions, resistance, tmr),
+        "reset": pulses * reset * probability,
+    }
+
+
+def _namespace(value, factor=1.0):
+    kinds = (keras.Variable, keras.KerasTensor)
+    if any(ops.is_tensor(v) or isinstance(v, kinds) for v in (value, factor)):
+        return ops, value
+    return np, np.asarray(value, "float64")

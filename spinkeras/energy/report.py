@@ -1,0 +1,256 @@
+"""The energy of every spin layer on given data, and where its neurons stand."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from spinkeras import _keras
+from spinkeras.energy.meter import PICO, refuse_unseen, spread_mask
+from spinkeras.energy.pulse import (
+    COMPONENTS,
+    checked_assumptions,
+    pulse_energies,
+)
+from spinkeras.layer import core
+from spinkeras.layer.knobs import knob_range
+from spinkeras.layer.neuron import SpinNeuron, spin_neurons
+from spinkeras.layer.observation import Expected, Observation, observing
+
+
+class _Recorder(Observation):
+    """As `MeteredStep`, in NumPy float64 for `energy_report`; also the largest voltage."""
+
+    def __init__(self, layers, assumptions):
+        super().__init__(layers)
+        self.assumptions = assumptions
+        self._scope = core.tracing_scope()
+        self.energies = {}
+        self.firings = {}
+        self.voltage = {}
+
+    def see(self, layer, inputs, setting, probability, training, mask):
+        refuse_unseen(self._scope, layer, inputs, mask)
+        current, probability = (
+            ops.convert_to_numpy(v).astype("float64") for v in (layer.current(inputs), probability)
+        )
+        energies = pulse_energies(
+            current,
+            layer.pulse_width,
+            layer.anisotropy,
+            probability,
+            layer.device,
+            self.assumptions,
+            layer.pulses,
+        )
+        fires = np.ones(current.shape)
+        if mask is not None:
+            fires *= spread_mask(ops.convert_to_numpy(mask), current)
+        total = np.array([np.sum(energies[name] * fires) * PICO for name in COMPONENTS])
+        highest = np.max(np.abs(current) * fires, initial=0.0)
+        voltage = highest * layer.device.write_path_resistance
+        key = id(layer)
+        self.energies[key] = self.energies.get(key, 0.0) + total
+        self.firings[key] = self.firings.get(key, 0.0) + fires.sum() * layer.pulses
+        self.voltage[key] = max(self.voltage.get(key, 0.0), voltage)
+
+
+class _NominalRecorder(Expected, _Recorder):
+    pass
+
+
+def latency(model) -> float:
+    """Sum in s over the spin layers of the longest pulse of each, times its repeats.
+
+    The time the pulses of one inference take where the layers work one after the other; where
+    branches work side by side it is an upper limit. A layer that is used several times in a pass
+    (a recurrent cell, shared layers) counts once. Reading and resetting are not included.
+    """
+    layers = [layer for layer in spin_neurons(model) if layer.built]
+    return float(sum(np.max(layer.pulse_width) * layer.pulses for layer in layers))
+
+
+ENDS = {
+    "pulse_width": ("shortest pulse", "longest pulse"),
+    "anisotropy": ("least anisotropy", "most anisotropy"),
+}
+
+
+def at_limit(layer) -> dict:
+    """Which of a layer's neurons have a trained knob at a limit of the device: arrays by limit."""
+    found = {}
+    for knob, ends in ENDS.items():
+        value, limits = getattr(layer, knob), knob_range(layer.device, knob)
+        for end, limit in zip(ends, limits):
+            near = np.abs(value - limit) <= 1e-3 * limit
+            found[end] = near & (knob in layer.trained_knobs)
+    return found
+
+
+def least_stability(layer) -> float:
+    """Least thermal stability of a layer's neurons, with the gate at its setting."""
+    return float(layer.device.stability_at(np.min(layer.anisotropy)))
+
+
+@dataclasses.dataclass(frozen=True)
+class EnergyReport:
+    """Result of `energy_report`.
+
+    Attributes:
+        layers: one dictionary per spin layer: `name`, `pulses` (per inference), `write_pj`,
+            `gate_pj`, `read_pj`, `reset_pj`, `total_pj` (pJ per inference), `pulse_width_ns` and
+            `gate_voltage` (lowest, highest), `latency_ns`, `peak_voltage` (V, over the channel,
+            or over the junction in its parallel state), `at_limit` (share of the neurons whose
+            trained knob ends at a limit of the device, by `"shortest pulse"`, `"longest pulse"`,
+            `"least anisotropy"` and `"most anisotropy"`), `thermal_stability` and `retention_s`
+            (least of all neurons, with the gate at its setting).
+        total_pj: pJ per inference, all spin layers.
+        latency_ns: sum of the layers' longest pulses in ns.
+        inferences: number of samples measured.
+        other_layers: layers with weights or functions whose energy is not counted, by class.
+        assumptions: lines of text.
+    """
+
+    layers: list[dict]
+    total_pj: float
+    latency_ns: float
+    inferences: int
+    other_layers: dict[str, int]
+    assumptions: list[str]
+
+    def __str__(self):
+        head = ("layer", "pulses", "write pJ", "gate pJ", "read pJ", "reset pJ", "total pJ")
+        head += ("pulse ns", "gate V", "peak V")
+        rows = [head]
+        for row in self.layers:
+            energies = [f"{row[f'{name}_pj']:.4g}" for name in (*COMPONENTS, "total")]
+            rows.append(
+                (
+                    row["name"],
+                    f"{row['pulses']:g}",
+                    *energies,
+                    "{:.2f}-{:.2f}".format(*row["pulse_width_ns"]),
+                    "{:+.2f}..{:+.2f}".format(*row["gate_voltage"]),
+                    f"{row['peak_voltage']:.2f}",
+                )
+            )
+        widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
+        lines = [
+            "  ".join(
+                cell.ljust(w) if k == 0 else cell.rjust(w)
+                for k, (cell, w) in enumerate(zip(row, widths))
+            )
+            for row in rows
+        ]
+        lines.insert(1, "-" * len(lines[0]))
+        lines.append(
+            f"total {self.total_pj:.4g} pJ per inference, latency {self.latency_ns:.2f} ns "
+            f"(mean over {self.inferences} inferences)"
+        )
+        for row in self.layers:
+            shares = [f"{share:.0%} {end}" for end, share in row["at_limit"].items() if share]
+            lines.append(
+                f"  {row['name']}: at a limit {', '.join(shares) or 'none'}; least thermal "
+                f"stability {row['thermal_stability']:.3g}, retention {row['retention_s']:.3g} s"
+            )
+        lines += [f"  {line}" for line in self.assumptions]
+        others = ", ".join(f"{count} {name}" for name, count in self.other_layers.items())
+        lines.append(f"  not counted: {others or 'no other layers'}")
+        return "\n".join(lines)
+
+
+def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) -> EnergyReport:
+    """Measure and print the energy of every spin layer on data, at the present knobs.
+
+    Args:
+        model: a built Keras model with `SpinNeuron` layers, however nested.
+        x: input data as for `model.predict`: an array, or a list or dictionary of arrays.
+        batch_size: samples per step, > 0. Default 256.
+        assumptions: `EnergyAssumptions`.
+        print_fn: function that receives the table, or `None` to print nothing.
+
+    Returns:
+        `EnergyReport`; sums are taken in float64.
+
+    Raises:
+        ValueError: for a model without spin layers or empty data.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(train=())])
+    >>> report = spinkeras.energy_report(model, np.zeros((3, 4), "float32"), print_fn=None)
+    >>> round(report.layers[0]["write_pj"], 3)  # four neurons at their midpoint
+    0.357
+    """
+    recorder = _Recorder(spin_neurons(model), checked_assumptions(assumptions))
+    report = _report(model, x, batch_size, recorder)
+    if print_fn is not None:
+        print_fn(str(report))
+    return report
+
+
+def nominal_report(model, x, assumptions):
+    """`energy_report` of nominal devices that give their probability, whatever their output."""
+    recorder = _NominalRecorder(spin_neurons(model), assumptions)
+    return _report(model, x, len(keras.tree.flatten(x)[0]), recorder)
+
+
+def _report(model, x, batch_size, recorder):
+    layers, assumptions = recorder.layers, recorder.assumptions
+    if not layers:
+        raise ValueError("energy_report found no SpinNeuron in this model.")
+    arrays = keras.tree.flatten(x)
+    samples = len(arrays[0]) if arrays else 0
+    if samples == 0 or any(len(a) != samples for a in arrays):
+        raise ValueError(
+            f"energy_report needs data of one length > 0; got lengths {[len(a) for a in arrays]}."
+        )
+    with observing(recorder):
+        for start in range(0, samples, batch_size):
+            part = slice(start, start + batch_size)
+            model(keras.tree.map_structure(lambda a, s=part: a[s], x), training=False)
+
+    rows = []
+    for layer, name in zip(layers, unique_names(layers)):
+        energy = recorder.energies.get(id(layer), np.zeros(len(COMPONENTS))) / samples
+        row = {"name": name, "pulses": recorder.firings.get(id(layer), 0.0) / samples}
+        row.update({f"{part}_pj": float(e) for part, e in zip(COMPONENTS, energy)})
+        row["total_pj"] = float(energy.sum())
+        for key, value in (
+            ("pulse_width_ns", layer.pulse_width * 1e9),
+            ("gate_voltage", layer.gate_voltage),
+        ):
+            row[key] = (float(np.min(value)), float(np.max(value)))
+        row["latency_ns"] = row["pulse_width_ns"][1] * layer.pulses
+        row["peak_voltage"] = float(recorder.voltage.get(id(layer), 0.0))
+        row["at_limit"] = {end: float(np.mean(near)) for end, near in at_limit(layer).items()}
+        row["thermal_stability"] = least_stability(layer)
+        row["retention_s"] = float(layer.device.retention_at(row["thermal_stability"]))
+        rows.append(row)
+    others = {}
+    for layer in _keras.all_layers(model):
+        if not isinstance(layer, (SpinNeuron, keras.layers.InputLayer, keras.Model)):
+            others[type(layer).__name__] = others.get(type(layer).__name__, 0) + 1
+    devices = list(dict.fromkeys(layer.device for layer in layers))
+    return EnergyReport(
+        layers=rows,
+        total_pj=sum(row["total_pj"] for row in rows),
+        latency_ns=latency(model) * 1e9,
+        inferences=samples,
+        other_layers=others,
+        assumptions=[line for device in devices for line in assumptions.lines(device)],
+    )
+
+
+def unique_names(layers):
+    """Layer names, numbered where two nested layers share one."""
+    names = []
+    for layer in layers:
+        name, count = layer.name, 1
+        while name in names:
+            count += 1
+            name = f"{layer.name}_{count}"
+        names.append(name)
+    return names

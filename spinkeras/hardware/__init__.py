@@ -1,0 +1,16 @@
+"""What differs from chip to chip, what the driver needs to know, and how long bits last."""
+
+from spinkeras.hardware.chips import ChipReport, NewChipEachEpoch, chip_sensitivity, evaluate_chips
+from spinkeras.hardware.driver_table import apply_device_settings, device_settings
+from spinkeras.hardware.margins import read_disturb, reliability
+
+__all__ = [
+    "ChipReport",
+    "NewChipEachEpoch",
+    "apply_device_settings",
+    "chip_sensitivity",
+    "device_settings",
+    "evaluate_chips",
+    "read_disturb",
+    "reliability",
+]

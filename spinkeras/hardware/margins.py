@@ -1,0 +1,108 @@
+"""How long the devices keep a bit, and how often reading, writing and reset fail."""
+
+import functools
+
+import numpy as np
+from scipy import stats
+
+from spinkeras import checks
+from spinkeras.energy import pulse
+from spinkeras.layer.neuron import spin_neurons
+from spinkeras.physics import laws
+
+TEN_YEARS = 10 * 365.25 * 24 * 3600.0  # s
+
+
+def reliability(model, spread_stability=0.0, writes=1e12, assumptions=None):
+    """Retention, endurance and read disturb of every spin layer at its trained settings.
+
+    Args:
+        model: built Keras model with `SpinNeuron` layers.
+        spread_stability: relative sigma of the thermal stability over devices (log-normal), 0 to
+            1. Default 0.
+        writes: write cycles a junction endures, 1 to 1e30. Default 1e12.
+        assumptions: `EnergyAssumptions` for the read.
+
+    Returns:
+        One dictionary per layer: `layer`; `retention_s` of the weakest neuron's nominal device;
+        `retention_yield`, expected fraction of devices that keep their state for ten years;
+        `inferences`, to the end of endurance, counting every pulse and a reset for every pulse
+        (the worst case, `P = 1`); `read_disturb` of the worst neuron.
+
+    Example: `reliability(model, spread_stability=0.08)[0]["retention_yield"]`.
+    """
+    assumptions = pulse.checked_assumptions(assumptions)
+    spread_stability = checks.number(
+        "spread_stability", spread_stability, "(a relative sigma)", 0, 1, "5 % is 0.05"
+    )
+    writes = checks.number("writes", writes, "write cycles", 1, 1e30)
+    table = []
+    for name, layer in named_layers(model).items():
+        device = layer.device
+        stability = device.stability_at(layer.anisotropy.ravel())
+        needed = device.stability_for_retention(TEN_YEARS)
+        if spread_stability:
+            good = stats.norm.cdf(np.log(stability / needed) / spread_stability)
+        else:
+            good = stability >= needed
+        per_inference = layer.pulses * (2 if assumptions.reset else 1)
+        table.append(
+            {
+                "layer": name,
+                "retention_s": float(device.retention_at(stability).min()),
+                "retention_yield": float(np.mean(good)),
+                "inferences": writes / per_inference,
+                "read_disturb": float(read_disturb(device, stability, assumptions).max()),
+            }
+        )
+    return table
+
+
+def read_disturb(device, stability, assumptions=None):
+    """Probability that one read reverses a device in its parallel state (Kramers rate).
+
+    `P = t_r k(i)`, `k(i) = (Delta / t_D) sqrt(Delta/pi) (1-i)(1-i^2) exp(-Delta (1-i)^2)` with
+    `i = V_r / (R_P Ic0)`; an upper estimate, since the parallel state is read at the highest
+    current and the rate needs a while to build up. 1 where the read current reaches `Ic0`.
+
+    Args:
+        device: `MTJDevice`.
+        stability: thermal stability, array.
+        assumptions: `EnergyAssumptions`.
+
+    References: W. F. Brown, Phys. Rev. 130, 1677 (1963); T. Taniguchi and H. Imamura, Phys. Rev. B
+    83, 054432 (2011).
+    """
+    assumptions = pulse.checked_assumptions(assumptions)
+    stability = np.asarray(stability, "float64")
+    current = assumptions.read_voltage / device.resistance_parallel
+    ratio = current / (device.critical_current_per_stability * stability)
+    return laws.reversal(np, stability, ratio, assumptions.read_time / device.diffusion_time)
+
+
+def reset_error(device, stability, assumptions):
+    """Probability that the nominal reset pulse fails, between exact values of `_reset_table`."""
+    nodes, log_error = _reset_table(device, assumptions)
+    return np.exp(np.interp(stability, nodes, log_error))
+
+
+@functools.lru_cache(maxsize=16)
+def _reset_table(device, assumptions):
+    """`ln` of the reset error at 33 thermal stabilities over the range of the gate."""
+    low, high = map(device.stability_at, device.anisotropy_range)
+    nodes = np.unique(np.linspace(low, high, 33))
+    errors = [pulse.reset_failure(device, delta, assumptions) for delta in nodes]
+    return nodes, np.log(errors)
+
+
+def named_layers(model):
+    layers = spin_neurons(model)
+    if not layers:
+        raise ValueError("This model has no SpinNeuron, so there are no device settings.")
+    named = {layer.name: layer for layer in layers}
+    if len(named) < len(layers):
+        raise ValueError(
+            f"Two spin layers share a name among {[layer.name for layer in layers]}; a table "
+            "needs distinct names. Pass name= to SpinNeuron."
+        )
+    return named

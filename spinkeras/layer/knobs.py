@@ -1,0 +1,167 @@
+"""The knobs of a neuron: what the device allows, and the settings that a driver can make.
+
+A grid is called as `grid(xp, ratio)` with the ratio of a knob to its nominal value and returns the
+nearest ratio it can make; `xp` is `numpy` or `keras.ops`.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from spinkeras import checks
+from spinkeras.physics.device import MTJDevice, get_device
+
+KNOBS = ("pulse_width", "anisotropy")
+SCALES = 1e-3, 1e3, "3, the default of SpinNeuron, makes a step of 0.01 one of 3 %"
+
+
+def knob_nominal(device: MTJDevice, knob: str) -> float:
+    """Value of a knob at the untrained setting: s for the pulse width, J/m^3 for anisotropy."""
+    return device.nominal_pulse_width if check_knob(knob) == "pulse_width" else device.anisotropy
+
+
+def knob_range(device: MTJDevice, knob: str) -> tuple[float, float]:
+    """`(lowest, highest)` value of a knob, in s or J/m^3."""
+    if check_knob(knob) == "pulse_width":
+        return device.pulse_width_range
+    return device.anisotropy_range
+
+
+def check_knob(knob: str) -> str:
+    """`knob` itself, or a `ValueError` that lists the knobs."""
+    if not isinstance(knob, str) or knob not in KNOBS:
+        raise ValueError(
+            f"Unknown knob {checks.shown(knob)}; a device has the knobs {list(KNOBS)}, and a layer "
+            "trains any of them."
+        )
+    return knob
+
+
+@keras.saving.register_keras_serializable(package="spinkeras")
+class DeviceRange(keras.constraints.Constraint):
+    """Keeps the logarithm of a knob inside the device's range.
+
+    The weight is `w = ln(value / nominal) / scale`, dimensionless; it is clipped to the box that
+    corresponds to the device's pulse-width range (s) or to the anisotropies (J/m^3) its gate can
+    reach. A weight that is NaN stays NaN, so that a diverged run is not hidden.
+
+    Args:
+        device: `MTJDevice` or preset name.
+        knob: `"pulse_width"` or `"anisotropy"`.
+        scale: scale factor of the weight, 1e-3 to 1e3. Default 1.
+        first: another Keras constraint, applied before the box. Default none.
+
+    Example:
+
+    >>> import numpy as np, spinkeras
+    >>> box = spinkeras.DeviceRange("stt_reference", "pulse_width")
+    >>> np.exp(np.asarray(box(np.array([-5.0, 5.0], "float32")))).round(2)  # nominal is 2 ns
+    array([ 1., 10.], dtype=float32)
+    """
+
+    def __init__(self, device, knob, scale=1.0, first=None):
+        self.device = get_device(device)
+        self.knob = check_knob(knob)
+        self.scale = checks.number("scale", scale, "(dimensionless)", *SCALES)
+        self.first = keras.constraints.get(first)
+
+    def __call__(self, w):
+        if self.first is not None:
+            w = self.first(w)
+        return ops.clip(w, *self.bounds)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest value of the weight, dimensionless."""
+        low, high = (float(self.to_weight(value)) for value in knob_range(self.device, self.knob))
+        return low, high
+
+    def to_weight(self, value):
+        """Weight of a knob value in s or J/m^3 (NumPy float64)."""
+        return (
+            np.log(np.asarray(value, "float64") / knob_nominal(self.device, self.knob)) / self.scale
+        )
+
+    def to_value(self, weight):
+        """Knob value in s or J/m^3 of a weight (NumPy float64), rounding kept inside the range."""
+        value = knob_nominal(self.device, self.knob) * np.exp(
+            self.scale * np.asarray(weight, "float64")
+        )
+        return np.clip(value, *knob_range(self.device, self.knob))
+
+    @classmethod
+    def from_config(cls, config):
+        checks.complete("DeviceRange", config, ("device", "knob", "scale"))
+        return cls(**config)
+
+    def get_config(self):
+        return {
+            "device": keras.saving.serialize_keras_object(self.device),
+            "knob": self.knob,
+            "scale": self.scale,
+            "first": keras.constraints.serialize(self.first) if self.first else None,
+        }
+
+
+def _nearest(xp, steps):
+    """Nearest whole number; a tie, as between an even number of levels, goes down.
+
+    Rounding errors must not decide one: the network counts in float32, its read-outs in float64.
+    """
+    return xp.round(steps - 1e-3)
+
+
+class PulseGrid:
+    """Multiples of the step of a pulse generator, inside the device's range.
+
+    Args:
+        device: `MTJDevice`.
+        step: s, > 0.
+
+    Raises:
+        ValueError: for a step without a multiple inside `pulse_width_range`.
+    """
+
+    def __init__(self, device, step):
+        shortest, longest = device.pulse_width_range
+        self.step = step / device.nominal_pulse_width
+        self.fewest = max(1, math.ceil(shortest / step - 1e-9))
+        self.most = math.floor(longest / step + 1e-9)
+        if self.fewest > self.most:
+            raise ValueError(
+                f"pulse_step = {step:g} s has no multiple inside the device's pulse widths "
+                f"[{shortest:g}, {longest:g}] s; use a finer step."
+            )
+
+    def __call__(self, xp, ratio):
+        return xp.clip(_nearest(xp, ratio / self.step), self.fewest, self.most) * self.step
+
+
+class GateGrid:
+    """Anisotropies at the equidistant levels of the converter that drives the gate.
+
+    Args:
+        device: `MTJDevice` with a gate.
+        levels: number of levels over `gate_voltage_range`, >= 2.
+
+    Raises:
+        ValueError: for a device without a gate.
+    """
+
+    def __init__(self, device, levels):
+        low, high = device.gate_voltage_range
+        if device.vcma_coefficient == 0 or low == high:
+            raise ValueError(
+                "gate_levels needs a device with a vcma_coefficient and a gate_voltage_range."
+            )
+        self.highest = levels - 1
+        self.lowest_voltage = low
+        self.step = (high - low) / self.highest
+        self.per_volt = device.anisotropy_at(1.0) / device.anisotropy - 1
+
+    def __call__(self, xp, ratio):
+        level = _nearest(xp, ((ratio - 1) / self.per_volt - self.lowest_voltage) / self.step)
+        voltage = self.lowest_voltage + self.step * xp.clip(level, 0, self.highest)
+        return 1 + self.per_volt * voltage

@@ -1,0 +1,797 @@
+"""SpinNeuron: the switching probability of a magnetic tunnel junction as a Keras activation."""
+
+import math
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from spinkeras import _keras, checks
+from spinkeras.layer import core, observation
+from spinkeras.layer.knobs import (
+    KNOBS,
+    SCALES,
+    DeviceRange,
+    GateGrid,
+    PulseGrid,
+    check_knob,
+    knob_nominal,
+    knob_range,
+)
+from spinkeras.physics import laws, switching
+from spinkeras.physics.curve import RationalLogit
+from spinkeras.physics.device import get_device
+from spinkeras.physics.empirical import EmpiricalCurve
+from spinkeras.physics.spread import ChipSpread, chip_curve
+
+FEW_PULSES = 16
+"""Up to here pulses are drawn one by one: TensorFlow's binomial number costs 80 uniform ones."""
+
+OUTPUTS = ("probability", "sampled", "always_sampled")
+_IN_EVERY_FILE = (
+    "device",
+    "train",
+    "shared_axes",
+    "recenter",
+    "current_scale",
+    "switching_model",
+    "output",
+    "pulses",
+    "pulse_step",
+    "gate_levels",
+    "spread",
+    "knob_scale",
+)
+
+
+@keras.saving.register_keras_serializable(package="spinkeras")
+class SpinNeuron(keras.layers.Layer):
+    """Activation with the switching curve of a magnetic tunnel junction (MTJ).
+
+    An input `x` drives the current `I = I_bias + current_scale * x` (A) through the junction; the
+    output is the probability that one pulse of width `t_p` (s) at anisotropy `K` (J/m^3) reverses
+    it, `P(I; t_p, K)` in (0, 1). Pulse width and anisotropy are two knobs of the real device.
+    Both are trained, by default one of each per channel, inside what the device allows.
+
+    A knob is stored as a dimensionless logarithm, `w = ln(value / nominal) / knob_scale`, in the
+    weights `log_pulse_width` and `log_anisotropy` (nominal: `device.nominal_pulse_width` and
+    `device.anisotropy`); the constraint `DeviceRange` keeps it in the device's box. Files
+    (`.keras`, `.weights.h5`) store the knobs by name and in SI units, so they load across different
+    `train` and `knob_scale`; legacy `.h5` files cannot, and are refused. `get_weights` has the two
+    logarithms first, whatever is trained: they mean the same in every layer of the same device and
+    `knob_scale`.
+
+    Args:
+        device: `MTJDevice` or preset name. Default `"stt_reference"`.
+        train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default both, as `True`;
+            `()` or `False` gives a fixed activation. In the ns regime the pulse width sets the
+            slope and the anisotropy hardly changes it; see docs/physics.md.
+        shared_axes: axes that share one knob, as in `keras.layers.PReLU` (the batch axis is not
+            counted: first is 1). Default `None`: all axes but the last, one knob per channel. A
+            tuple pins the number of knobs on every axis it leaves out.
+        recenter: `True` (default): the bias current follows the midpoint of every neuron, so a
+            knob changes the slope only and `P(x=0) = 1/2` (half the ceiling of a curve that has
+            one). `False`: the bias stays where the untrained neuron has its midpoint, and the
+            threshold moves as the device's does.
+        current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value at which the
+            untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
+            `bipolar`, slope 1, like tanh.
+        switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`, see
+            `spinkeras.switching_probability`; or an `EmpiricalCurve`, a measured switching curve
+            (the device then gives the ranges of the knobs, the resistances and the energies).
+            Default `None`: the device's `switching_curve`, or `"macrospin"` if it has none.
+        barrier_exponent: option of `"neel_brown"`, 1 to 3. Default 2.
+        attempt_time: s, 1e-15 to 1e-3, option of `"neel_brown"`. Default the Kramers value.
+        output: what the layer returns. `"probability"` (default): the expected value.
+            `"sampled"`: in training the fraction of `pulses` that switched, drawn from the exact
+            binomial law, in inference the probability. `"always_sampled"`: the draw in both.
+            The gradient of a draw is that of the probability (straight-through). Not for the
+            layer that a cross-entropy reads in training: its loss of a wrong bit is clipped and
+            has no gradient.
+        bipolar: `True`: the output is `2 P - 1` in (-1, 1), the read current against a reference
+            between the two states, and its bits are -1 and +1. Deep networks train with it as with
+            tanh, and more slowly with the unsigned output. Default `False`.
+        pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
+            16 the cost of a draw does not grow with it; energy and latency do.
+        seed: integer, 0 to 2^31 - 1, that makes the draws reproducible. Default `None`: a random
+            seed.
+        pulse_step: s, 1e-15 to 100, grid of the pulse generator. Default `None`: continuous. The
+            forward pass uses the nearest multiple inside the device's range, the gradient passes
+            through.
+        gate_levels: number of equidistant levels, 2 to 2^20, of the converter that drives the gate
+            over `gate_voltage_range`. Default `None`: continuous.
+        spread: `ChipSpread`. Default `None`. In training every step draws a new chip, so that the
+            network learns to live with the devices' differences, or every epoch with the
+            callback `NewChipEachEpoch`; inference uses nominal devices (`evaluate_chips` measures
+            chips).
+        knob_scale: how far a knob moves per unit of its weight, 1e-3 to 1e3. Default 3: a step of
+            0.01 in the weight changes the knob by 3 %. Larger trains the knobs faster.
+        pulse_width_initializer, anisotropy_initializer: Keras initializers of the weights.
+            Default `"zeros"`, the nominal setting. The result is clipped to the device's box.
+        pulse_width_regularizer, anisotropy_regularizer: Keras regularizers of the weights.
+        pulse_width_constraint, anisotropy_constraint: further Keras constraints, applied before
+            the device's box.
+        **kwargs: `name`, `dtype` and so on, as in `keras.layers.Layer`.
+
+    Input shape: any, at least `(batch, channels)`; the channel axis must be known.
+
+    Output shape: that of the input. The computation runs in float32 at least and is cast to the
+    layer's compute dtype. Inputs far outside the transition saturate with a zero gradient, also
+    at +-infinity; NaN stays NaN. Masks pass through.
+
+    In training and in inference the output is the same deterministic probability, unless `output`
+    asks for draws. Limits of draws: with `tf.distribute.MirroredStrategy` every replica draws the
+    same numbers, and a reloaded layer starts again at its seed (both as `keras.layers.Dropout`);
+    on TensorFlow `pulses > 16` cannot be compiled by XLA, so `jit_compile=True` fails and
+    `"auto"` leaves the model uncompiled.
+
+    Raises:
+        ValueError: for unknown knobs, models or presets, for device ranges outside the model's
+            domain, for an undefined channel axis.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3), spinkeras.SpinNeuron()])
+    >>> model(np.zeros((2, 4), "float32")).shape[-1]
+    3
+    >>> model.layers[-1].pulse_width * 1e9  # ns
+    array([2., 2., 2.])
+
+    References: S. Xin et al., arXiv 2211.13391 (2022) for the trained spintronic activation;
+    A. D. Jagtap, K. Kawaguchi, G. E. Karniadakis, J. Comput. Phys. 404, 109136 (2020) for the
+    scale factor on a trained slope.
+    """
+
+    def __init__(
+        self,
+        device="stt_reference",
+        train=("pulse_width", "anisotropy"),
+        shared_axes=None,
+        recenter=True,
+        current_scale=None,
+        switching_model=None,
+        barrier_exponent=2.0,
+        attempt_time=None,
+        output="probability",
+        pulses=1,
+        seed=None,
+        pulse_step=None,
+        gate_levels=None,
+        spread=None,
+        knob_scale=3.0,
+        bipolar=False,
+        pulse_width_initializer="zeros",
+        anisotropy_initializer="zeros",
+        pulse_width_regularizer=None,
+        anisotropy_regularizer=None,
+        pulse_width_constraint=None,
+        anisotropy_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.device = get_device(device)
+        self.trained_knobs = _knob_names(train)  # a PyTorch module has a method `train`
+        self.shared_axes = _axes(shared_axes)
+        self.recenter = checks.flag("recenter", recenter)
+        self.bipolar = checks.flag("bipolar", bipolar)
+        if switching_model is None:
+            switching_model = laws.own_model(self.device)
+        # Keras makes another thing of a list that becomes an attribute: values are checked before.
+        switching_model = _get_model(switching_model)
+        self.barrier_exponent, self.attempt_time = laws.check_options(
+            switching_model, barrier_exponent, attempt_time
+        )
+        self.switching_model = switching_model
+        self.output_mode = checks.choice("output", output, OUTPUTS)  # Layer.output is symbolic
+        self.pulses = checks.whole("pulses", pulses, 1, 1_000_000)
+        self.seed = None if seed is None else checks.whole("seed", seed, 0, 2**31 - 1)
+        if pulse_step is not None:
+            pulse_step = checks.number(
+                "pulse_step", pulse_step, "s", 1e-15, 100.0, "20 ps is 20e-12"
+            )
+        if gate_levels is not None:
+            gate_levels = checks.whole("gate_levels", gate_levels, 2, 2**20, "8 bits are 256")
+        self.pulse_step, self.gate_levels = pulse_step, gate_levels
+        self.spread = _get_spread(spread)
+        self.knob_scale = checks.number("knob_scale", knob_scale, "(dimensionless)", *SCALES)
+        self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
+        self.anisotropy_initializer = keras.initializers.get(anisotropy_initializer)
+        self.pulse_width_regularizer = keras.regularizers.get(pulse_width_regularizer)
+        self.anisotropy_regularizer = keras.regularizers.get(anisotropy_regularizer)
+        self.pulse_width_constraint = keras.constraints.get(pulse_width_constraint)
+        self.anisotropy_constraint = keras.constraints.get(anisotropy_constraint)
+        self.log_pulse_width = None
+        self.log_anisotropy = None
+        self.meter_sums = None
+        self.energy_weight = None
+        self.energy_seen = None
+        self.loaded_energy_weight = None  # of a file, until a fit goes on with it
+        self._ranges = {
+            knob: DeviceRange(
+                self.device, knob, self.knob_scale, first=getattr(self, f"{knob}_constraint")
+            )
+            for knob in KNOBS
+        }
+        self._curve = laws.get_curve(
+            self.switching_model, self.barrier_exponent, self.attempt_time, self.device
+        )
+        self._prepare_draws()
+        self._grids = {
+            "pulse_width": None if pulse_step is None else PulseGrid(self.device, pulse_step),
+            "anisotropy": None if gate_levels is None else GateGrid(self.device, gate_levels),
+        }
+        self._check_box()
+        if current_scale is None:
+            wanted = 0.5 if self.bipolar else 0.25
+            current_scale = wanted / float(self._slope(*self._nominal()))
+        self.current_scale = checks.number(
+            "current_scale", current_scale, "A per unit input", 1e-18, 1e3, "10 uA is 10e-6"
+        )
+
+    def build(self, input_shape):
+        shape = self._knob_shape(input_shape)
+        for knob in KNOBS:
+            weight = self.add_weight(
+                name=f"log_{knob}",
+                shape=shape,
+                initializer=self._start(knob),
+                regularizer=getattr(self, f"{knob}_regularizer"),
+                constraint=self._ranges[knob],
+                trainable=knob in self.trained_knobs,
+                dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+                autocast=False,
+            )
+            setattr(self, f"log_{knob}", weight)
+        # Sums that a measured step (spinkeras.energy.meter) keeps over calls; else untouched.
+        self.meter_sums = self.add_weight(
+            name="meter_sums",
+            shape=(5,),
+            initializer="zeros",
+            trainable=False,
+            dtype="float32",
+            autocast=False,
+            aggregation="mean",
+        )
+        # The weight of energy in the loss and the energy it was set for (spinkeras.energy.budget).
+        self.energy_weight, self.energy_seen = (
+            self.add_weight(
+                name=name,
+                shape=(),
+                initializer="zeros",
+                trainable=False,
+                dtype="float32",
+                autocast=False,
+                aggregation="mean",
+            )
+            for name in ("energy_weight", "energy_seen")
+        )
+        self.built = True
+
+    def call(self, inputs, training=None, mask=None):
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        inputs = ops.cast(inputs, dtype)
+        observed = observation.of(self)
+        answer = observed.answer(self, inputs, mask)
+        if answer is not None:
+            return ops.cast(answer, self.compute_dtype)
+        factors = self._draw_chip(dtype) if training and self.spread is not None else None
+        setting = self.setting(core.precise(dtype))
+        probability = self.response(inputs, factors, setting=setting, training=training)
+        observed.see(self, inputs, setting, probability, training, mask)
+        fraction = observed.fraction(self, probability, training)
+        return ops.cast(self.to_output(fraction), self.compute_dtype)
+
+    def response(
+        self, inputs, factors=None, spread=None, cause="all", setting=None, training=False
+    ):
+        """Switching probability of every element.
+
+        Args:
+            inputs: tensor, float32 or float64.
+            factors: `ChipLayer` of the devices, or `None` for nominal ones.
+            spread, cause: as `variability.chip_curve`; default the layer's own spread.
+            setting: of `setting` in the precision `core.precise`, where it is at hand.
+            training: whether a gradient will be wanted.
+        """
+        gain = self.current_scale / self.device.critical_current_per_stability
+        if factors is None and hasattr(self._curve, "tangents"):
+            if setting is None:
+                setting = self.setting(core.precise(inputs.dtype))
+            return self._rational_response(inputs, gain, setting, training)
+        setting = self.setting(inputs.dtype)
+        midpoint = self._curve(ops, *setting).midpoint
+        bias = midpoint if self.recenter else self._nominal_midpoint()
+        if factors is not None:
+            drive, spread = bias + inputs * gain, spread or self.spread
+            return chip_curve(
+                ops, self._curve, *setting, drive, factors, spread, cause, self.device
+            )
+        drive = inputs * gain + (0.0 if self.recenter else bias - midpoint)
+        return self._curve(ops, *setting).probability(drive)
+
+    def _rational_response(self, inputs, gain, setting, training):
+        """The response of a law of the one family, in the core that all such laws share."""
+        if self._has_constant_knobs():  # in an export
+            curve = self._curve(np, *setting)
+            shift = 0.0 if self.recenter else self._nominal_midpoint() - curve.midpoint
+            numbers = core.rows(curve, gain, shift)
+            numbers = [ops.convert_to_tensor(n, inputs.dtype) for n in numbers]
+            return core.response(inputs, numbers, observation.of(self).logistic)
+        trained = self.trained_knobs if self.trainable else ()
+        knobs = [
+            ops.convert_to_tensor(w)
+            for knob, w in zip(KNOBS, self.knob_weights())
+            if knob in trained
+        ]
+        kernels = training and self.in_kernels(inputs)
+        constants = gain, float(not self.recenter), self._nominal_midpoint(), self.knob_scale
+        numbers, slope, *by_knobs = core.neuron_numbers(
+            self._curve, setting, constants, bool(trained), inputs.dtype, kernels
+        )
+        by_knobs = [by for knob, by in zip(KNOBS, by_knobs) if knob in trained]
+        return core.linked(inputs, [numbers, slope, *by_knobs], knobs, training, kernels)
+
+    def in_kernels(self, inputs):
+        """Whether training on this input may run in compiled kernels."""
+        return core.kernels_serve(inputs, _keras.outermost(self))
+
+    def to_output(self, probability):
+        """What the layer returns for a probability, or for a fraction of bits."""
+        return 2 * probability - 1 if self.bipolar else probability
+
+    def current(self, inputs):
+        """Current in A through every element, as a tensor."""
+        bias = self.bias(self.setting(core.precise(inputs.dtype)))
+        return ops.cast(bias, inputs.dtype) + inputs * self.current_scale
+
+    def bias(self, setting, kernels=False):
+        """Current in A at zero input, for every knob, as a tensor.
+
+        Args:
+            setting: of `setting`, as are those of the next two.
+            kernels: whether the compiled kernels of TensorFlow may be used here.
+        """
+        midpoint = self._nominal_midpoint()
+        if self.recenter:
+            midpoint = core.midpoint(self._curve, setting, kernels)
+        return midpoint * self.device.critical_current_per_stability
+
+    def pulse_widths(self, setting):
+        """Pulse width in s of every knob, as a tensor."""
+        return ops.exp(setting[0]) * self.device.diffusion_time
+
+    def anisotropies(self, setting):
+        """`K_eff` in J/m^3 of every knob, as a tensor."""
+        return setting[1] * (self.device.thermal_energy / self.device.volume)
+
+    @staticmethod
+    def draw(probability, pulses, seed):
+        """Fraction of pulses that switch, with the gradient of the probability."""
+        expected = ops.stop_gradient(probability)
+        shape, dtype = ops.shape(probability), probability.dtype
+        if pulses <= FEW_PULSES:
+            numbers = (keras.random.uniform(shape, dtype=dtype, seed=seed) for _ in range(pulses))
+            count = sum(ops.cast(number < expected, dtype) for number in numbers)
+        else:
+            count = keras.random.binomial(shape, float(pulses), expected, dtype=dtype, seed=seed)
+        return ops.stop_gradient(count / pulses) + (probability - expected)
+
+    def hold_chip(self, number):
+        """Train on one chip until further notice, or on a new one every step (`None`).
+
+        The chip depends on the layer's seed and this number alone. Takes effect in a training
+        step that is already compiled.
+
+        Args:
+            number: integer, 0 to 2^26, or `None`.
+
+        Raises:
+            ValueError: for a layer without `spread`, or a number out of range.
+        """
+        if self.spread is None:
+            raise ValueError(f"Layer {self.name!r} has no spread, so no chip to hold.")
+        position = 0
+        if number is not None:
+            if number != int(number) or not 0 <= number <= 2**26:
+                raise ValueError(f"number = {number!r} must be an integer from 0 to 2^26 or None.")
+            position = 2**30 + 8 * int(number)  # far from where the draws of the steps count
+        seed = ops.convert_to_numpy(self.seed_generator.state)[0]
+        self.held_chip.state.assign(np.array([seed, position]))
+
+    def _draw_chip(self, dtype):
+        """Factors of the devices in this step: of a new chip, or of the one that is held."""
+        held, seeds = self.held_chip.state.value, self.seed_generator.state
+        is_held, before = held[1] > 0, seeds.value * 1
+        seeds.assign(ops.where(is_held, held, before))
+        factors = self.spread.draw_tensors(
+            self.log_pulse_width.shape, self.device.temperature, self.seed_generator, dtype
+        )
+        seeds.assign(ops.where(is_held, before, seeds.value))
+        return factors
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    # --- read-outs in SI units --------------------------------------------------------------
+
+    @property
+    def pulse_width(self):
+        """Pulse width that drives every knob in s (NumPy). Assigning checks the device's range."""
+        return self._on_grid("pulse_width", self._value("pulse_width"))
+
+    @pulse_width.setter
+    def pulse_width(self, value):
+        self._assign("pulse_width", value)
+
+    @property
+    def anisotropy(self):
+        """Anisotropy `K_eff` of every knob in J/m^3 (NumPy). Assigning checks the range."""
+        return self._on_grid("anisotropy", self._value("anisotropy"))
+
+    @anisotropy.setter
+    def anisotropy(self, value):
+        self._assign("anisotropy", value)
+
+    @property
+    def gate_voltage(self):
+        """Gate voltage in V that sets every anisotropy (NumPy). Assigning checks the range."""
+        return self.device.gate_voltage_for(self.anisotropy)
+
+    @gate_voltage.setter
+    def gate_voltage(self, value):
+        value = np.asarray(value, "float64")
+        if self.device.vcma_coefficient == 0 and np.any(value != 0):
+            raise ValueError(
+                f"gate_voltage = {value.flat[np.argmax(value != 0)]:g} V: this device has no gate "
+                "(its vcma_coefficient is 0). Leave it at 0 V, or give the device one."
+            )
+        self._assign("anisotropy", self.device.anisotropy_at(value))
+
+    @property
+    def bias_current(self):
+        """Current in A at zero input, for every knob (NumPy)."""
+        unit = self.device.critical_current_per_stability
+        if not self.recenter:
+            return np.full(self.pulse_width.shape, self._nominal_midpoint() * unit)
+        return self._numpy_curve(self.pulse_width, self.anisotropy).midpoint * unit
+
+    @property
+    def slope(self):
+        """Slope of the output at the midpoint per unit of input, for every knob (NumPy).
+
+        Untrained 1/4, with a `bipolar` output 1.
+        """
+        slope = self._slope(self.pulse_width, self.anisotropy) * self.current_scale
+        return 2 * slope if self.bipolar else slope
+
+    # --- files ------------------------------------------------------------------------------
+
+    @property
+    def weights(self):
+        """The weights, both knobs first: Keras alone would put the trained ones in front."""
+        _refuse_legacy_file(self.name)
+        first = [f"log_{knob}" for knob in KNOBS]
+        return sorted(
+            super().weights, key=lambda w: first.index(w.name) if w.name in first else len(first)
+        )
+
+    def save_own_variables(self, store):
+        if not self.built:  # as Keras' own layers, which then have nothing to store
+            return
+        for knob in KNOBS:  # float64 holds the logarithm through exp and log
+            store[knob] = self._value(knob)
+        weight = ops.convert_to_numpy(self.energy_weight)
+        # Of a fit that was interrupted nothing is left; one that is running may be resumed.
+        store["energy_weight"] = weight if _keras.is_fitting() else 0 * weight
+
+    def load_own_variables(self, store):
+        names = list(store.keys())
+        if not self.built:
+            if names:
+                raise ValueError(
+                    f"The file has weights for layer {self.name!r}, which has none before it is "
+                    "built. Call the model on data first, or load the whole model from a `.keras` "
+                    "file."
+                )
+            return
+        # All is checked before anything changes: Keras may go on after an error (skip_mismatch).
+        values = {knob: self._loaded(knob, names, store) for knob in KNOBS}
+        if "energy_weight" in names:
+            weight = np.asarray(store["energy_weight"], "float32")
+            if weight.shape or not (np.isfinite(weight) and weight >= 0):
+                raise ValueError(
+                    f"The file has an energy_weight for layer {self.name!r} that is not one finite "
+                    "number >= 0."
+                )
+            self.energy_weight.assign(weight)
+            self.loaded_energy_weight = float(weight)
+        for knob, value in values.items():
+            low, high = knob_range(self.device, knob)
+            outside = (value < low * (1 - 1e-6)) | (value > high * (1 + 1e-6))
+            if np.any(outside):
+                warnings.warn(
+                    f"{np.sum(outside)} of {value.size} loaded values of {knob} are outside this "
+                    f"device's range [{low:g}, {high:g}] and were moved to its limit.",
+                    stacklevel=2,
+                )
+            weight = self._ranges[knob].to_weight(np.clip(value, low, high))
+            getattr(self, f"log_{knob}").assign(weight)
+
+    def _loaded(self, knob, names, store):
+        """A knob in SI units from a file, checked."""
+        if knob not in names:
+            raise ValueError(
+                f"The file holds no {knob!r} for layer {self.name!r} (it has {names}); "
+                "it was not written by a SpinNeuron that had weights."
+            )
+        value = np.asarray(store[knob], "float64")
+        shape = tuple(getattr(self, f"log_{knob}").shape)
+        if value.shape != shape:
+            raise ValueError(
+                f"The file has a {knob} of shape {value.shape} for layer {self.name!r}, which "
+                f"needs {shape}. Build the layer for the same number of channels."
+            )
+        if not np.all(np.isfinite(value) & (value > 0)):
+            raise ValueError(
+                f"The file has values of {knob} for layer {self.name!r} that are not finite and "
+                "> 0."
+            )
+        return value
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            device=keras.saving.serialize_keras_object(self.device),
+            train=list(self.trained_knobs),
+            shared_axes=None if self.shared_axes is None else list(self.shared_axes),
+            recenter=self.recenter,
+            current_scale=self.current_scale,
+            switching_model=keras.saving.serialize_keras_object(self.switching_model),
+            barrier_exponent=self.barrier_exponent,
+            attempt_time=self.attempt_time,
+            output=self.output_mode,
+            pulses=self.pulses,
+            seed=self.seed,
+            pulse_step=self.pulse_step,
+            gate_levels=self.gate_levels,
+            spread=None
+            if self.spread is None
+            else keras.saving.serialize_keras_object(self.spread),
+            knob_scale=self.knob_scale,
+            bipolar=self.bipolar,
+        )
+        for knob in KNOBS:
+            for kind in ("initializer", "regularizer", "constraint"):
+                name = f"{knob}_{kind}"
+                config[name] = getattr(keras, f"{kind}s").serialize(getattr(self, name))
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        if cls.get_config is SpinNeuron.get_config:  # else what a subclass chose to write
+            checks.complete("SpinNeuron", config, _IN_EVERY_FILE)
+        return cls(**config)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _nominal(self):
+        """The setting of an untrained neuron, as the driver makes it."""
+        nominal = ((knob, knob_nominal(self.device, knob)) for knob in KNOBS)
+        return tuple(np.array(self._on_grid(knob, value)) for knob, value in nominal)
+
+    def _numpy_curve(self, pulse_width, anisotropy):
+        log_duration = np.log(pulse_width / self.device.diffusion_time)
+        stability = self.device.stability_at(anisotropy)
+        return self._curve(np, log_duration, stability)
+
+    def _slope(self, pulse_width, anisotropy):
+        curve = self._numpy_curve(pulse_width, anisotropy)
+        return curve.slope / self.device.critical_current_per_stability
+
+    def _nominal_midpoint(self):
+        return float(self._numpy_curve(*self._nominal()).midpoint)
+
+    def knob_weights(self):
+        """The weights that hold the two knobs, in the order of `KNOBS`."""
+        return observation.of(self).knobs(self)
+
+    def _has_constant_knobs(self):
+        """Whether the knobs are NumPy arrays here, to become constants of an export."""
+        return isinstance(self.knob_weights()[0], np.ndarray)
+
+    def setting(self, dtype):
+        """`ln(t_p / t_D)` and `Delta` of every knob, as the driver makes them.
+
+        Inside the device's box, whatever the weights are, and on the grid. The gradient passes
+        straight through both, so that a knob can come back. NumPy arrays of this dtype for
+        constant knobs, otherwise tensors.
+        """
+        frozen, weights = self._has_constant_knobs(), self.knob_weights()
+        if frozen:
+            xp, weights = np, np.asarray(weights, "float64")
+        else:
+            xp, weights = ops, [ops.cast(weight, dtype) for weight in weights]
+            weights = ops.stack(
+                [
+                    weight if knob in self.trained_knobs else ops.stop_gradient(weight)
+                    for knob, weight in zip(KNOBS, weights)
+                ]
+            )
+        logs = self.knob_scale * weights
+        exact = laws.stop_gradient(xp, logs)
+        bounds = self.knob_scale * np.array([self._ranges[knob].bounds for knob in KNOBS])
+        low, high = bounds.T.reshape(2, len(KNOBS), *(1,) * (len(logs.shape) - 1))
+        made = xp.clip(exact, low, high)
+        if any(self._grids.values()):
+            made = [
+                log if grid is None else xp.log(grid(xp, xp.exp(log)))
+                for log, grid in zip(laws.unstack(xp, made), map(self._grids.get, KNOBS))
+            ]
+            made = xp.stack(made)
+        log_width, log_anisotropy = laws.unstack(xp, logs + (made - exact))
+        log_nominal = math.log(self.device.nominal_pulse_width / self.device.diffusion_time)
+        setting = log_nominal + log_width, self.device.thermal_stability * xp.exp(log_anisotropy)
+        if frozen:
+            return tuple(v.astype(keras.backend.standardize_dtype(dtype)) for v in setting)
+        return setting
+
+    def _prepare_draws(self):
+        self.seed_generator = None
+        # Its state is the seed of the chip that is held in training; zeros: none.
+        self.held_chip = None if self.spread is None else keras.random.SeedGenerator(0)
+        if self.output_mode != "probability" or self.spread is not None:
+            self.seed_generator = keras.random.SeedGenerator(self.seed)
+            # TensorFlow has no XLA kernel for the binomial law; Keras's "auto" respects this.
+            draws_counts = self.output_mode != "probability" and self.pulses > FEW_PULSES
+            self.supports_jit = not draws_counts or keras.backend.backend() != "tensorflow"
+
+    def _check_box(self):
+        """The whole box must lie in the domain of the switching model."""
+        for knob in self.trained_knobs:
+            low, high = knob_range(self.device, knob)
+            if low == high:
+                raise ValueError(
+                    f"This device cannot change its {knob}: its range is the single value {low:g}. "
+                    "Give it a pulse_width_range, or a vcma_coefficient and a gate_voltage_range, "
+                    f"or leave {knob!r} out of `train`."
+                )
+        axes = [np.geomspace(*knob_range(self.device, knob), 9) for knob in KNOBS]
+        width, anisotropy = (grid.ravel() for grid in np.meshgrid(*axes))
+        switching.check_domain(width, anisotropy, self.device, self.switching_model)
+        curve = self._numpy_curve(width, anisotropy)
+        stability = self.device.stability_at(anisotropy)
+        switching.check_midpoint(curve, stability, self.switching_model)
+        if isinstance(curve, RationalLogit):
+            switching.check_rise(curve, width, anisotropy)
+
+    def _knob_shape(self, input_shape):
+        if self.shared_axes is None:
+            axes = {len(input_shape) - 1}
+            shape = (input_shape[-1],)
+        else:
+            rank = len(input_shape)
+            bad = [a for a in self.shared_axes if a % rank == 0 or not -rank < a < rank]
+            if bad:
+                raise ValueError(
+                    f"shared_axes = {self.shared_axes} names axes {bad} that an input of shape "
+                    f"{tuple(input_shape)} cannot share; use 1 to {rank - 1}."
+                )
+            shared = {axis % rank for axis in self.shared_axes}
+            axes = set(range(1, rank)) - shared
+            shape = tuple(1 if k in shared else input_shape[k] for k in range(1, rank))
+        if None in shape or len(input_shape) < 2:
+            raise ValueError(
+                f"SpinNeuron needs to know the size of every axis with its own knob; the input "
+                f"has shape {tuple(input_shape)}. Give the size of axes {sorted(axes)} (for "
+                "example in keras.Input), or share them with `shared_axes`."
+            )
+        self.input_spec = keras.layers.InputSpec(
+            min_ndim=2,
+            ndim=None if self.shared_axes is None else len(input_shape),
+            axes={axis if self.shared_axes is not None else -1: input_shape[axis] for axis in axes},
+        )
+        return shape
+
+    def _start(self, knob):
+        """Initializer of a weight, kept in the device's box."""
+        initializer = getattr(self, f"{knob}_initializer")
+        box = self._ranges[knob]
+
+        def start(shape, dtype):
+            return box(initializer(shape, dtype=dtype))
+
+        return start
+
+    def _value(self, knob):
+        weight = getattr(self, f"log_{knob}")
+        if weight is None:
+            raise ValueError(
+                f"Layer {self.name!r} has no {knob} before it is built; call it on data or give "
+                "the model an Input first."
+            )
+        return self._ranges[knob].to_value(ops.convert_to_numpy(weight))
+
+    def _on_grid(self, knob, value):
+        """Value of a knob as the driver makes it."""
+        grid, nominal = self._grids[knob], knob_nominal(self.device, knob)
+        return value if grid is None else grid(np, value / nominal) * nominal
+
+    def _assign(self, knob, value):
+        value = np.asarray(value, "float64")
+        low, high = knob_range(self.device, knob)
+        good = (value >= low * (1 - 1e-9)) & (value <= high * (1 + 1e-9))
+        if not np.all(good):
+            unit = "s" if knob == "pulse_width" else "J/m^3"
+            raise ValueError(
+                f"{knob} = {value[~good].flat[0]:g} {unit} is outside the range of the device, "
+                f"[{low:g}, {high:g}] {unit}. Use a value inside, or another device."
+            )
+        shape = self._value(knob).shape
+        weight = self._ranges[knob].to_weight(np.broadcast_to(np.clip(value, low, high), shape))
+        getattr(self, f"log_{knob}").assign(weight)
+
+
+def _refuse_legacy_file(name):
+    """Raise where Keras writes or reads an `.h5` file of the old format."""
+    if _keras.is_legacy_file():
+        raise ValueError(
+            f"Layer {name!r} has no place in a legacy `.h5` file: it would hold the knobs without "
+            "their units, and another device or `knob_scale` would read other values. Save to "
+            "`.keras` or `.weights.h5`, which hold seconds and J/m^3."
+        )
+
+
+def _knob_names(train):
+    if isinstance(train, bool):
+        train = KNOBS if train else ()
+    if isinstance(train, str):
+        train = (train,)
+    if not isinstance(train, (list, tuple)):
+        raise ValueError(
+            f"train = {checks.shown(train)} must be a list of knobs among {list(KNOBS)}, or ()."
+        )
+    return tuple(check_knob(knob) for knob in train)
+
+
+def _axes(shared_axes):
+    if shared_axes is None:
+        return None
+    axes = shared_axes if isinstance(shared_axes, (list, tuple)) else [shared_axes]
+    try:
+        return tuple(checks.whole("shared_axes", axis, -32, 32) for axis in axes)
+    except ValueError:
+        raise ValueError(
+            f"shared_axes = {checks.shown(shared_axes)} must be a list of integers or None; the "
+            "batch axis is 0 and not counted."
+        ) from None
+
+
+def _get_model(switching_model):
+    """A name, or an object with a curve of its own; from a file an `EmpiricalCurve`."""
+    if isinstance(switching_model, dict):
+        return checks.revived("switching_model", switching_model, EmpiricalCurve)
+    return switching_model
+
+
+def _get_spread(spread):
+    if isinstance(spread, dict):
+        spread = checks.revived("spread", spread, ChipSpread)
+    if spread is not None and not isinstance(spread, ChipSpread):
+        raise ValueError(f"spread must be a ChipSpread or None; got {checks.shown(spread)}.")
+    return spread
+
+
+def spin_neurons(model) -> list[SpinNeuron]:
+    """Every `SpinNeuron` in a model, also inside nested models, wrappers and `activation=`.
+
+    Example:
+
+    >>> import keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(name="spin")])
+    >>> [layer.name for layer in spinkeras.spin_neurons(model)]
+    ['spin']
+    """
+    return [layer for layer in _keras.all_layers(model) if isinstance(layer, SpinNeuron)]

@@ -1,0 +1,23 @@
+"""What a junction is and when it switches: pure functions, for NumPy and tensors, in SI units."""
+
+from spinkeras.physics.device import MTJDevice, get_device, presets
+from spinkeras.physics.empirical import EmpiricalCurve
+from spinkeras.physics.spread import ChipSpread
+from spinkeras.physics.switching import (
+    midpoint_current,
+    pulse_width_for_slope,
+    slope_at_midpoint,
+    switching_probability,
+)
+
+__all__ = [
+    "ChipSpread",
+    "EmpiricalCurve",
+    "MTJDevice",
+    "get_device",
+    "midpoint_current",
+    "presets",
+    "pulse_width_for_slope",
+    "slope_at_midpoint",
+    "switching_probability",
+]

@@ -1,0 +1,462 @@
+"""Magnetic tunnel junctions: one frozen dataclass in SI units.
+
+Conventions (perpendicular, collinear macrospin; everything follows from the fields):
+
+    volume       V      = pi diameter^2 / 4 * thickness                     [m^3]
+    stability    Delta  = K_eff V / (kB T)                                  [1]
+    field        mu0 Hk = 2 K_eff / Ms                                      [T]
+    current      Ic0    = (4 e alpha / (hbar eta)) K_eff V                  [A]
+    VCMA         K_eff(V_gate) = K_eff - xi V_gate / (t_ox thickness)       [J/m^3]
+
+A two-terminal junction carries the write current itself. A three-terminal one is written through a
+heavy-metal channel, whose resistance is `write_resistance`, and read through the junction; what
+its channel current does is told by a `switching_curve`.
+
+References: J. C. Slonczewski, J. Magn. Magn. Mater. 159, L1 (1996); W. H. Butler et al., IEEE
+Trans. Magn. 48, 4684 (2012) for the critical current of the perpendicular macrospin.
+"""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from scipy import constants, special
+
+from spinkeras import checks
+from spinkeras.physics import provenance
+from spinkeras.physics.presets import DEVICES
+
+GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
+_OXIDE_PERMITTIVITY = 9.7  # MgO, relative
+
+LONGEST_RETENTION = 1e300  # s; longer ones would not fit into a number
+
+# field: (unit, lowest, highest, what to check)
+LIMITS = {
+    "diameter": ("m", 5e-9, 1e-6, "40 nm is 40e-9"),
+    "thickness": ("m", 2e-10, 1e-8, "1.2 nm is 1.2e-9"),
+    "saturation_magnetization": ("A/m", 1e4, 3e6, "1000 kA/m is 1e6"),
+    "damping": ("(dimensionless)", 1e-4, 1.0, "Gilbert damping of the free layer, about 0.01"),
+    "spin_torque_efficiency": ("(dimensionless)", 1e-3, 2.0, "eta, about 0.3 to 0.7"),
+    "anisotropy": ("J/m^3", 1e2, 1e7, "K_eff including shape; 110 kJ/m^3 is 110e3"),
+    "temperature": ("K", 1.0, 1000.0, "room temperature is 300"),
+    "resistance_area_product": ("ohm m^2", 1e-14, 1e-6, "10 ohm um^2 is 10e-12"),
+    "tmr": ("(dimensionless)", 0.0, 10.0, "a ratio: 100 % is 1.0"),
+    "tmr_half_voltage": ("V", 0.01, 100.0, "bias at which the TMR has halved, about 0.5"),
+    "vcma_coefficient": ("J/(V m)", -1e-11, 1e-11, "50 fJ/(V m) is 50e-15"),
+    "oxide_thickness": ("m", 3e-10, 1e-8, "1.4 nm is 1.4e-9"),
+    "pulse_width_range": ("s", 1e-11, 1e-2, "2 to 20 ns is (2e-9, 20e-9)"),
+    "gate_voltage_range": ("V", -10.0, 10.0, "a pair such as (-1.0, 1.0)"),
+    "nominal_pulse_width": ("s", 1e-11, 1e-2, "5 ns is 5e-9"),
+    "write_resistance": ("ohm", 1.0, 1e6, "heavy-metal channel, about 1000; None if two-terminal"),
+}
+_PAIRS = ("pulse_width_range", "gate_voltage_range")
+
+
+@keras.saving.register_keras_serializable(package="spinkeras")
+@checks.by_name
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MTJDevice:
+    """A perpendicular magnetic tunnel junction, in SI units.
+
+    Two terminals: the write current crosses the junction (spin-transfer torque). Three terminals,
+    with `write_resistance`: it flows through a channel below (spin-orbit torque), so that a write
+    costs `I^2 write_resistance t_p` whatever the state of the junction.
+
+    Args:
+        diameter: m, 5e-9 to 1e-6. Free-layer diameter.
+        thickness: m, 2e-10 to 1e-8. Free-layer thickness.
+        saturation_magnetization: A/m, 1e4 to 3e6.
+        damping: Gilbert damping, 1e-4 to 1.
+        spin_torque_efficiency: eta, 1e-3 to 2.
+        anisotropy: J/m^3, 1e2 to 1e7. Effective anisotropy `K_eff` at zero gate voltage, the
+            demagnetising energy subtracted.
+        temperature: K, 1 to 1000. Default 300.
+        resistance_area_product: ohm m^2, 1e-14 to 1e-6. Parallel state.
+        tmr: tunnel magnetoresistance at zero bias as a ratio, 0 to 10 (1.0 is 100 %).
+        tmr_half_voltage: V. `TMR(V) = tmr / (1 + (V / tmr_half_voltage)^2)`.
+        vcma_coefficient: J/(V m). Positive: a positive gate voltage lowers the anisotropy. The
+            sign convention differs between papers; a negative value gives the other one.
+        oxide_thickness: m, 3e-10 to 1e-8.
+        pulse_width_range: s, `(shortest, longest)` write pulse the circuit can produce.
+        gate_voltage_range: V, `(lowest, highest)` gate voltage.
+        nominal_pulse_width: s, inside `pulse_width_range`. Where an untrained neuron starts.
+        write_resistance: ohm, 1 to 1e6, of the channel that carries the write current. Default
+            `None`: two terminals.
+        switching_curve: `EmpiricalCurve` that describes this device's switching. Default `None`:
+            the collinear macrospin, with `damping` and `spin_torque_efficiency` of the write
+            current. A layer of perpendicular anisotropy under spin-orbit torque does not follow
+            that law; with a curve, `damping` and `spin_torque_efficiency` are those of the
+            junction, for thermal reversal and read disturb.
+        name: free text, not compared by `==`.
+        source: citation of the values, not compared by `==`.
+        assumed: which values the source does not give, not compared by `==`. A copy with other
+            values names them at the end of `source` and `assumed`, unless it brings its own.
+        origin: leave it out; what `source` and `assumed` are about (`physics.provenance`).
+
+    Raises:
+        ValueError: naming the field, its value, its unit, the allowed range and what to check.
+
+    Example:
+
+    >>> import spinkeras
+    >>> device = spinkeras.MTJDevice.preset("stt_reference")
+    >>> round(device.thermal_stability, 1), round(device.critical_current * 1e6, 2)
+    (40.0, 25.17)
+    >>> colder = device.replace(temperature=250.0)
+    >>> round(colder.thermal_stability, 1)
+    48.0
+    """
+
+    diameter: float
+    thickness: float
+    saturation_magnetization: float
+    damping: float
+    spin_torque_efficiency: float
+    anisotropy: float
+    temperature: float = 300.0
+    resistance_area_product: float
+    tmr: float
+    tmr_half_voltage: float
+    vcma_coefficient: float
+    oxide_thickness: float
+    pulse_width_range: tuple[float, float]
+    gate_voltage_range: tuple[float, float]
+    nominal_pulse_width: float
+    write_resistance: float | None = None
+    switching_curve: Any = None
+    name: str = dataclasses.field(default="", compare=False)
+    source: str = dataclasses.field(default="", compare=False)
+    assumed: str = dataclasses.field(default="", compare=False)
+    origin: Any = dataclasses.field(default=None, repr=False, compare=False)
+
+    def __post_init__(self):
+        for field, limits in LIMITS.items():
+            value = getattr(self, field)
+            if value is None and field == "write_resistance":
+                continue
+            check = _pair if field in _PAIRS else checks.number
+            object.__setattr__(self, field, check(field, value, *limits))  # plain, also from JSON
+        for field in ("name", "source", "assumed"):
+            checks.text(field, getattr(self, field))
+        object.__setattr__(self, "switching_curve", _curve(self.switching_curve))
+        shortest, longest = self.pulse_width_range
+        if not shortest <= self.nominal_pulse_width <= longest:
+            raise ValueError(
+                f"nominal_pulse_width = {self.nominal_pulse_width:g} s is outside "
+                f"pulse_width_range [{shortest:g}, {longest:g}] s. Change one of the two."
+            )
+        if self.anisotropy_range[0] <= 0:
+            raise ValueError(
+                f"gate_voltage_range = {self.gate_voltage_range} V would, with vcma_coefficient = "
+                f"{self.vcma_coefficient:g} J/(V m), bring the anisotropy to "
+                f"{self.anisotropy_range[0]:g} J/m^3; it must stay > 0. Narrow the range to less "
+                f"than {abs(self.anisotropy / self._anisotropy_per_volt):.3g} V."
+            )
+        provenance.keep(self)
+
+    # --- geometry and magnetics -------------------------------------------------------------
+
+    @property
+    def area(self) -> float:
+        """Junction area in m^2."""
+        return math.pi * self.diameter**2 / 4
+
+    @property
+    def volume(self) -> float:
+        """Free-layer volume in m^3."""
+        return self.area * self.thickness
+
+    @property
+    def thermal_energy(self) -> float:
+        """`kB T` in J."""
+        return constants.k * self.temperature
+
+    @property
+    def thermal_stability(self) -> float:
+        """`Delta = K_eff V / (kB T)`, dimensionless."""
+        return self.stability_at(self.anisotropy)
+
+    def stability_at(self, anisotropy):
+        """Thermal stability `K_eff V / (kB T)` at another anisotropy in J/m^3, number or array."""
+        return anisotropy * self.volume / self.thermal_energy
+
+    @property
+    def anisotropy_field(self) -> float:
+        """`mu0 Hk = 2 K_eff / Ms` in T."""
+        return 2 * self.anisotropy / self.saturation_magnetization
+
+    @property
+    def critical_current(self) -> float:
+        """`Ic0 = (4 e alpha / (hbar eta)) K_eff V` in A, of the collinear macrospin."""
+        return self.critical_current_per_stability * self.thermal_stability
+
+    @property
+    def critical_current_per_stability(self) -> float:
+        """`Ic0 / Delta = 4 e alpha kB T / (hbar eta)` in A: independent of the anisotropy."""
+        charge = 4 * constants.e * self.damping * self.thermal_energy
+        return charge / (constants.hbar * self.spin_torque_efficiency)
+
+    @property
+    def diffusion_time(self) -> float:
+        """`t_D = Ms V (1 + alpha^2) / (2 alpha gamma kB T)` in s: independent of the anisotropy.
+
+        The dimensionless pulse duration is `tau = Delta t_p / t_D`.
+        """
+        moment = self.saturation_magnetization * self.volume * (1 + self.damping**2)
+        return moment / (2 * self.damping * GYROMAGNETIC_RATIO * self.thermal_energy)
+
+    @property
+    def attempt_time(self) -> float:
+        """Zero-current Kramers attempt time `t_D / (Delta sqrt(Delta / pi))` in s (Brown 1963)."""
+        delta = self.thermal_stability
+        return self.diffusion_time / (delta * math.sqrt(delta / math.pi))
+
+    @property
+    def retention_time(self) -> float:
+        """Mean time before a thermal reversal, `attempt_time exp(Delta)`, in s; inf for ages."""
+        time = float(self.retention_at(self.thermal_stability))
+        return time if time < LONGEST_RETENTION else math.inf
+
+    def retention_at(self, stability):
+        """Mean time in s before a thermal reversal, at most 1e300 s, at other stabilities (NumPy).
+
+        Args:
+            stability: thermal stability `K_eff(V_gate) V / (kB T)`, array, above 0.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> bool(device.retention_at(30.0) < device.retention_at(40.0))
+        True
+        """
+        stability = np.asarray(stability, "float64")
+        attempt = self.diffusion_time / (stability * np.sqrt(stability / math.pi))
+        seconds = np.exp(np.minimum(np.log(attempt) + stability, 700))  # exp overflows
+        return np.minimum(seconds, LONGEST_RETENTION)
+
+    # --- electrics --------------------------------------------------------------------------
+
+    @property
+    def resistance_parallel(self) -> float:
+        """`R_P = RA / A` in ohm."""
+        return self.resistance_area_product / self.area
+
+    @property
+    def resistance_antiparallel(self) -> float:
+        """`R_AP = R_P (1 + TMR)` at zero bias, in ohm."""
+        return self.resistance_parallel * (1 + self.tmr)
+
+    @property
+    def write_path_resistance(self) -> float:
+        """Resistance in ohm that the write current meets: the channel, or the parallel junction."""
+        return self.resistance_parallel if self.write_resistance is None else self.write_resistance
+
+    @property
+    def gate_capacitance(self) -> float:
+        """`C = eps0 eps_r A / t_ox` in F (MgO, eps_r = 9.7)."""
+        return constants.epsilon_0 * _OXIDE_PERMITTIVITY * self.area / self.oxide_thickness
+
+    @property
+    def _anisotropy_per_volt(self) -> float:
+        return self.vcma_coefficient / (self.oxide_thickness * self.thickness)
+
+    @property
+    def anisotropy_range(self) -> tuple[float, float]:
+        """`(lowest, highest)` K_eff in J/m^3 over the gate-voltage range."""
+        ends = [self.anisotropy_at(voltage) for voltage in self.gate_voltage_range]
+        return min(ends), max(ends)
+
+    def anisotropy_at(self, gate_voltage):
+        """K_eff in J/m^3 at a gate voltage in V (scalar or array, not range-checked)."""
+        return self.anisotropy - self._anisotropy_per_volt * gate_voltage
+
+    def gate_voltage_for(self, anisotropy):
+        """Gate voltage in V that gives a K_eff in J/m^3 (scalar or array, not range-checked).
+
+        A device without voltage control (`vcma_coefficient = 0`) answers 0 V.
+        """
+        if self.vcma_coefficient == 0:
+            return 0.0 * anisotropy
+        return (self.anisotropy - anisotropy) / self._anisotropy_per_volt
+
+    # --- a floor for the memory -----------------------------------------------------------------
+
+    def with_least_stability(self, stability) -> "MTJDevice":
+        """This device with a gate that never brings the thermal stability below a floor.
+
+        Narrows `gate_voltage_range`, so that whatever goes by the device follows: the knobs of a
+        layer in training, tables for the driver, exports.
+
+        Args:
+            stability: least thermal stability `K_eff(V_gate) V / (kB T)`, dimensionless, above 0.
+
+        Raises:
+            ValueError: if it is no such number, or above what any gate voltage of the range gives.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference").with_least_stability(35)
+        >>> round(device.gate_voltage_range[1], 3)
+        0.461
+        """
+        hint = "ten years of retention take about 40"
+        stability = checks.number("stability", stability, "(units of kB T)", 1e-3, 1e4, hint)
+        return self._with_floor(stability, f"a thermal stability of {stability:g}")
+
+    def with_least_retention(self, seconds) -> "MTJDevice":
+        """As `with_least_stability`, for the mean time before a thermal reversal.
+
+        Args:
+            seconds: s, above 0; a year is 3.2e7.
+
+        Raises:
+            ValueError: as `with_least_stability`.
+
+        Example: `device.with_least_retention(3600.0)`.
+        """
+        seconds = checks.number(
+            "seconds", seconds, "s", 1e-12, LONGEST_RETENTION, "a year is 3.2e7"
+        )
+        return self._with_floor(self.stability_for_retention(seconds), f"{seconds:g} s")
+
+    def stability_for_retention(self, seconds) -> float:
+        """Thermal stability whose `retention_time` is that many seconds, at least 1.5.
+
+        `seconds = t_D sqrt(pi) exp(Delta) / Delta^1.5`, which rises above 1.5.
+        """
+        ratio = seconds / (self.diffusion_time * math.sqrt(math.pi))
+        argument = -(ratio ** (-1 / 1.5)) / 1.5
+        if argument < -math.exp(-1):  # even 1.5 gives more
+            return 1.5
+        return float(-1.5 * special.lambertw(argument, -1).real)
+
+    def _with_floor(self, stability, described):
+        def reached(voltage):
+            return self.stability_at(self.anisotropy_at(voltage))
+
+        ends = sorted(self.gate_voltage_range, key=reached)
+        if reached(ends[1]) < stability:
+            raise ValueError(
+                f"No gate voltage of {self.gate_voltage_range} V gives {described}: the thermal "
+                f"stability needed is {stability:.4g}, the range reaches {reached(ends[0]):.4g} to "
+                f"{reached(ends[1]):.4g}. Ask for less, or take a device of a larger anisotropy."
+            )
+        if reached(ends[0]) < stability:
+            anisotropy = stability * self.thermal_energy / self.volume
+            voltage = float(self.gate_voltage_for(anisotropy))
+            while reached(voltage) < stability:  # by rounding
+                voltage = math.nextafter(voltage, ends[1])
+            ends[0] = voltage
+        return self.replace(gate_voltage_range=tuple(sorted(ends)))
+
+    # --- copies and files -------------------------------------------------------------------
+
+    def replace(self, **changes) -> "MTJDevice":
+        """A copy with some fields changed, validated like a new device.
+
+        `source` and `assumed` say which fields have changed since, unless they are changed, too.
+
+        Example: `device.replace(damping=0.01)`.
+        """
+        return dataclasses.replace(self, **changes)
+
+    def get_config(self) -> dict:
+        """Fields as a plain dictionary (Keras serialisation)."""
+        config = provenance.values(self)
+        if self.switching_curve is not None:
+            config["switching_curve"] = self.switching_curve.get_config()
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "MTJDevice":
+        """Inverse of `get_config`."""
+        if not isinstance(config, dict):
+            raise ValueError(
+                f"A device is described by a dictionary of fields; got {checks.shown(config)}."
+            )
+        return cls(**config)
+
+    def to_json(self) -> str:
+        """The device as JSON text in SI units; every float is kept exactly."""
+        return json.dumps(self.get_config(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "MTJDevice":
+        """Device from the text of `to_json`; malformed text gives a `ValueError`."""
+        return cls.from_config(checks.from_json(text, "A device description"))
+
+    @classmethod
+    def preset(cls, name: str) -> "MTJDevice":
+        """One of the devices listed by `spinkeras.presets()`.
+
+        Example: `MTJDevice.preset("stt_reference").critical_current`.
+        """
+        if not isinstance(name, str) or name not in DEVICES:
+            raise ValueError(
+                f"Unknown preset {checks.shown(name)} for a device. Available presets: {presets()}."
+            )
+        return cls(name=name, **DEVICES[name])
+
+
+def presets() -> list[str]:
+    """Names of the available device presets.
+
+    Example:
+
+    >>> import spinkeras
+    >>> "stt_reference" in spinkeras.presets()
+    True
+    """
+    return list(DEVICES)
+
+
+def get_device(device) -> MTJDevice:
+    """An `MTJDevice` from a device, a preset name or a serialised device.
+
+    Raises:
+        ValueError: for an unknown preset or anything else.
+    """
+    if isinstance(device, MTJDevice):
+        return device
+    if isinstance(device, str):
+        return MTJDevice.preset(device)
+    if isinstance(device, dict):
+        if "class_name" in device:
+            return checks.revived("device", device, MTJDevice)
+        return MTJDevice.from_config(device)
+    raise ValueError(
+        f"device must be an MTJDevice or one of the presets {presets()}; got "
+        f"{checks.shown(device)}."
+    )
+
+
+def _curve(value):
+    """An `EmpiricalCurve` (its module builds on this one) from itself or its fields, or `None`."""
+    kind = keras.saving.get_registered_object("spinkeras>EmpiricalCurve")
+    if isinstance(value, dict):
+        value = checks.named("switching_curve", kind.from_config, value)
+    if not (value is None or isinstance(value, kind)):
+        raise ValueError(
+            f"switching_curve = {checks.shown(value)} must be an EmpiricalCurve or None."
+        )
+    return value
+
+
+def _pair(field, value, unit, low, high, hint):
+    one_axis = isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1
+    if not one_axis or len(value) != 2:
+        raise ValueError(
+            f"{field} = {checks.shown(value)} is not a pair of values in {unit}. Hint: {hint}."
+        )
+    lower, upper = (checks.number(field, v, unit, low, high, hint) for v in value)
+    if lower > upper:
+        raise ValueError(
+            f"{field} = ({lower:g}, {upper:g}) {unit}: the lower end exceeds the upper; swap them."
+        )
+    return lower, upper

@@ -1,0 +1,270 @@
+"""The laws of thermally activated switching under spin torque, for NumPy and tensors."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from importlib import resources
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from spinkeras import checks
+from spinkeras.physics.curve import RationalLogit
+from spinkeras.physics.device import MTJDevice
+from spinkeras.physics.series import chebyshev_series
+
+_LN2 = math.log(2.0)
+MODELS = ("macrospin", "neel_brown", "ballistic")
+_FIT = json.loads(resources.files("spinkeras.physics").joinpath("macrospin_fit.json").read_text())
+_NAMES = ("log_midpoint_ratio", "log_slope", "a", "b", "c", "log_gap")
+_TABLES = [
+    np.array(list(some))
+    for _, some in itertools.groupby((_FIT["coefficients"][name] for name in _NAMES), np.shape)
+]
+
+
+DURATION_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["duration"])
+STABILITY_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["stability"])
+
+
+class Curve(NamedTuple):
+    """One switching curve over the drive `h` of a law that is no `RationalLogit`, dimensionless.
+
+    Attributes:
+        midpoint: `h` at which the probability is 1/2.
+        slope: `dP/dh` at the midpoint.
+        probability: function `(z)` to the switching probability at `h = midpoint + z`.
+    """
+
+    midpoint: Any
+    slope: Any
+    probability: Callable
+
+
+def own_model(device: MTJDevice):
+    """The device's `switching_curve`, or `"macrospin"` if it has none."""
+    return "macrospin" if device.switching_curve is None else device.switching_curve
+
+
+def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=None):
+    """The function `(xp, log_duration, stability)` to the curve of a switching model.
+
+    Attributes of the function, where set: `law`, one function for all devices of the same
+    arguments and of the numbers `parameters`; `tangents`, as `law`, to the `RationalLogit` and to
+    its derivatives by `log_duration` and `ln stability` along a first axis of 2. The others say
+    what a spread of devices may change: `domain`, the bounds of `u` and of `Delta`; `in_seconds`,
+    true if it depends on the pulse width itself, whatever `t_D`; `measured`, true if what the
+    temperature does to it is not known.
+
+    Args:
+        switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, or an object whose method
+            `curve(device)` returns the function, such as `EmpiricalCurve`.
+        barrier_exponent: for `"neel_brown"`, 1 to 3.
+        attempt_time: s, for `"neel_brown"`; needs `device`.
+        device: `MTJDevice`, used to express `attempt_time` in units of its diffusion time.
+
+    Raises:
+        ValueError: for an unknown model, a bad option, or an option of another model.
+    """
+    barrier_exponent, attempt_time = check_options(switching_model, barrier_exponent, attempt_time)
+    if switching_model == "macrospin":
+        return macrospin_curve
+    if switching_model == "ballistic":
+        return ballistic_curve
+    if switching_model != "neel_brown":
+        return switching_model.curve(device)
+    log_attempt = None
+    if attempt_time is not None:
+        log_attempt = math.log(attempt_time / device.diffusion_time)
+
+    def curve(xp, log_duration, stability):
+        return neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt)
+
+    curve.in_seconds = attempt_time is not None  # then it depends on t_p / tau0
+    return curve
+
+
+def macrospin_curve(xp, log_duration, stability) -> RationalLogit:
+    """Closed form of the exact macrospin; see `tools.fit_closed_form`.
+
+    `ln(midpoint / Delta)`, `ln(slope)`, `a`, `b`, `c` and `ln(d - c^2 / 4)` are Chebyshev series
+    in `ln u` and `Delta^-1/2`.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        log_duration: `ln u`, any shape.
+        stability: `Delta`, same shape.
+    """
+    x, y, _, _ = _fit_coordinates(log_duration, stability)
+    return _from_series(xp, stability, chebyshev_series(xp, x, y, _TABLES))
+
+
+def _macrospin_tangents(xp, log_duration, stability):
+    """The curve, and the derivatives of its numbers by `ln u` and by `ln Delta`, side by side."""
+    x, y, dx, dy = _fit_coordinates(log_duration, stability)
+    series = chebyshev_series(xp, x, y, _TABLES, derivatives=True)
+    curve = _from_series(xp, stability, series[0])
+    by = xp.moveaxis(series[1:] * xp.stack([dx + 0 * dy, dy])[:, None], 1, 0)
+    log_ratio, log_slope, a, b, c, log_gap = unstack(xp, by)
+    log_midpoint = xp.stack([log_ratio[0], log_ratio[1] + 1])  # ln(midpoint / Delta) + ln Delta
+    return curve, RationalLogit(
+        curve.midpoint * log_midpoint,
+        curve.steepness * log_slope,
+        a,
+        b,
+        c,
+        log_gap * (curve.d - curve.c * curve.c / 4) + curve.c * c / 2,
+    )
+
+
+def _fit_coordinates(log_duration, stability):
+    """The fit's coordinates in [-1, 1], and their derivatives by `ln u` and `ln Delta`."""
+    log_low, log_high = (math.log(value) for value in DURATION_DOMAIN)
+    low, high = (value**-0.5 for value in reversed(STABILITY_DOMAIN))
+    root = stability**-0.5
+    x = (2 * log_duration - (log_low + log_high)) / (log_high - log_low)
+    y = (2 * root - (low + high)) / (high - low)
+    return x, y, 2 / (log_high - log_low), -root / (high - low)
+
+
+def _from_series(xp, stability, values):
+    log_ratio, log_slope, a, b, c, log_gap = unstack(xp, values)
+    midpoint = stability * xp.exp(log_ratio)
+    return RationalLogit(midpoint, xp.exp(log_slope), a, b, c, c * c / 4 + xp.exp(log_gap))
+
+
+macrospin_curve.domain = DURATION_DOMAIN, STABILITY_DOMAIN
+
+
+macrospin_curve.law, macrospin_curve.tangents = macrospin_curve, _macrospin_tangents
+
+
+macrospin_curve.parameters = ()
+
+
+def unstack(xp, values):
+    """The parts of an array along its first axis."""
+    return list(values) if xp is np else ops.unstack(values)
+
+
+def stop_gradient(xp, value):
+    """`keras.ops.stop_gradient` for tensors, the value itself for NumPy."""
+    return value if xp is np else ops.stop_gradient(value)
+
+
+def _bounded(xp, z, stability):
+    """`z` within 100 critical currents: infinite inputs would make 0 * inf in gradients."""
+    bound = 100 * stop_gradient(xp, stability)
+    return xp.clip(z, -bound, bound)
+
+
+def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=None) -> Curve:
+    """Thermally activated law `P = 1 - exp(-(t/tau0) exp(-Delta (1 - i)^b))`.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        log_duration: `ln u`.
+        stability: `Delta`.
+        barrier_exponent: `b`.
+        log_attempt: `ln(tau0 / t_D)`; default the Kramers value `-ln(Delta^1.5 / sqrt(pi))`.
+    """
+    b = float(barrier_exponent)
+    if log_attempt is None:
+        log_attempt = -1.5 * xp.log(stability) + 0.5 * math.log(math.pi)
+    log_attempts = log_duration - log_attempt
+    barrier = log_attempts - math.log(_LN2)  # in kB T, at the midpoint; <= 0: P stays below 1/2
+    safe = xp.maximum(barrier, 1e-30)
+    ratio = 1 - (safe / stability) ** (1 / b)
+    midpoint = stability * ratio
+    slope = xp.where(barrier > 0, _LN2 / 2 * b * (safe / stability) ** ((b - 1) / b), math.nan)
+
+    def probability(z):
+        z = _bounded(xp, z, stability)
+        gap = xp.maximum(1 - (midpoint + z) / stability, 1e-12)
+        log_rate = log_attempts - stability * gap**b
+        half = xp.tanh(xp.exp(xp.minimum(log_rate, 5.0)) / 2)
+        return 2 * half / (1 + half)  # 1 - exp(-exp(log_rate)), exact in the tail
+
+    return Curve(midpoint, slope, probability)
+
+
+def ballistic_curve(xp, log_duration, stability) -> Curve:
+    """Short-pulse law `P = exp(-X(i))`: linear growth of a thermal angle up to `theta_c(i)`.
+
+    `X = theta_c^2 Delta / (exp(x) + 2 tau (exp(x) - 1) / x)` with `x = 2 (i - 1) tau`, which is
+    regular at `i = 1`. `theta_c^2(i) = 2^(2i/(i+1)) ((i-1)/i)^(2/(i+1))` maps the exact
+    zero-temperature switching time; it is frozen below `i = 2`.
+    """
+    tau = xp.exp(log_duration) * stability
+
+    def log_exponent(i):
+        """`ln X` and its derivative with respect to `i`."""
+        x = xp.clip(2 * (i - 1) * tau, -1e4, 80.0)
+        tiny = xp.abs(x) < 1e-2
+        safe = xp.where(tiny, 1.0, x)
+        grown = xp.exp(x)
+        mean = xp.where(tiny, 1 + x / 2 * (1 + x / 3 * (1 + x / 4)), (grown - 1) / safe)
+        mean_slope = xp.where(tiny, 0.5 + x / 3 * (1 + x * 3 / 8), (grown - mean) / safe)
+        variance = grown + 2 * tau * mean
+        cut = xp.maximum(i, 2.0)
+        log_cut = 2 * (cut * _LN2 + xp.log(1 - 1 / cut)) / (cut + 1)
+        cut_slope = (2 * _LN2 + 2 / (cut * (cut - 1)) - log_cut) / (cut + 1)
+        value = log_cut + xp.log(stability) - xp.log(variance)
+        derivative = -2 * tau * (grown + 2 * tau * mean_slope) / variance
+        return value, derivative + xp.where(i > 2.0, cut_slope, 0.0)
+
+    # Newton on ln X = ln ln 2, from above; only the last step carries the gradient, which is the
+    # implicit-function rule for the root.
+    i = stop_gradient(xp, 1 + xp.log(6 * stability) / (2 * tau))
+    for _ in range(30):
+        value, derivative = log_exponent(i)
+        step = xp.clip((value - math.log(_LN2)) / derivative, -0.5 * xp.abs(i), 0.5 * xp.abs(i))
+        i = stop_gradient(xp, i - step)
+    value, derivative = log_exponent(i)
+    i = i - (value - math.log(_LN2)) / stop_gradient(xp, derivative)
+    _, derivative = log_exponent(i)
+
+    def probability(z):
+        value, _ = log_exponent(i + _bounded(xp, z, stability) / stability)
+        return xp.exp(-xp.exp(xp.clip(value, -80.0, 5.0)))
+
+    return Curve(stability * i, -_LN2 / 2 * derivative / stability, probability)
+
+
+def check_options(switching_model, barrier_exponent, attempt_time):
+    """A switching model with its two options, `(barrier_exponent, attempt_time)` as numbers."""
+    name = isinstance(switching_model, str)
+    if (name and switching_model not in MODELS) or not (name or hasattr(switching_model, "curve")):
+        raise ValueError(
+            f"Unknown switching_model {checks.shown(switching_model)}; choose one of "
+            f"{list(MODELS)} or an EmpiricalCurve."
+        )
+    b = checks.number("barrier_exponent", barrier_exponent, "(dimensionless)", 1, 3, "2 is exact")
+    if attempt_time is not None:
+        attempt_time = checks.number("attempt_time", attempt_time, "s", 1e-15, 1e-3, "1 ns is 1e-9")
+    if switching_model != "neel_brown" and (b != 2 or attempt_time is not None):
+        raise ValueError(
+            "barrier_exponent and attempt_time belong to switching_model='neel_brown', "
+            f"not to {checks.shown(switching_model)}; leave them out."
+        )
+    return b, attempt_time
+
+
+def reversal(xp, stability, ratio, duration):
+    """Probability that a current below `Ic0` reverses a device in a time (Kramers rate).
+
+    `P = u Delta sqrt(Delta / pi) (1 - i)(1 - i^2) exp(-Delta (1 - i)^2)`, at most 1, and 1 from
+    `i = 1` on.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        stability: `Delta`.
+        ratio: `i`, current over `Ic0`.
+        duration: `u`, time over `t_D`.
+    """
+    i = xp.minimum(ratio, 1.0)
+    rate = stability * xp.sqrt(stability / math.pi) * (1 - i) * (1 - i * i)
+    disturb = xp.minimum(duration * rate * xp.exp(-stability * (1 - i) ** 2), 1.0)
+    return xp.where(ratio >= 1, 0 * disturb + 1, disturb)

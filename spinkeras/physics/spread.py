@@ -1,0 +1,442 @@
+"""How the devices of a chip differ from the nominal one, and what a neuron then answers.
+
+A *chip* is one factor per device and property, drawn once, and one temperature:
+
+    Delta' = Delta f_stability T0 / T      Ic0'/Delta' = (Ic0/Delta) f_current T / T0
+    t_D'   = t_D f_diffusion_time T0 / T   R_P' = R_P f_resistance      TMR' = TMR f_tmr
+
+The chip is driven with the settings of the nominal device: pulse width, gate voltage and bias
+current do not know the factors, so a spread moves the threshold and the slope.
+"""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from scipy import special
+
+from spinkeras import checks
+from spinkeras.physics import laws
+from spinkeras.physics.device import get_device
+
+CAUSES = ("all", "threshold", "slope", "faults")
+FACTORS = ("stability", "current", "diffusion_time", "resistance", "tmr")
+MOST_DEVICES = 2000
+
+_SIGMA, _SHARE = "5 % is 0.05", "1 % is 0.01"
+# field: (unit, lowest, highest, hint)
+LIMITS = {
+    "stability": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
+    "current": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
+    "resistance": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
+    "tmr": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
+    "temperature": ("K", 0.0, 100.0, "it is a sigma around the device's temperature"),
+    "pulse_jitter": ("(a relative sigma)", 0.0, 0.2, _SIGMA),
+    "read_error": ("(a probability)", 0.0, 0.5, _SHARE),
+    "sense_noise": ("(of I_P - I_AP)", 0.0, 1.0, "0 reads every device without error"),
+    "read_time": ("s", 0.0, 1e-3, "2 ns is 2e-9"),
+    "read_voltage": ("V", 0.0, 2.0, "0.1 V is usual"),
+    "ceiling": ("(a probability)", 0.5, 1.0, "1 without back-hopping"),
+    "stuck_low": ("(a fraction)", 0.0, 0.5, _SHARE),
+    "stuck_high": ("(a fraction)", 0.0, 0.5, _SHARE),
+}
+
+
+@keras.saving.register_keras_serializable(package="spinkeras")
+@checks.by_name
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ChipSpread:
+    """Device-to-device spread, errors and faults of a chip.
+
+    The factors are log-normal with median 1, `exp(sigma n)`, `n` standard normal, one per device
+    (a convolution uses the device of a channel at every position); or those of given devices, see
+    `from_devices` and `from_factors`; or the product of both.
+
+    A device is read by its current at a fixed voltage, against one reference for the whole chip,
+    halfway between the currents of the two nominal states. With Gaussian noise of standard
+    deviation `sense_noise (I_P - I_AP)` a parallel device then reads as switched with probability
+    `Phi((I_ref - I_P') / sigma)`, a switched one as not with `Phi((I_AP' - I_ref) / sigma)`: a
+    device of another resistance or a lower TMR is misread more often.
+
+    Args:
+        stability: relative sigma of the thermal stability, 0 to 0.5. The critical current
+            follows it, as both are proportional to `K_eff V`; a measured curve as its exponents
+            of the anisotropy say.
+        current: relative sigma of `Ic0 / Delta` (damping, spin-torque efficiency), 0 to 0.5; of
+            the threshold of a measured curve.
+        resistance: relative sigma of the parallel resistance, 0 to 0.5. The drive is a current:
+            changes the energy, and the reading if `sense_noise > 0`.
+        tmr: relative sigma of the tunnel magnetoresistance, 0 to 0.5; as `resistance`.
+        temperature: K, sigma of the chip's temperature around the device's, 0 to 100. One value
+            for the whole chip in `evaluate_chips`; in training every layer draws its own. Not for
+            layers with a measured curve, which tells nothing about other temperatures.
+        pulse_jitter: relative sigma of every pulse width, 0 to 0.2, independent from pulse to
+            pulse. A bit of a jittery pulse is exactly a bit with the mean probability.
+        read_error: probability that a read returns the wrong bit, whatever the device, 0 to 0.5.
+        sense_noise: noise of the read current in units of the nominal `I_P - I_AP`, 0 to 1; the
+            nominal device is misread with probability `Phi(-1 / (2 sense_noise))`. 0 (default):
+            every device is read without error.
+        read_time: s, length of a read that may reverse a device that has not switched (read
+            disturb), 0 to 1e-3. The device then reads as switched, with the Kramers probability of
+            `settings.read_disturb` at its own stability and setting. 0 (default): no disturb.
+        read_voltage: V, of that read, 0 to 2. Default 0.1.
+        ceiling: largest switching probability (back-hopping), 0.5 to 1.
+        stuck_low, stuck_high: fraction of devices that never or always read as switched, 0 to
+            0.5 each.
+        devices: rows of the five `FACTORS`, at most 2000; every device is one of them, drawn with
+            replacement. Set by `from_devices` and `from_factors`.
+
+    Raises:
+        ValueError: for a value outside its range.
+
+    Example:
+
+    >>> import spinkeras
+    >>> spinkeras.ChipSpread(stability=0.1, stuck_low=0.005, stuck_high=0.005).stability
+    0.1
+    """
+
+    stability: float = 0.0
+    current: float = 0.0
+    resistance: float = 0.0
+    tmr: float = 0.0
+    temperature: float = 0.0
+    pulse_jitter: float = 0.0
+    read_error: float = 0.0
+    sense_noise: float = 0.0
+    read_time: float = 0.0
+    read_voltage: float = 0.1
+    ceiling: float = 1.0
+    stuck_low: float = 0.0
+    stuck_high: float = 0.0
+    devices: tuple = dataclasses.field(default=(), repr=False)
+
+    def __post_init__(self):
+        for name, limits in LIMITS.items():
+            object.__setattr__(self, name, checks.number(name, getattr(self, name), *limits))
+        object.__setattr__(self, "devices", _device_table(self.devices))
+
+    @classmethod
+    def from_devices(cls, devices, nominal, **spread):
+        """Spread of given devices: measured ones, or what `sample_devices` returns.
+
+        Every device of a chip is one of them, drawn with replacement, so that the correlations
+        between its properties are kept. Only the five `FACTORS` count; the bias dependence of the
+        TMR, the gate and a `write_resistance` stay those of the layer's device. Devices with a
+        `switching_curve` switch by it, in amperes and seconds: of their differences only those of
+        resistance and TMR count, and `current` spreads the threshold.
+
+        Args:
+            devices: sequence of `MTJDevice` (or preset names), 1 to 2000.
+            nominal: `MTJDevice` that the chip is designed for, usually the layer's device.
+            **spread: further arguments of `ChipSpread`; a sigma multiplies the devices' factors.
+
+        Raises:
+            ValueError: for a device that differs from the nominal one more than tenfold, or has
+                another `switching_curve`.
+
+        Example:
+
+        >>> import spinkeras
+        >>> nominal = spinkeras.MTJDevice.preset("stt_reference")
+        >>> measured = spinkeras.sample_devices(nominal, 200, spread={"diameter": 0.03})
+        >>> spread = spinkeras.ChipSpread.from_devices(measured, nominal, stuck_low=0.005)
+        >>> len(spread.devices)
+        200
+        >>> hot = spinkeras.ChipSpread.from_devices([nominal.replace(temperature=358.0)], nominal)
+        """
+        nominal = get_device(nominal)
+        if nominal.tmr == 0:
+            raise ValueError("The nominal device has tmr = 0, of which no device is a multiple.")
+        if isinstance(devices, str) or not hasattr(devices, "__iter__"):
+            raise ValueError(
+                f"devices = {checks.shown(devices)} must be a sequence of MTJDevice or preset "
+                "names."
+            )
+        devices = [get_device(device) for device in devices]
+        if any(device.switching_curve != nominal.switching_curve for device in devices):
+            raise ValueError(
+                "Devices with another switching_curve than the nominal one are not described by "
+                f"factors on {FACTORS}; give every device the curve of the nominal one."
+            )
+
+        def ratio(name):
+            return [getattr(device, name) / getattr(nominal, name) for device in devices]
+
+        factors = {"resistance": ratio("resistance_parallel"), "tmr": ratio("tmr")}
+        if nominal.switching_curve is None:  # a measured curve does not follow from these
+            factors |= {
+                "stability": ratio("thermal_stability"),
+                "current": ratio("critical_current_per_stability"),
+                "diffusion_time": ratio("diffusion_time"),
+            }
+        return cls.from_factors(factors, **spread)
+
+    @classmethod
+    def from_factors(cls, factors, count=1000, seed=0, **spread):
+        """Spread from a joint table, or a joint distribution, of factors.
+
+        Args:
+            factors: `{name: array of shape (n,)}` with names among `FACTORS`, or a distribution
+                of TensorFlow Probability whose draws are such a dictionary, for example
+                `tfd.JointDistributionNamed({"stability": tfd.LogNormal(0.0, 0.1)})`. Factors that
+                are not named are 1.
+            count: rows to draw from a distribution, 1 to 2000. It is sampled once, here: the
+                spread is that table.
+            seed: integer, of the draws from a distribution.
+            **spread: further arguments of `ChipSpread`; a sigma multiplies these factors.
+
+        Raises:
+            ValueError: for unknown names, unequal lengths, or factors outside [0.1, 10].
+
+        Example:
+
+        >>> import numpy as np, spinkeras
+        >>> size = np.exp(0.05 * np.random.default_rng(0).normal(size=500))
+        >>> spread = spinkeras.ChipSpread.from_factors({"stability": size, "resistance": 1 / size})
+        >>> len(spread.devices)
+        500
+        """
+        count = checks.whole("count", count, 1, MOST_DEVICES)
+        seed = checks.whole("seed", seed, 0, 2**31 - 1)
+        if hasattr(factors, "sample"):
+            factors = factors.sample(count, seed=np.array([0, seed], "int32"))
+        if hasattr(factors, "_asdict"):
+            factors = factors._asdict()
+        if not isinstance(factors, dict) or not factors or set(factors) - set(FACTORS):
+            found = list(factors) if isinstance(factors, dict) else type(factors).__name__
+            raise ValueError(
+                f"factors must be a dictionary with keys among {FACTORS}, or a distribution whose "
+                f"draws are one (a JointDistributionNamed); got {found}."
+            )
+        columns = {name: checks.array(name, values) for name, values in factors.items()}
+        shapes = {name: values.shape for name, values in columns.items()}
+        if len(set(shapes.values())) > 1 or len(next(iter(shapes.values()))) != 1:
+            raise ValueError(f"The factors need one common shape (n,); got {shapes}.")
+        ones = np.ones(next(iter(shapes.values())))
+        table = np.stack([columns.get(name, ones) for name in FACTORS], axis=1)
+        if len(table) == 0:
+            raise ValueError("The table of devices is empty.")
+        return cls(devices=table, **spread)
+
+    def get_config(self):
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config):
+        newer = ("read_time", "read_voltage")  # than the first files
+        checks.complete("ChipSpread", config, [name for name in LIMITS if name not in newer])
+        return cls(**config)
+
+    def draw(self, shape, rng, temperature=300.0, chip_temperature=None):
+        """Factors of the devices of one layer, NumPy.
+
+        Args:
+            shape: shape of the layer's knobs.
+            rng: `numpy.random.Generator`.
+            temperature: K, that of the nominal device.
+            chip_temperature: K, that of this chip. Default: drawn.
+        """
+        if chip_temperature is None:
+            chip_temperature = self.draw_temperature(rng, temperature)
+        normal, uniform = rng.normal(size=(3, *shape)), rng.random(shape)
+        tmr, row = rng.normal(size=shape), rng.integers(max(len(self.devices), 1), size=shape)
+        return self._factors(np, normal, uniform, tmr, row, chip_temperature / temperature)
+
+    def draw_temperature(self, rng, temperature=300.0):
+        """Temperature in K of one chip, kept within a third of the nominal one."""
+        drawn = temperature + self.temperature * rng.normal()
+        return float(np.clip(drawn, temperature * 2 / 3, temperature * 4 / 3))
+
+    def draw_tensors(self, shape, temperature, seed, dtype):
+        """As `draw`, as tensors from a Keras seed generator (a new chip at every call).
+
+        The temperature is drawn with the devices: that of one layer, not of a whole chip.
+        """
+        normal = keras.random.normal((3, *shape), dtype=dtype, seed=seed)
+        uniform = keras.random.uniform(shape, dtype=dtype, seed=seed)
+        tmr, row, warm = 0 * uniform, None, 1.0
+        if self.temperature:
+            offset = keras.random.normal((), dtype=dtype, seed=seed) * self.temperature
+            warm = ops.clip(1 + offset / temperature, 2 / 3, 4 / 3)
+        if self.tmr:
+            tmr = keras.random.normal(shape, dtype=dtype, seed=seed)
+        if self.devices:
+            row = keras.random.randint(shape, 0, len(self.devices), seed=seed)
+        return self._factors(ops, normal, uniform, tmr, row, warm)
+
+    def _factors(self, xp, normal, uniform, tmr, row, warm):
+        factors = dict.fromkeys(FACTORS, 1.0)
+        none = 0 * uniform  # in the dtype of the draws, which need not be Keras's default
+        if self.devices:
+            for name, column in zip(FACTORS, np.array(self.devices).T):
+                if xp is ops:
+                    column = ops.convert_to_tensor(column, normal.dtype)
+                factors[name] = xp.take(column, row)
+        return ChipLayer(
+            stability=factors["stability"] * xp.exp(self.stability * normal[0]) / warm,
+            current=factors["current"] * xp.exp(self.current * normal[1]) * warm,
+            diffusion_time=factors["diffusion_time"] / (warm + 0 * normal[0]),
+            resistance=factors["resistance"] * xp.exp(self.resistance * normal[2]),
+            tmr=factors["tmr"] * xp.exp(self.tmr * tmr),
+            stuck_low=xp.where(uniform < self.stuck_low, none + 1, none),
+            stuck_high=xp.where(uniform >= 1 - self.stuck_high, none + 1, none),
+        )
+
+
+def _device_table(rows):
+    """Checked rows of factors, as plain tuples."""
+    try:
+        if not isinstance(rows, (list, tuple, np.ndarray)):
+            raise TypeError
+        table = [[checks.real(value) for value in row] for row in rows]
+        if any(value is None for row in table for value in row):
+            raise TypeError
+    except TypeError:
+        raise ValueError(
+            f"devices = {checks.shown(rows)} must be rows of five numbers, the factors {FACTORS} "
+            "of one device each; see ChipSpread.from_devices."
+        ) from None
+    if len(table) > MOST_DEVICES:
+        raise ValueError(
+            f"{len(table)} devices are too many for a table that is saved with the layer; use at "
+            f"most {MOST_DEVICES}, for example a random subset."
+        )
+    rows = tuple(map(tuple, table))
+    for number, row in enumerate(rows):
+        if len(row) != len(FACTORS) or not all(0.1 <= value <= 10 for value in row):
+            found = ", ".join(f"{value:.3g}" for value in row[:8])
+            raise ValueError(
+                f"Device {number} has the factors ({found}); they must be the five of "
+                f"{FACTORS}, relative to the nominal device, each in [0.1, 10]. Is `nominal` the "
+                "device that the others vary around?"
+            )
+    return rows
+
+
+class ChipLayer(NamedTuple):
+    """Factors of one layer's devices: each of the shape of the layer's knobs.
+
+    Attributes:
+        stability, current, diffusion_time, resistance, tmr: factors on `Delta`, `Ic0 / Delta`,
+            `t_D`, `R_P` and TMR.
+        stuck_low, stuck_high: 1 where the device is stuck, else 0.
+    """
+
+    stability: Any
+    current: Any
+    diffusion_time: Any
+    resistance: Any
+    tmr: Any
+    stuck_low: Any
+    stuck_high: Any
+
+
+def chip_curve(
+    xp,
+    build,
+    log_duration,
+    stability,
+    drive,
+    chip,
+    spread,
+    cause="all",
+    device=None,
+):
+    """Probability that the devices of a chip read as switched.
+
+    Args:
+        xp: `numpy` or `keras.ops`.
+        build: function `(xp, log_duration, stability) -> Curve` of `switching.get_curve`. A device
+            outside its domain is moved to the edge.
+        log_duration, stability: nominal `ln u` and `Delta` of the knobs.
+        drive: `h` of every element for the nominal device.
+        chip: `ChipLayer`.
+        spread: `ChipSpread`, for jitter, reading and ceiling.
+        cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
+            `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
+        device: nominal `MTJDevice`; needed if `sense_noise` or `read_time` is above 0.
+
+    Raises:
+        ValueError: for a spread of the temperature of a measured curve.
+    """
+    if spread.temperature and getattr(build, "measured", False):
+        raise ValueError(
+            f"temperature = {spread.temperature:g} K has no defined effect on a measured switching "
+            "curve, which holds at the temperature of its measurement. Use temperature=0, and "
+            "current= for how much the thresholds then differ."
+        )
+    times = 0.0 if getattr(build, "in_seconds", False) else 1.0
+    actual_duration = log_duration - times * xp.log(chip.diffusion_time)
+    actual_stability = stability * chip.stability
+
+    def law(log_duration, stability):
+        if hasattr(build, "domain"):
+            durations, stabilities = build.domain
+            log_duration = xp.clip(log_duration, *(math.log(end) for end in durations))
+            stability = xp.clip(stability, *stabilities)
+        return build(xp, log_duration, stability)
+
+    def answer(stretch):
+        if cause == "faults":
+            curve = law(log_duration + stretch, stability)
+            return curve.probability(drive - curve.midpoint)
+        curve = law(actual_duration + stretch, actual_stability)
+        if cause == "all":
+            return curve.probability(drive / chip.current - curve.midpoint)
+        nominal = law(log_duration, stability)
+        if cause == "threshold":  # the chip's threshold, the nominal shape
+            return nominal.probability(drive - curve.midpoint * chip.current)
+        return curve.probability((drive - nominal.midpoint) / chip.current)
+
+    probability = answer(0.0)
+    if cause in ("threshold", "slope"):
+        return probability
+    if spread.pulse_jitter:  # mean over the jitter, by three-point Gauss-Hermite quadrature
+        reach = 3**0.5 * spread.pulse_jitter
+        probability = 2 / 3 * probability + (answer(reach) + answer(-reach)) / 6
+    probability = probability * spread.ceiling
+    if spread.read_time:
+        probability = probability + (1 - probability) * _disturbed(
+            xp, chip, spread, device, stability if cause == "faults" else actual_stability, cause
+        )
+    if spread.sense_noise:
+        false_high, missed = misreadings(xp, chip, spread.sense_noise, device.tmr)
+        probability = false_high + probability * (1 - false_high - missed)
+    probability = probability + spread.read_error * (1 - 2 * probability)
+    free = 1 - chip.stuck_low - chip.stuck_high
+    return probability * free + chip.stuck_high
+
+
+def _disturbed(xp, chip, spread, device, stability, cause):
+    """Probability that a read reverses each device, at its own stability."""
+    nominal = spread.read_voltage / device.resistance_parallel
+    ratio = nominal / (device.critical_current_per_stability * stability)
+    duration = spread.read_time / device.diffusion_time
+    if cause != "faults":
+        ratio = ratio / (chip.resistance * chip.current)
+        duration = duration / chip.diffusion_time
+    return laws.reversal(xp, stability, ratio, duration)
+
+
+def misreadings(xp, chip, sense_noise, nominal_tmr):
+    """Probability that a parallel device reads as switched, and a switched one as not."""
+    if not nominal_tmr:
+        raise ValueError(
+            f"A device with tmr = {nominal_tmr} cannot be read; set sense_noise = 0 or give the "
+            "device its TMR (100 % is 1.0)."
+        )
+    # Currents in units of the nominal parallel one
+    antiparallel = 1 / (1 + nominal_tmr)
+    reference, noise = (1 + antiparallel) / 2, sense_noise * (1 - antiparallel)
+    erf = special.erf if xp is np else ops.erf
+
+    def exceeded(distance):
+        return (1 - erf(distance / (noise * 2**0.5))) / 2
+
+    actual_parallel = 1 / chip.resistance
+    actual_antiparallel = actual_parallel / (1 + nominal_tmr * chip.tmr)
+    return exceeded(actual_parallel - reference), exceeded(reference - actual_antiparallel)

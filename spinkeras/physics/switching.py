@@ -1,0 +1,353 @@
+"""Probability that one current pulse reverses the free layer: pure functions, NumPy or Keras.
+
+Every law here depends on three dimensionless inputs only,
+
+    h = I / (Ic0 / Delta)      drive      (the only one that holds the current)
+    u = t_p / t_D              duration   (the only one that holds the pulse width)
+    Delta = K V / (kB T)       stability  (the only one that holds the anisotropy)
+
+and is a curve over `h`: a midpoint, a slope there and a shape. The exact macrospin and measured
+curves are a `RationalLogit`, the textbook laws a `Curve`. NumPy values give NumPy float64 results;
+Keras tensors give tensors, differentiable on every backend. The formulas are written once, in
+functions that take the namespace (`numpy` or `keras.ops`) as `xp`.
+"""
+
+import math
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from spinkeras import checks
+from spinkeras.physics.curve import RationalLogit, steepest_fall
+from spinkeras.physics.device import MTJDevice, get_device
+from spinkeras.physics.laws import DURATION_DOMAIN, STABILITY_DOMAIN, Curve, get_curve, own_model
+
+
+def switching_probability(
+    current,
+    pulse_width,
+    device,
+    anisotropy=None,
+    switching_model=None,
+    *,
+    barrier_exponent=2.0,
+    attempt_time=None,
+):
+    """Probability that one pulse reverses the free layer.
+
+    Models:
+
+    * `"macrospin"`: `P = 1 / (1 + exp(-q))`, `q = 4 y (1 + a y + b y^2) / (1 + c y + d y^2)`,
+      `y = s (I - I50)`, the six numbers being smooth functions of pulse width and anisotropy
+      fitted to the exact Fokker-Planck solution. Within 0.002 of it for thermal stabilities of 7 to
+      90 and `t_p / t_D` of 0.003 to 60 (0.2 ns to 4 us for `stt_reference`), in all regimes from
+      ballistic to thermally activated. The bound is absolute: deep tails (`P < 1e-3`, write-error
+      rates) need `macrospin.fokker_planck`.
+    * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^b))`, the textbook
+      thermally activated law. For `b = 2` and an `attempt_time` fitted to the device it is within
+      0.06 of the exact solution at 1 us and 0.08 at 100 ns (`stt_reference`); with the default
+      attempt time, that of zero current, the threshold is misplaced (0.50 at 1 us), and for
+      pulses of 1 to 10 ns it is wrong by up to 0.95. Above `Ic0` the barrier is zero and the law
+      saturates at `1 - exp(-t_p / tau0)`.
+    * `"ballistic"`: `P = exp(-X)`, `X = theta_c^2 Delta (i-1) / (i exp(2 (i-1) tau) - 1)` with
+      `i = I/Ic0`, the short-pulse limit. Good (0.015) where the midpoint lies at `i > 2`; a
+      warning says when it does not. Below `i = 2` the cut-off angle `theta_c` is frozen.
+
+    Args:
+        current: A, scalar or array. Positive current favours reversal.
+        pulse_width: s, > 0, broadcast against `current`.
+        device: `MTJDevice` or preset name.
+        anisotropy: J/m^3, > 0, broadcast against `current`. Default: the device's own.
+        switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"` or an `EmpiricalCurve`.
+            Default `None`: the device's `switching_curve`, or `"macrospin"` if it has none.
+        barrier_exponent: `b` of `"neel_brown"`, 1 to 3. Default 2 (exact for the perpendicular
+            macrospin); 1 is the common phenomenological choice.
+        attempt_time: s, `tau0` of `"neel_brown"`. Default: the Kramers value
+            `t_D / (Delta sqrt(Delta / pi))`.
+
+    Returns:
+        NumPy float64 array for NumPy input, otherwise a tensor. Tensors cannot be checked when
+        a graph is traced: outside the model's domain their result is NaN.
+
+    Raises:
+        ValueError: for non-positive or non-finite pulse widths and anisotropies, a setting
+            outside the model's domain, an unknown model or an option of another model.
+
+    Example:
+
+    >>> import numpy as np, spinkeras
+    >>> current = np.array([60e-6, 73.5e-6, 90e-6])
+    >>> spinkeras.switching_probability(current, 2e-9, "stt_reference").round(2)
+    array([0.15, 0.5 , 0.83])
+
+    References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE Trans. Magn.
+    48, 4684 (2012); T. Taniguchi and H. Imamura, Phys. Rev. B 83, 054432 (2011).
+    """
+    if not _is_tensor(current):
+        current = checks.array("current", current)
+    current, device, curve = _prepare(
+        current, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
+    )
+    drive = current / device.critical_current_per_stability
+    return curve.probability(drive - curve.midpoint)
+
+
+def midpoint_current(
+    pulse_width,
+    device,
+    anisotropy=None,
+    switching_model=None,
+    *,
+    barrier_exponent=2.0,
+    attempt_time=None,
+):
+    """Current in A at which the switching probability is 1/2.
+
+    Arguments and errors as `switching_probability`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> round(float(spinkeras.midpoint_current(10e-9, "stt_reference")) * 1e6, 1)
+    27.6
+    """
+    _, device, curve = _prepare(
+        None, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
+    )
+    return curve.midpoint * device.critical_current_per_stability
+
+
+def slope_at_midpoint(
+    pulse_width,
+    device,
+    anisotropy=None,
+    switching_model=None,
+    *,
+    barrier_exponent=2.0,
+    attempt_time=None,
+):
+    """Slope `dP/dI` in 1/A where the switching probability is 1/2.
+
+    Arguments and errors as `switching_probability`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> round(float(spinkeras.slope_at_midpoint(10e-9, "stt_reference")) * 1e-6, 3)
+    0.086
+    """
+    _, device, curve = _prepare(
+        None, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
+    )
+    return curve.slope / device.critical_current_per_stability
+
+
+def pulse_width_for_slope(
+    slope,
+    device,
+    anisotropy=None,
+    switching_model=None,
+    *,
+    barrier_exponent=2.0,
+    attempt_time=None,
+):
+    """Pulse width in s at which `slope_at_midpoint` has a wanted value (NumPy only).
+
+    Args:
+        slope: 1/A, > 0, scalar or array.
+        device, anisotropy, switching_model, barrier_exponent, attempt_time: as
+            `switching_probability`.
+
+    Returns:
+        NumPy float64 array, inside the device's `pulse_width_range`: the shortest such pulse.
+
+    Raises:
+        ValueError: if the device cannot reach the slope inside its pulse-width range.
+
+    Example:
+
+    >>> import spinkeras
+    >>> width = spinkeras.pulse_width_for_slope(0.0863e6, "stt_reference")
+    >>> round(float(width) * 1e9, 1)
+    10.0
+    """
+    device = get_device(device)
+    switching_model = own_model(device) if switching_model is None else switching_model
+    anisotropy = device.anisotropy if anisotropy is None else anisotropy
+    slope, anisotropy = np.broadcast_arrays(
+        checks.array("slope", slope), checks.array("anisotropy", anisotropy)
+    )
+
+    def slope_at(log_width):
+        return slope_at_midpoint(
+            np.exp(log_width),
+            device,
+            anisotropy,
+            switching_model,
+            barrier_exponent=barrier_exponent,
+            attempt_time=attempt_time,
+        )
+
+    # The slope of a measured curve may fall with the width, or rise and fall.
+    steps = np.linspace(*np.log(device.pulse_width_range), 257)
+    widths = np.broadcast_to(steps.reshape(-1, *(1,) * slope.ndim), (len(steps), *slope.shape))
+    slopes = slope_at(widths)
+    above = slopes >= slope
+    crossed = (above[1:] != above[:-1]) | (slopes[1:] == slope)
+    reached = np.any(crossed, axis=0) | (slopes[0] == slope)
+    if not np.all(reached):
+        lowest, highest = (end(slopes, axis=0)[~reached] for end in (np.min, np.max))
+        raise ValueError(
+            f"slope = {slope[~reached].flat[0]:g} 1/A cannot be reached: pulses of "
+            f"{device.pulse_width_range[0]:g} to {device.pulse_width_range[1]:g} s give "
+            f"{lowest.flat[0]:g} to {highest.flat[0]:g} 1/A with the model "
+            f"{switching_model!r}. Change the slope, the anisotropy or pulse_width_range."
+        )
+    first = np.argmax(crossed, axis=0)
+    low, high = steps[first], steps[first + 1]
+    rises = ~np.take_along_axis(above, first[None], axis=0)[0]
+    for _ in range(60):  # bisection in ln t_p: to rounding
+        middle = (low + high) / 2
+        short = (slope_at(middle) >= slope) != rises
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    found = np.where(slopes[0] == slope, steps[0], (low + high) / 2)
+    return np.clip(np.exp(found), *device.pulse_width_range)
+
+
+def check_domain(pulse_width, anisotropy, device: MTJDevice, switching_model="macrospin"):
+    """Refuse settings at which a switching model has no meaning, with the allowed range.
+
+    Args:
+        pulse_width: s, NumPy.
+        anisotropy: J/m^3, NumPy, same shape.
+        device: `MTJDevice`.
+        switching_model: model name.
+
+    Raises:
+        ValueError: non-finite or non-positive settings; outside the fit for `"macrospin"`.
+    """
+    for name, value, unit in (
+        ("pulse_width", pulse_width, "s"),
+        ("anisotropy", anisotropy, "J/m^3"),
+    ):
+        bad = ~(np.isfinite(value) & (value > 0))
+        if np.any(bad):
+            raise ValueError(
+                f"{name} = {value[bad].flat[0]} {unit} must be finite and > 0 {unit} (SI units)."
+            )
+    if switching_model != "macrospin":
+        return
+    per_stability = device.thermal_energy / device.volume
+    for name, value, unit, factor, (low, high) in (
+        ("pulse_width", pulse_width, "s", device.diffusion_time, DURATION_DOMAIN),
+        ("anisotropy", anisotropy, "J/m^3", per_stability, STABILITY_DOMAIN),
+    ):
+        low, high = low * factor, high * factor
+        bad = ~((value >= low * (1 - 1e-9)) & (value <= high * (1 + 1e-9)))
+        if np.any(bad):
+            raise ValueError(
+                f"{name} = {value[bad].flat[0]:g} {unit} is outside [{low:.3g}, {high:.3g}] "
+                f"{unit}, the domain of the macrospin closed form for this device (thermal "
+                f"stability {STABILITY_DOMAIN[0]:g} to {STABILITY_DOMAIN[1]:g}). Use another value "
+                "or spinkeras.macrospin.fokker_planck."
+            )
+
+
+def check_midpoint(curve: Curve, stability, switching_model):
+    """Refuse NumPy curves without a midpoint; warn where the ballistic law is inaccurate.
+
+    Args:
+        curve: `Curve` of NumPy values.
+        stability: `Delta` of the curve.
+        switching_model: model name.
+    """
+    if np.any(np.isnan(curve.slope)):
+        raise ValueError(
+            f"With switching_model={switching_model!r} the probability never reaches 1/2 at this "
+            "pulse width: it is shorter than ln 2 times the attempt time. Use a longer pulse, a "
+            "shorter attempt_time, or switching_model='macrospin'."
+        )
+    if switching_model == "ballistic" and np.any(curve.midpoint < 2 * stability):
+        warnings.warn(
+            "The ballistic law is inaccurate here (midpoint below twice the critical current): "
+            "use shorter pulses or switching_model='macrospin'.",
+            stacklevel=4,
+        )
+
+
+def check_rise(curve: RationalLogit, pulse_width, anisotropy):
+    """Refuse a curve that has a pole, falls with the current or has its floor above its ceiling.
+
+    Args:
+        curve: of NumPy values.
+        pulse_width, anisotropy: s and J/m^3, NumPy, the settings of the curve.
+    """
+    rows = np.broadcast_arrays(*curve[2:], pulse_width, anisotropy)
+    for a, b, c, d, floor, ceiling, width, stiffness in zip(*(row.ravel() for row in rows)):
+        rises = d > c * c / 4 and floor < ceiling and steepest_fall(a, b, c, d) is None
+        if not rises:
+            raise ValueError(
+                f"At a pulse width of {width:g} s and an anisotropy of {stiffness:g} J/m^3, inside "
+                "this device's range, the switching curve does not rise with the current: its "
+                f"shape there is a = {a:g}, b = {b:g}, c = {c:g}, d = {d:g}, its floor {floor:g}, "
+                f"its ceiling {ceiling:g}. Narrow pulse_width_range and gate_voltage_range to "
+                "where the curve was measured, or give it smaller rates."
+            )
+
+
+def _is_tensor(value):
+    if isinstance(value, keras.KerasTensor):
+        raise ValueError(
+            "The physics needs values, and a KerasTensor (keras.Input and what follows from it) "
+            "has none. Call it inside the `call` of a layer, or use SpinNeuron."
+        )
+    return ops.is_tensor(value) or isinstance(value, keras.Variable)
+
+
+def _prepare(current, pulse_width, device, anisotropy, model, barrier_exponent, attempt_time):
+    """Current, device and curve of a public call, inputs checked where they can be.
+
+    `current` is `None` where only the midpoint of the curve is asked for.
+    """
+    device = get_device(device)
+    model = own_model(device) if model is None else model
+    build = get_curve(model, barrier_exponent, attempt_time, device)
+    anisotropy = device.anisotropy if anisotropy is None else anisotropy
+    settings = (pulse_width, anisotropy)
+    to_stability = device.volume / device.thermal_energy
+    tensors = [v for v in (current, *settings) if _is_tensor(v)]
+    if not tensors:
+        pulse_width, anisotropy = np.broadcast_arrays(
+            *map(checks.array, ("pulse_width", "anisotropy"), settings)
+        )
+        check_domain(pulse_width, anisotropy, device, model)
+        stability = anisotropy * to_stability
+        curve = build(np, np.log(pulse_width / device.diffusion_time), stability)
+        if current is None or model == "ballistic":
+            check_midpoint(curve, stability, model)
+        if current is not None and np.any(np.isnan(current)):
+            raise ValueError("current is NaN; give values in A.")
+        return current, device, curve
+
+    dtype = keras.backend.result_type(*(t.dtype for t in tensors), "float32")
+
+    def tensor(value):
+        return ops.cast(value, dtype) if _is_tensor(value) else ops.convert_to_tensor(value, dtype)
+
+    duration = tensor(pulse_width) / device.diffusion_time
+    stability = tensor(anisotropy) * to_stability
+    if model == "macrospin":
+        duration = _nan_outside(duration, DURATION_DOMAIN)
+        stability = _nan_outside(stability, STABILITY_DOMAIN)
+    shape = ops.zeros_like(duration * stability)
+    curve = build(ops, ops.log(duration) + shape, stability + shape)
+    return None if current is None else tensor(current), device, curve
+
+
+def _nan_outside(value, domain):
+    """The tensor with NaN where it leaves the domain by more than rounding."""
+    low, high = domain
+    inside = ops.logical_and(value >= low * (1 - 1e-5), value <= high * (1 + 1e-5))
+    return ops.where(inside, value, math.nan)

@@ -1,0 +1,135 @@
+"""What a search is for: accuracy at a price of energy."""
+
+import math
+
+import keras
+import keras_tuner as kt
+
+from spinkeras import checks
+
+
+class EnergyObjective(keras.callbacks.Callback):
+    """One score out of a metric and the energy, at a stated exchange rate.
+
+    The score gives up `delta` of the metric for every `rate`-fold saving of energy:
+
+        score = metric - delta * ln(E / E_ref) / ln(rate)      direction "max", to be maximised
+        score = metric + delta * ln(E / E_ref) / ln(rate)      direction "min", to be minimised
+
+    with `E` the energy per inference in pJ. `E_ref` only shifts the score and cannot change which
+    trial wins. (AutoQKeras' forgiving factor multiplies the accuracy instead, so that the same
+    saving is worth less at a low accuracy, and the reference matters.) keras-tuner can only add
+    logged values as they stand, which would weigh pJ against accuracy by their units.
+
+    As a callback it writes the score into the logs of every epoch, from the logs that
+    `EnergyTracker` wrote, so it has to stand behind the tracker; `objective` is what the tuner
+    needs. The tuner then keeps the epoch with the best score, with metric and energy of that epoch.
+
+    Args:
+        delta: worth of a `rate`-fold saving in units of the metric, 0 to 1e12. Default 0.01: one
+            percentage point of accuracy.
+        rate: factor of energy that is worth `delta`, > 1, to 1e12. Default 2.
+        metric: key of the metric in the logs. Default `"val_accuracy"`.
+        energy: key of the energy in the logs. Default `"val_energy_pj"`; `"energy_pj"` without
+            validation data.
+        reference_pj: `E_ref` in pJ, 1e-12 to 1e12. Default 1.
+        direction: `"max"` (default) for a metric that should be large, `"min"` for a loss.
+        name: key of the score in the logs. Default `"energy_score"`.
+
+    Raises:
+        ValueError: for arguments outside their range, and in training for keys that are not in
+            the logs and for an energy that is not > 0.
+
+    Example:
+
+    >>> from spinkeras.tuning import EnergyObjective
+    >>> objective = EnergyObjective(delta=0.01, rate=2.0)  # 1 point of accuracy for half the energy
+    >>> round(objective.score(0.95, 8.0), 4), round(objective.score(0.94, 4.0), 4)
+    (0.92, 0.92)
+    """
+
+    def __init__(
+        self,
+        delta=0.01,
+        rate=2.0,
+        metric="val_accuracy",
+        energy="val_energy_pj",
+        reference_pj=1.0,
+        direction="max",
+        name="energy_score",
+    ):
+        super().__init__()
+        of_metric, factor = "(units of the metric)", "(a factor of energy)"
+        self.delta = checks.number("delta", delta, of_metric, 0.0, 1e12, "0.01 is one point of 100")
+        self.rate = checks.number("rate", rate, factor, 1 + 1e-6, 1e12, "2 halves the energy")
+        self.metric = checks.text("metric", metric, "a key of the logs")
+        self.energy = checks.text("energy", energy, "a key of the logs")
+        self.reference_pj = checks.number("reference_pj", reference_pj, "pJ", 1e-12, 1e12)
+        self.direction = checks.choice("direction", direction, ("max", "min"))
+        self.name = checks.text("name", name, "a key for the logs")
+
+    @property
+    def objective(self):
+        """The `keras_tuner.Objective` to give to a tuner."""
+        return kt.Objective(self.name, self.direction)
+
+    def score(self, metric, energy_pj):
+        """Score of a metric and an energy in pJ."""
+        if not energy_pj > 0:
+            raise ValueError(
+                f"An energy of {energy_pj} pJ has no logarithm; was the model trained with an "
+                "EnergyTracker in front of EnergyObjective?"
+            )
+        cost = self.delta * math.log(energy_pj / self.reference_pj) / math.log(self.rate)
+        return float(metric - cost if self.direction == "max" else metric + cost)
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        missing = [key for key in (self.metric, self.energy) if key not in logs]
+        if missing:
+            raise kt.errors.FatalValueError(
+                f"EnergyObjective found no {missing} in the logs, only {sorted(logs)}. Put "
+                "EnergyTracker() before it in the list of callbacks, give fit validation data for "
+                "val_ keys, and compile the model with the metric."
+            )
+        logs[self.name] = self.score(logs[self.metric], logs[self.energy])
+
+
+def energy_front(tuner, metric="val_accuracy", energy="val_energy_pj", direction="max"):
+    """The finished trials that no other finished trial beats in metric and in energy.
+
+    Args:
+        tuner: keras-tuner tuner after a search with `EnergyTracker`.
+        metric: key of the metric in the logs. Default `"val_accuracy"`.
+        energy: key of the energy in the logs. Default `"val_energy_pj"`.
+        direction: `"max"` (default) or `"min"`: which metric is better.
+
+    Returns:
+        List of dictionaries in the order of energy: `trial_id`, `metric`, `energy_pj` (pJ per
+        inference), `values` (hyperparameters), `on_front`. All finished trials are in it;
+        `on_front` marks the front. Metric and energy are those of the best epoch by the score.
+
+    Raises:
+        ValueError: if no finished trial has both keys.
+    """
+    sign = 1.0 if checks.choice("direction", direction, ("max", "min")) == "max" else -1.0
+    rows = []
+    for trial in tuner.oracle.get_best_trials(10**6):
+        if trial.status != "COMPLETED" or not all(map(trial.metrics.exists, (metric, energy))):
+            continue
+        rows.append(
+            {
+                "trial_id": trial.trial_id,
+                "metric": float(trial.metrics.get_last_value(metric)),
+                "energy_pj": float(trial.metrics.get_last_value(energy)),
+                "values": dict(trial.hyperparameters.values),
+            }
+        )
+    if not rows:
+        raise ValueError(f"No finished trial of this tuner has both {metric!r} and {energy!r}.")
+    rows.sort(key=lambda row: (row["energy_pj"], -sign * row["metric"]))
+    best = -math.inf
+    for row in rows:
+        row["on_front"] = sign * row["metric"] > best
+        best = max(best, sign * row["metric"])
+    return rows

@@ -1,0 +1,167 @@
+"""Search over devices and networks with keras-tuner, for accuracy and energy at once.
+
+Import it by name, `import spinkeras.tuning`: it needs keras-tuner, which `import spinkeras` does
+not load. The pieces, each usable alone:
+
+    spin_search_space   the choices of a spin neuron, inside a user's own build(hp)
+    EnergyObjective     one score out of accuracy and energy, at a stated exchange rate
+    SpinHyperModel      a keras-tuner hypermodel out of both
+    dense_classifier    a network for it
+    energy_front        the trials of a search that no other trial beats in both
+"""
+
+from spinkeras import checks
+from spinkeras.layer.neuron import SpinNeuron
+from spinkeras.physics.device import get_device, presets
+
+_TRAIN = {
+    "none": (),
+    "pulse_width": ("pulse_width",),
+    "anisotropy": ("anisotropy",),
+    "both": ("pulse_width", "anisotropy"),
+}
+
+
+_SHARING = ("channel", "layer")
+
+
+def spin_search_space(
+    hp,
+    device=None,
+    shortest_pulse=(2e-9, 10e-9),
+    window=(1.5, 10.0),
+    train=("none", "pulse_width", "both"),
+    sharing=("channel", "layer"),
+    gain=(0.3, 3.0),
+    recenter=True,
+    pulses=None,
+    rank=2,
+    prefix="spin",
+):
+    """Declare the choices of a spin neuron to keras-tuner; returns arguments of `SpinNeuron`.
+
+    The pulse widths of a neuron may move in `[t, min(t * window, longest)]`, with `longest` the
+    longest pulse of the device (s), and start at `t`. The current scale is `gain` times the one at
+    which the untrained neuron has slope 1/4, so that it means the same for every device and pulse:
+
+        current_scale = gain / (4 dP/dI)                                        [A per unit input]
+
+    An argument with several values is searched; one value is fixed and does not take a dimension.
+    Every hyperparameter is named `<prefix>_<argument>`; call this once for every group of layers
+    that shall differ, with different prefixes.
+
+    Args:
+        hp: `keras_tuner.HyperParameters`.
+        device: preset name, `MTJDevice`, or a sequence of preset names to choose from. Default
+            `None`: all presets.
+        shortest_pulse: s, `(lowest, highest)` for a logarithmic range, or one value. It has to
+            lie inside the pulse range of every device. Default 2e-9 to 10e-9.
+        window: ratio of the longest to the shortest pulse, > 1, `(lowest, highest)` for a
+            logarithmic range, or one value. Default 1.5 to 10.
+        train: which knobs to train, any of `"none"`, `"pulse_width"`, `"anisotropy"`, `"both"`.
+        sharing: `"channel"` (a knob per channel) or `"layer"` (one for all neurons), or both.
+        gain: slope of the untrained neuron in units of 1/4, > 0, `(lowest, highest)` for a
+            logarithmic range, or one value. Default 0.3 to 3. A signed neuron (`bipolar`) is twice
+            as steep: it has slope 1 at gain 2.
+        recenter: `True`, `False` or both to choose from. Default `True`.
+        pulses: pulses per inference, an integer or several to choose from. The neuron then always
+            answers with drawn bits (`output="always_sampled"`), so that accuracy and energy both
+            feel the choice. Default `None`: expected values, the energy of one pulse.
+        rank: axes of the neuron's input, the batch included, for `sharing="layer"`: 2 behind a
+            dense layer, 4 behind a two-dimensional convolution. Default 2. A network with neurons
+            of several ranks needs one space (and prefix) for each, or `sharing="channel"`.
+        prefix: start of the names. Default `"spin"`.
+
+    Returns:
+        Dictionary of arguments for `SpinNeuron` or `to_spin`.
+
+    Raises:
+        ValueError: for unknown choices and for ranges that a device cannot do.
+
+    Example:
+
+    >>> import keras_tuner, spinkeras
+    >>> from spinkeras.tuning import spin_search_space
+    >>> hp = keras_tuner.HyperParameters()
+    >>> neuron = spinkeras.SpinNeuron(**spin_search_space(hp, device="stt_reference"))
+    >>> sorted(hp.values)
+    ['spin_gain', 'spin_sharing', 'spin_shortest_pulse_ns', 'spin_train', 'spin_window']
+    """
+    checks.text("prefix", prefix, "a text, the start of the names")
+    rank = checks.whole("rank", rank, 2, 32, "the axes of the neuron's input, the batch included")
+    names = presets() if device is None else device
+    device = get_device(_choice(hp, f"{prefix}_device", names, None))
+    low, high = span("shortest_pulse", shortest_pulse, "s", 1e-12, 1.0)
+    for candidate in (
+        map(get_device, names) if isinstance(names, (list, tuple)) else (get_device(names),)
+    ):
+        shortest, longest = candidate.pulse_width_range
+        if not (shortest * (1 - 1e-9) <= low and high < longest):
+            raise ValueError(
+                f"shortest_pulse = ({low:g}, {high:g}) s does not lie inside the pulse range of "
+                f"{candidate.name or 'the device'}, [{shortest:g}, {longest:g}) s. Narrow it, or "
+                "give the device another range: device.replace(pulse_width_range=...)."
+            )
+    window = span("window", window, "(a ratio)", 1e-3, 1e9)
+    if window[0] <= 1:
+        raise ValueError(f"window = {window} has to be > 1: longest over shortest pulse.")
+    pulse = 1e-9 * pick(hp, f"{prefix}_shortest_pulse_ns", (low * 1e9, high * 1e9))
+    ratio = pick(hp, f"{prefix}_window", window)
+    scale = pick(hp, f"{prefix}_gain", span("gain", gain, "(a ratio)", 1e-9, 1e6))
+    knobs = _choice(hp, f"{prefix}_train", train, tuple(_TRAIN))
+    shared = _choice(hp, f"{prefix}_sharing", sharing, _SHARING)
+    recenter = _choice(hp, f"{prefix}_recenter", recenter, (True, False))
+
+    longest = min(pulse * ratio, device.pulse_width_range[1])
+    device = device.replace(pulse_width_range=(pulse, longest), nominal_pulse_width=pulse)
+    settings = {
+        "device": device,
+        "train": _TRAIN[knobs],
+        "shared_axes": None if shared == "channel" else tuple(range(1, rank)),
+        "recenter": bool(recenter),
+    }
+    if pulses is not None:
+        several = pulses if isinstance(pulses, (list, tuple)) else [pulses]
+        several = [checks.whole("pulses", count, 1, 1_000_000) for count in several]
+        settings["pulses"] = _choice(hp, f"{prefix}_pulses", several, several)
+        settings["output"] = "always_sampled"
+    settings["current_scale"] = scale * SpinNeuron(device=device, train=()).current_scale
+    return settings
+
+
+def _choice(hp, name, values, allowed):
+    """One of several values as a hyperparameter, or the single value itself."""
+    several = list(values) if isinstance(values, (list, tuple)) else [values]
+    kinds = {type(value) for value in allowed or ()}
+    unknown = [
+        value for value in several if kinds and not (type(value) in kinds and value in allowed)
+    ]
+    if unknown or not several:
+        found = checks.shown(unknown) if unknown else "nothing"
+        raise ValueError(f"{name}: {found} to choose from; use any of {allowed or presets()}.")
+    if allowed is None and len(several) > 1 and not all(isinstance(v, str) for v in several):
+        raise ValueError(f"{name}: give preset names to choose from; keras-tuner stores text.")
+    return several[0] if len(several) == 1 else hp.Choice(name, several)
+
+
+def span(name, value, unit, low, high, whole=False):
+    """The two ends of a range of positive numbers within bounds, the same for one number."""
+    ends = value if isinstance(value, (list, tuple)) else (value, value)
+    if len(ends) == 2:
+        if whole:
+            lower, upper = (checks.whole(name, end, low, high) for end in ends)
+        else:
+            lower, upper = (checks.number(name, end, unit, low, high) for end in ends)
+        if lower <= upper:
+            return lower, upper
+    raise ValueError(
+        f"{name} = {checks.shown(value)} {unit} has to be one number > 0 or a pair (lowest, "
+        "highest)."
+    )
+
+
+def pick(hp, name, ends):
+    low, high = ends
+    if low == high:
+        return low
+    return hp.Float(name, min_value=low, max_value=high, sampling="log")

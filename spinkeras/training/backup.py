@@ -1,0 +1,252 @@
+"""ExactBackup: a training that was killed resumes to the last bit."""
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import warnings
+
+import keras
+import numpy as np
+
+from spinkeras import checks, files
+from spinkeras.layer.knobs import KNOBS
+from spinkeras.layer.neuron import spin_neurons
+
+_CONTENT, _HISTORY, _VARIABLES = "content.json", "history.json", "variables.npz"
+
+
+class ExactBackup(keras.callbacks.Callback):
+    """Backs up a training after every epoch; the same script resumes it after a kill.
+
+    Like `keras.callbacks.BackupAndRestore`, which is enough for weights, knobs and optimizer, but
+    also restores the position of every random generator of the model (without it, Dropout repeats
+    the numbers of the first epoch) and the history of earlier epochs, energies included; and a
+    backup counts as a whole or not at all, also if the kill, or a loss of power, comes while it is
+    written.
+
+    The resumed run ends with the weights of a run never killed if the training is deterministic:
+    `keras.utils.set_random_seed`, on TensorFlow `tf.config.experimental.enable_op_determinism()`,
+    and `shuffle=False` or data in an order of its own, because Keras does not keep the state of
+    its shuffling. The state of other callbacks (EarlyStopping) is not part of it.
+
+    The newest backup that fits is used. What else lies in the folder is left alone; a backup that
+    does not fit is named in a warning. An epoch that ends with NaN in a variable is not backed up,
+    which a warning says.
+
+    Args:
+        backup_dir: folder of its own for the backups. It is deleted when the training ends.
+        delete: whether to delete it then. Default `True`.
+
+    Raises:
+        ValueError: for a model that is not built, and where there are backups but none fits: of
+            another model, another device or another setting of a spin layer, or damaged.
+
+    Place it behind the callbacks whose logs its history shall hold.
+
+    Example:
+
+    >>> import tempfile, numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(), keras.layers.Dense(1)])
+    >>> model.compile("sgd", "mse")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     callbacks = [spinkeras.EnergyTracker(), spinkeras.ExactBackup(folder + "/backup")]
+    ...     fit = model.fit(np.ones((8, 4)), np.ones(8), callbacks=callbacks, verbose=0)
+    >>> len(fit.history["energy_pj"])
+    1
+    """
+
+    def __init__(self, backup_dir, delete=True):
+        super().__init__()
+        if not isinstance(backup_dir, (str, os.PathLike)):
+            raise ValueError(f"backup_dir = {checks.shown(backup_dir)} must be a path.")
+        self.backup_dir = os.fspath(backup_dir)
+        self.delete = checks.flag("delete", delete)
+        self._earlier = []
+        self._history = []
+
+    def on_train_begin(self, logs=None):
+        self._earlier, self._history = [], []
+        self.model._initial_epoch = None  # Keras keeps that of an earlier fit
+        self._remove_unfinished()
+        found = self._newest_that_fits()
+        if found is None:
+            return
+        epochs, values, self._earlier = found
+        for variable, value in zip(self._variables(), values):
+            variable.assign(value)
+        for layer in spin_neurons(self.model):
+            _move_into_box(layer)
+        self._history = list(self._earlier)
+        # Where Keras' own BackupAndRestore puts it; `fit` reads it after this call.
+        self.model._initial_epoch = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        numbers = {key: np.asarray(value).tolist() for key, value in (logs or {}).items()}
+        self._history.append([epoch, numbers])
+        values = [keras.ops.convert_to_numpy(variable) for variable in self._variables()]
+        # NumPy files do not know bfloat16; float32 holds it exactly.
+        values = [v.astype("float32") if v.dtype.kind == "V" else v for v in values]
+        if any(map(_has_nan, values)):
+            warnings.warn(
+                f"Epoch {epoch} ended with NaN in the model or its optimizer and is not backed up; "
+                "a resumed training starts from the last backup without.",
+                stacklevel=2,
+            )
+            return
+        name = f"epoch_{epoch + 1:06d}"
+        with files.new_folder(os.path.join(self.backup_dir, name)) as folder:
+            np.savez(folder / _VARIABLES, *values)
+            (folder / _HISTORY).write_text(json.dumps(self._history))
+            content = {"neurons": self._neurons(), "digests": _digests(folder)}
+            (folder / _CONTENT).write_text(json.dumps(content))
+        for older in self._backups():
+            if _age(older) < _age(name):
+                shutil.rmtree(os.path.join(self.backup_dir, older), ignore_errors=True)
+
+    def on_train_end(self, logs=None):
+        history = getattr(self.model, "history", None)
+        if self._earlier and history is not None:
+            history.epoch = [epoch for epoch, _ in self._earlier] + history.epoch
+            earlier = [logs for _, logs in self._earlier]
+            for key in dict.fromkeys(key for logs in (*earlier, history.history) for key in logs):
+                values = [logs[key] for logs in earlier if key in logs]
+                history.history[key] = values + history.history.get(key, [])
+        self.model._initial_epoch = None
+        if self.delete:
+            shutil.rmtree(self.backup_dir, ignore_errors=True)
+
+    def _newest_that_fits(self):
+        """`(epochs, values of the variables, history)`, or `None` where there is no backup."""
+        problems = []
+        for name in reversed(self._backups()):
+            try:
+                found = self._read(name)
+            except Exception as error:  # a damaged file fails in many ways
+                problems.append(f"{name}: {checks.shown_error(error)}")
+                continue
+            if problems:
+                warnings.warn(
+                    f"The training resumes from {name} in {self.backup_dir!r}; not used: "
+                    f"{'; '.join(problems)}.",
+                    stacklevel=4,
+                )
+            return found
+        if problems:
+            raise ValueError(
+                f"No backup in {self.backup_dir!r} can be used ({'; '.join(problems)}). Delete the "
+                "folder to start anew."
+            )
+        return None
+
+    def _read(self, name):
+        """What a backup holds, or an error that says why it does not fit this training."""
+        epochs = _age(name)
+        folder = pathlib.Path(self.backup_dir, name)
+        content = checks.from_json(files.read_text(folder / _CONTENT), _CONTENT)
+        if not isinstance(content, dict) or not content.keys() >= {"neurons", "digests"}:
+            raise ValueError(f"{_CONTENT} is damaged")
+        _refuse_other_neurons(content["neurons"], self._neurons())
+        if content["digests"] != _digests(folder):
+            raise ValueError("a file is damaged")
+        history = json.loads((folder / _HISTORY).read_text())
+        if history[-1][0] + 1 != epochs:
+            raise ValueError(f"it is the backup of another epoch, number {history[-1][0] + 1}")
+        with np.load(folder / _VARIABLES) as file:
+            values = [file[f"arr_{k}"] for k in range(len(file.files))]
+        if [value.shape for value in values] != [tuple(v.shape) for v in self._variables()]:
+            raise ValueError("it belongs to a model with other variables")
+        return epochs, values, history
+
+    def _neurons(self):
+        """What the knobs of every spin layer mean, as it comes back from JSON."""
+        return [_meaning(layer) for layer in spin_neurons(self.model)]
+
+    def _remove_unfinished(self):
+        for path in pathlib.Path(self.backup_dir).glob("*"):
+            if files.is_unfinished(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _variables(self):
+        """Everything that changes in training: weights, random generators, optimizer."""
+        if not self.model.built:
+            raise ValueError("ExactBackup needs a built model; give it an Input or call it once.")
+        optimizer = self.model.optimizer
+        if not optimizer.built:
+            optimizer.build(self.model.trainable_variables)
+        return [*self.model.weights, *self._generators(), *optimizer.variables]
+
+    def _generators(self):
+        # `variables` holds weights, random generators and metrics; metrics start anew per epoch.
+        known = {id(v) for v in [*self.model.weights, *self.model.metrics_variables]}
+        return [v for v in self.model.variables if id(v) not in known]
+
+    def _backups(self):
+        """Names of the backups, oldest first: of folders that hold something of one."""
+        if not os.path.isdir(self.backup_dir):
+            return []
+        found = [
+            name
+            for name in os.listdir(self.backup_dir)
+            if re.fullmatch(r"epoch_[0-9]{6,9}", name)
+            and any(
+                os.path.exists(os.path.join(self.backup_dir, name, file))
+                for file in (_CONTENT, _HISTORY, _VARIABLES)
+            )
+        ]
+        return sorted(found, key=_age)
+
+
+def _age(name):
+    return int(name.split("_")[1])
+
+
+def _has_nan(value):
+    return value.dtype.kind == "f" and bool(np.any(np.isnan(value)))
+
+
+def _digests(folder):
+    """What tells a damaged file from the one that was written."""
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in (_HISTORY, _VARIABLES)
+    }
+
+
+def _meaning(layer):
+    try:
+        config = layer.get_config()
+    except Exception:  # a switching model of one's own need not have a description
+        config = {"device": layer.device.get_config()}
+    config = {key: value for key, value in config.items() if key not in ("name", "dtype")}
+    return json.loads(json.dumps(config, default=repr))
+
+
+def _move_into_box(layer):
+    """What the device cannot do, such as a knob that was assigned by hand, ends at its limit."""
+    for knob, weight in zip(KNOBS, layer.knob_weights()):
+        low, high = layer._ranges[knob].bounds
+        value, slack = keras.ops.convert_to_numpy(weight), 1e-5 * (high - low)
+        if np.any((value < low - slack) | (value > high + slack)):
+            warnings.warn(
+                f"The backup holds a {knob} of layer {layer.name!r} that is outside the device's "
+                "range; it was moved to its limit.",
+                stacklevel=4,
+            )
+            weight.assign(np.clip(value, low, high))
+
+
+def _refuse_other_neurons(found, now):
+    """The spin layers of a backup must be those of the model, or its weights mean others."""
+    if not isinstance(found, list) or len(found) != len(now):
+        raise ValueError("it belongs to a model with other spin layers")
+    for k, (before, after) in enumerate(zip(found, now)):
+        if before != after:
+            before = before if isinstance(before, dict) else {}
+            names = [key for key in after if key not in before or before[key] != after[key]]
+            raise ValueError(
+                f"spin layer {k} has another {' and '.join(names) or 'configuration'} than the "
+                "training that wrote it"
+            )

@@ -1,0 +1,180 @@
+"""The driver's table: lossless round trip, refusals that name the row, reliability."""
+
+import csv
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import spinkeras
+from spinkeras import SpinNeuron, energy
+from spinkeras.hardware import driver_table, margins
+from spinkeras.macrospin import fokker_planck
+
+pytestmark = pytest.mark.backends
+
+
+def make_model(seed=0, **kwargs):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            SpinNeuron(name="first", **kwargs),
+            keras.layers.Dense(3),
+            SpinNeuron(name="second", recenter=False, **kwargs),
+        ]
+    )
+    rng = np.random.default_rng(seed)
+    for layer in spinkeras.spin_neurons(model):
+        size = layer.pulse_width.size
+        layer.pulse_width = np.exp(rng.uniform(np.log(2e-9), np.log(20e-9), size))
+        layer.gate_voltage = rng.uniform(-1, 1, size)
+    return model
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+@pytest.mark.parametrize("kwargs", [{}, {"pulse_step": 0.05e-9, "gate_levels": 17}])
+def test_round_trip_is_lossless(tmp_path, suffix, kwargs):
+    model, other = make_model(**kwargs), make_model(seed=1, **kwargs)
+    other.set_weights(
+        [w if w.ndim == 2 else o for w, o in zip(model.get_weights(), other.get_weights())]
+    )
+    path = tmp_path / f"chip.{suffix}"
+    rows = driver_table.device_settings(model, path)
+    assert len(rows) == 7
+    assert list(rows[0]) == list(driver_table.COLUMNS)
+    driver_table.apply_device_settings(other, path)
+    x = np.random.default_rng(2).normal(size=(30, 4)).astype("float32")
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(m(x)) for m in (model, other)))
+    assert driver_table.device_settings(other) == rows
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_columns_are_those_of_the_layer():
+    model = make_model()
+    layer = model.layers[0]
+    rows = [row for row in driver_table.device_settings(model) if row["layer"] == "first"]
+    for key, values in (
+        ("pulse_width_s", layer.pulse_width),
+        ("gate_voltage_v", layer.gate_voltage),
+        ("bias_current_a", layer.bias_current),
+    ):
+        np.testing.assert_array_equal([row[key] for row in rows], values)
+    device = layer.device.replace(anisotropy=float(layer.anisotropy[0]))
+    assert rows[0]["thermal_stability"] == pytest.approx(device.thermal_stability)
+    assert rows[0]["retention_s"] == pytest.approx(device.retention_time)
+
+
+def test_reset_error_is_that_of_the_exact_solution():
+    model = make_model()
+    assumptions = energy.EnergyAssumptions()
+    current = energy.reset_current(model.layers[0].device, assumptions)
+    for row, anisotropy in zip(driver_table.device_settings(model), model.layers[0].anisotropy):
+        switched = fokker_planck.switching_probability(
+            current, assumptions.reset_pulse_width, model.layers[0].device, anisotropy
+        )
+        assert row["reset_error"] == pytest.approx(1 - float(switched), rel=0.01)
+        # a stiffer device than the nominal one is reset less surely
+        assert (row["reset_error"] > 1e-3) == (row["gate_voltage_v"] < 0)
+
+
+def test_read_disturb_is_an_upper_estimate(device):
+    for voltage, time in ((0.05, 2e-9), (0.1, 2e-9), (0.1, 50e-9)):
+        assumptions = energy.EnergyAssumptions(read_voltage=voltage, read_time=time)
+        estimate = float(margins.read_disturb(device, device.thermal_stability, assumptions))
+        exact = fokker_planck.switching_probability(
+            voltage / device.resistance_parallel, time, device
+        )
+        assert exact <= estimate < 1e-2
+    long = energy.EnergyAssumptions(read_time=2e-6)
+    estimate = float(margins.read_disturb(device, device.thermal_stability, long))
+    exact = fokker_planck.switching_probability(0.1 / device.resistance_parallel, 2e-6, device)
+    assert estimate == pytest.approx(-np.log1p(-float(exact)), rel=0.25)
+    full = energy.EnergyAssumptions(read_voltage=1.0)
+    assert margins.read_disturb(device, device.thermal_stability, full) == 1
+
+
+def test_reliability():
+    model = make_model(pulses=4)
+    table = margins.reliability(model, spread_stability=0.1)
+    assert [row["layer"] for row in table] == ["first", "second"]
+    first = model.layers[0]
+    stability = first.anisotropy * first.device.volume / first.device.thermal_energy
+    rng = np.random.default_rng(0)
+    drawn = stability * np.exp(0.1 * rng.normal(size=(100_000, 4)))
+    attempt = first.device.diffusion_time / (drawn * np.sqrt(drawn / np.pi))
+    share = np.mean(attempt * np.exp(drawn) >= margins.TEN_YEARS)
+    assert table[0]["retention_yield"] == pytest.approx(share, abs=0.005)
+    assert table[0]["inferences"] == 1e12 / 8
+    assert table[0]["read_disturb"] == margins.read_disturb(first.device, stability.min())
+    none = margins.reliability(model)[0]["retention_yield"]
+    assert none == np.mean(_retention(first) >= margins.TEN_YEARS)
+
+
+def _retention(layer):
+    return np.array(
+        [layer.device.replace(anisotropy=float(k)).retention_time for k in layer.anisotropy]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.pop(), r"no row for neurons \[2\] of layer 'second'"),
+        (lambda rows: rows.append(rows[0]), "row 8: neuron 0 of layer 'first' stands twice"),
+        (lambda rows: rows[2].update(layer="third"), "row 3: the model has no spin layer 'third'"),
+        (lambda rows: rows[1].update(neuron=17), "row 2: neuron = 17 of layer 'first' must be"),
+        (lambda rows: rows[1].update(neuron=0.5), "row 2: neuron = 0.5"),
+        (lambda rows: rows[3].pop("pulse_width_s"), r"row 4: no value for \['pulse_width_s'\]"),
+        (lambda rows: rows[0].update(pulse_width_s="wide"), "row 1: pulse_width_s = 'wide' is not"),
+        (lambda rows: rows[0].update(pulse_width_s=float("nan")), "row 1: pulse_width_s = nan"),
+        (lambda rows: rows[0].update(pulse_width_s=1.0), "row 1: pulse_width_s = 1 s is outside"),
+        (lambda rows: rows[4].update(gate_voltage_v=3), "row 5: gate_voltage_v = 3 V is outside"),
+        (lambda rows: rows[5].update(bias_current_a=1e-6), "row 6: bias_current_a = 1e-06 A, but"),
+        (lambda rows: rows[5].update(current_scale_a=1.0), "row 6: current_scale_a = 1 A, but"),
+        (lambda rows: rows.insert(0, "text"), "row 1: not a row"),
+    ],
+)
+def test_a_bad_table_is_refused_and_changes_nothing(change, message):
+    rows = driver_table.device_settings(make_model(seed=5, pulse_step=1e-12))
+    change(rows)
+    model = make_model(pulse_step=1e-12)
+    before = model.get_weights()  # finer than the grid
+    with pytest.raises(ValueError, match=message):
+        driver_table.apply_device_settings(model, rows)
+    for a, b in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bad_files(tmp_path):
+    model = make_model()
+    with pytest.raises(ValueError, match=r"to a \.csv or a \.json file"):
+        driver_table.device_settings(model, tmp_path / "chip.xml")
+    (tmp_path / "cut.json").write_text(json.dumps(driver_table.device_settings(model))[:200])
+    with pytest.raises(ValueError, match=r"cut.json: not valid JSON"):
+        driver_table.apply_device_settings(model, tmp_path / "cut.json")
+    (tmp_path / "object.json").write_text("{}")
+    with pytest.raises(ValueError, match="expected a list of rows"):
+        driver_table.apply_device_settings(model, tmp_path / "object.json")
+    driver_table.device_settings(model, tmp_path / "chip.csv")
+    lines = (tmp_path / "chip.csv").read_text().splitlines()
+    (tmp_path / "cut.csv").write_text("\n".join(lines[:3]))
+    with pytest.raises(ValueError, match="no row for neurons"):
+        driver_table.apply_device_settings(model, tmp_path / "cut.csv")
+    assert len(next(csv.reader([lines[0]]))) == len(driver_table.COLUMNS)
+
+
+def test_models_without_a_table():
+    with pytest.raises(ValueError, match="no SpinNeuron"):
+        driver_table.device_settings(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    twin = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.Sequential([SpinNeuron(name="a")], name="b"),
+            keras.Sequential([SpinNeuron(name="a")], name="c"),
+        ]
+    )
+    with pytest.raises(ValueError, match="share a name"):
+        driver_table.device_settings(twin)

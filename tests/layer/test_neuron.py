@@ -1,0 +1,1091 @@
+"""SpinNeuron as a Keras layer, on every backend."""
+
+import copy
+import dataclasses
+import json
+import pathlib
+import pickle
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import spinkeras
+from spinkeras import MTJDevice, SpinNeuron
+from spinkeras.layer.knobs import KNOBS
+from spinkeras.layer.observation import Observation, observing
+from spinkeras.physics import laws
+from tests.harness import (
+    BACKEND,
+    COMPILED,
+    FLOAT64,
+    OTHER_BACKEND,
+    gradients,
+    run_layer_test,
+    some_slow,
+    tensor_gradients,
+)
+
+pytestmark = pytest.mark.backends
+FAST = MTJDevice.preset("stt_reference").replace(pulse_width_range=(0.5e-9, 2e-9))
+SLOW = MTJDevice.preset("stt_reference").replace(
+    pulse_width_range=(1e-7, 1e-6), nominal_pulse_width=2e-7
+)
+VARIANTS = {
+    "default": {},
+    "fixed": {"train": ()},
+    "raw": {"recenter": False},
+    "one knob": {"train": "pulse_width", "knob_scale": 5.0},
+    "anisotropy": {"train": ("anisotropy",), "device": "vcma_uta2022"},
+    "regularised": {
+        "pulse_width_regularizer": "l2",
+        "anisotropy_constraint": "non_neg",
+        "pulse_width_initializer": keras.initializers.RandomUniform(0.0, 0.2, seed=1),
+    },
+    "neel_brown": {
+        "device": SLOW,
+        "switching_model": "neel_brown",
+        "barrier_exponent": 1.5,
+        "attempt_time": 1e-9,
+    },
+    "ballistic": {"device": FAST, "switching_model": "ballistic"},
+}
+
+
+# --- the Keras contract --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("ballistic", "neel_brown") else ())
+        for name in VARIANTS
+    ],
+)
+def test_keras_layer_contract(variant):
+    kwargs = VARIANTS[variant]
+    train = kwargs.get("train", ("pulse_width", "anisotropy"))
+    trained = 1 if isinstance(train, str) else len(train)
+    run_layer_test(
+        SpinNeuron,
+        init_kwargs=kwargs,
+        input_shape=(2, 5),
+        expected_output_shape=(2, 5),
+        expected_num_trainable_weights=trained,
+        expected_num_non_trainable_weights=5 - trained,
+        expected_num_seed_generators=0,
+        expected_num_losses=1 if variant == "regularised" else 0,
+        supports_masking=True,
+        run_training_check=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "shared", "knobs"),
+    [
+        ((4, 3), None, (3,)),
+        ((4, 6, 3), None, (3,)),
+        ((2, 6, 5, 3), None, (3,)),
+        ((2, 3, 4, 5, 6), None, (6,)),
+        ((2, 6, 5, 3), (1, 2), (1, 1, 3)),
+        ((2, 3, 6, 5), (2, 3), (3, 1, 1)),
+        ((2, 6, 5, 3), (1, 2, 3), (1, 1, 1)),
+        ((2, 6, 3), (), (6, 3)),
+        ((2, 6, 3), (-1,), (6, 1)),
+    ],
+)
+def test_any_rank_and_sharing(shape, shared, knobs):
+    layer = SpinNeuron(shared_axes=shared)
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    y = ops.convert_to_numpy(layer(x))
+    assert y.shape == shape
+    assert layer.pulse_width.shape == layer.gate_voltage.shape == knobs
+    assert layer.bias_current.shape == layer.slope.shape == knobs
+    again = SpinNeuron.from_config(layer.get_config())
+    np.testing.assert_allclose(ops.convert_to_numpy(again(x)), y)
+
+
+def test_unknown_axes():
+    inputs = keras.Input((None, None, 3))
+    assert SpinNeuron()(inputs).shape == (None, None, None, 3)
+    for shape, shared in (((None,), None), ((4, None), None), ((None, 3), ())):
+        with pytest.raises(ValueError, match=r"needs to know the size of every axis"):
+            SpinNeuron(shared_axes=shared)(keras.Input(shape))
+    with pytest.raises(ValueError, match=r"shared_axes = \(5,\) names axes \[5\]"):
+        SpinNeuron(shared_axes=5)(keras.Input((4, 3)))
+    layer = SpinNeuron()
+    layer(np.zeros((2, 3), "float32"))
+    with pytest.raises(ValueError, match="expected axis -1"):
+        layer(np.zeros((2, 4), "float32"))
+
+
+def test_mask_passes_through():
+    inputs = keras.Input((5,), dtype="int32")
+    x = keras.layers.Embedding(7, 3, mask_zero=True)(inputs)
+    x = SpinNeuron()(x)
+    assert keras.src.backend.get_keras_mask(x) is not None
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x))
+    out = ops.convert_to_numpy(model(np.array([[1, 2, 0, 0, 0], [1, 2, 3, 0, 0]])))
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize(
+    "policy", ["float32", "float64", "float16", "mixed_float16", "mixed_bfloat16"]
+)
+def test_dtype_policies(policy):
+    if not FLOAT64 and policy == "float64":
+        pytest.skip("JAX keeps float64 off by default")
+    x = np.linspace(-6, 6, 8).reshape(2, 4)
+    expected = ops.convert_to_numpy(SpinNeuron(dtype="float32")(x.astype("float32")))
+    layer = SpinNeuron(dtype=policy)
+    y = layer(x)
+    assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+    assert layer.log_pulse_width.dtype in ("float32", "float64")
+    tolerance = {"float32": 1e-7, "float64": 1e-6}.get(policy, 1e-2)
+    found = ops.convert_to_numpy(ops.cast(y, "float32"))
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
+# --- physics -------------------------------------------------------------------------------------
+
+
+def test_untrained_neuron_is_a_drop_in_for_sigmoid():
+    x = np.linspace(-8, 8, 401, dtype="float32")[:, None]
+    for device in spinkeras.presets():
+        layer = SpinNeuron(device=device)
+        y = ops.convert_to_numpy(layer(x))[:, 0]
+        curve = layer.device.switching_curve
+        if curve is not None:  # a device that saturates below 1 has its midpoint at half of that
+            assert y[200] == pytest.approx(curve.ceiling / 2, abs=1e-6)
+            assert (y[201] - y[199]) / (x[201, 0] - x[199, 0]) == pytest.approx(0.25, abs=2e-4)
+            assert y[-1] == pytest.approx(curve.ceiling, abs=1e-3)
+            continue
+        assert y[200] == pytest.approx(0.5, abs=1e-6)
+        assert (y[201] - y[199]) / (x[201, 0] - x[199, 0]) == pytest.approx(0.25, abs=2e-4)
+        assert np.all(np.diff(y) >= 0)
+        assert np.max(np.abs(y - 1 / (1 + np.exp(-x[:, 0])))) < 0.06
+
+
+@pytest.mark.parametrize("variant", ["default", "raw", "anisotropy", "neel_brown", "ballistic"])
+def test_layer_equals_the_numpy_path(variant):
+    """float32 layer against float64 NumPy, over the whole box of knobs."""
+    layer = SpinNeuron(**VARIANTS[variant])
+    layer.build((None, 40))
+    rng = np.random.default_rng(5)
+    device = layer.device
+    layer.pulse_width = np.exp(rng.uniform(*np.log(device.pulse_width_range), 40))
+    layer.anisotropy = rng.uniform(*device.anisotropy_range, 40)
+    x = np.linspace(-12, 12, 301, dtype="float32")[:, None] * np.ones((1, 40), "float32")
+    current = layer.bias_current + layer.current_scale * x.astype("float64")
+    options = {"switching_model": layer.switching_model}
+    if variant == "neel_brown":
+        options.update(barrier_exponent=1.5, attempt_time=1e-9)
+    expected = spinkeras.switching_probability(
+        current, layer.pulse_width, device, layer.anisotropy, **options
+    )
+    found = ops.convert_to_numpy(layer(x))
+    # recenter=False adds the rounding of a threshold of about 100 in the input's own units
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_recentred_knobs_change_the_slope_only():
+    layer = SpinNeuron()
+    layer.build((None, 5))
+    layer.pulse_width = np.geomspace(2e-9, 20e-9, 5)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(layer(np.zeros((1, 5), "float32"))), 0.5, atol=1e-6
+    )
+    expected = spinkeras.slope_at_midpoint(layer.pulse_width, layer.device) * layer.current_scale
+    np.testing.assert_allclose(layer.slope, expected, rtol=1e-6)
+    assert layer.slope[-1] / layer.slope[0] == pytest.approx(4.79, abs=0.05)
+
+
+def test_raw_threshold_moves_as_the_device_does():
+    layer = SpinNeuron(recenter=False)
+    layer.build((None, 3))
+    start = layer.bias_current
+    layer.pulse_width = [2e-9, 5e-9, 20e-9]
+    np.testing.assert_array_equal(layer.bias_current, start)
+    y = ops.convert_to_numpy(layer(np.zeros((1, 3), "float32")))[0]
+    expected = spinkeras.switching_probability(start, layer.pulse_width, layer.device)
+    np.testing.assert_allclose(y, expected, atol=2e-6)
+    assert y[2] > 0.999
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "variant", some_slow(["default", "raw", "neel_brown", "ballistic"], "default", "raw")
+)
+def test_gradients_match_central_differences(variant, training):
+    """Input and both knobs, over the box; the differences are taken in the float64 NumPy path."""
+    options = VARIANTS[variant]
+    layer = SpinNeuron(dtype="float32", **options)
+    layer.build((None, 1))
+    device = layer.device
+    rng = np.random.default_rng(11)
+    bounds = [layer._ranges[knob].bounds for knob in ("pulse_width", "anisotropy")]
+    unit = device.critical_current_per_stability
+
+    def numpy_path(x, w, k):
+        curve = layer._numpy_curve(
+            device.nominal_pulse_width * np.exp(layer.knob_scale * w),
+            device.anisotropy * np.exp(layer.knob_scale * k),
+        )
+        z = x * layer.current_scale / unit
+        if not layer.recenter:
+            z = z + layer._nominal_midpoint() - curve.midpoint
+        return curve.probability(z)
+
+    def tensor_path(x, w, k):
+        with keras.StatelessScope([(layer.log_pulse_width, w), (layer.log_anisotropy, k)]):
+            return ops.sum(layer(x, training=training))
+
+    for _ in range(20):
+        point = [rng.uniform(-2.5, 2.5), *(rng.uniform(0.9 * a, 0.9 * b) for a, b in bounds)]
+        if variant == "raw":  # stay in the transition, which moves
+            point[1] *= 0.05
+            point[2] *= 0.1
+        shapes = ((1, 1), (1,), (1,))
+        analytic = gradients(
+            tensor_path, *(np.full(s, v, "float32") for s, v in zip(shapes, point))
+        )
+        size = max(abs(g.item()) for g in analytic)
+        for k in range(3):
+            step = np.zeros(3)
+            step[k] = 1e-5
+            up, down = (numpy_path(*(np.array(point) + s)) for s in (step, -step))
+            central = float(up - down) / 2e-5
+            assert analytic[k].item() == pytest.approx(central, rel=2e-5, abs=2e-5 * size)
+
+
+@pytest.mark.parametrize("recenter", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_second_derivatives_match_central_differences(recenter, training):
+    """Of the input twice, and of the input and a knob, as a gradient penalty needs them."""
+    layer = SpinNeuron(recenter=recenter)
+    layer.build((None, 1))
+    device, unit = layer.device, layer.device.critical_current_per_stability
+
+    def slope(x, *weights):
+        def probability(x):
+            with keras.StatelessScope(list(zip(layer.knob_weights(), weights))):
+                return ops.sum(layer(x, training=training))
+
+        return ops.sum(tensor_gradients(probability, x)[0])
+
+    def numpy_slope(x, w, k):
+        curve = layer._numpy_curve(
+            device.nominal_pulse_width * np.exp(layer.knob_scale * w),
+            device.anisotropy * np.exp(layer.knob_scale * k),
+        )
+        z = np.array([x + 1e-4, x - 1e-4]) * (layer.current_scale / unit)
+        if not recenter:
+            z = z + layer._nominal_midpoint() - curve.midpoint
+        up, down = curve.probability(z)
+        return (up - down) / 2e-4
+
+    for x in (-4.0, -1.3, 0.2, 1.1, 3.0):
+        point = [x, 0.03, 0.01]
+        shapes = ((1, 1), (1,), (1,))
+        found = gradients(slope, *(np.full(s, v, "float32") for s, v in zip(shapes, point)))
+        for k in range(3):
+            step = np.zeros(3)
+            step[k] = 1e-4
+            up, down = (numpy_slope(*(np.array(point) + s)) for s in (step, -step))
+            assert found[k].item() == pytest.approx((up - down) / 2e-4, rel=1e-3, abs=2e-5)
+
+
+@pytest.mark.skipif(OTHER_BACKEND, reason="TensorFlow's forward mode")
+def test_forward_mode_is_right_and_leaves_the_gradient_right():
+    """Eagerly and in a graph, whose kernels may be compiled while no tape records."""
+    import tensorflow as tf
+
+    layer = SpinNeuron()
+    layer.build((None, 3))
+    x = tf.reshape(tf.linspace(-2.0, 2.0, 6), (2, 3))
+
+    def jvp():
+        with tf.autodiff.ForwardAccumulator(x, tf.ones_like(x)) as forward:
+            return forward.jvp(layer(x, training=True))
+
+    slope = jvp()
+    np.testing.assert_allclose(tf.function(jvp, autograph=False)(), slope, rtol=1e-5)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    np.testing.assert_allclose(slope, tape.gradient(y, x), rtol=1e-5)
+    np.testing.assert_allclose(slope, gradients(lambda v: ops.sum(layer(v)), x)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "dtype"),
+    [
+        *(
+            pytest.param(v, "float32", marks=pytest.mark.slow if v == "ballistic" else ())
+            for v in VARIANTS
+        ),
+        *([("default", "float64")] if FLOAT64 else []),
+    ],
+)
+def test_training_and_inference_agree(variant, dtype):
+    """One compiled kernel and plain operations: the result and its gradients."""
+    layer = SpinNeuron(dtype=dtype, **VARIANTS[variant])
+    assert_kernel_agrees(layer, (6, 5), dtype)
+
+
+@pytest.mark.parametrize("shared", [None, (1,), (1, 2), (2, 3), (1, 2, 3), ()])
+def test_training_and_inference_agree_for_images(shared):
+    assert_kernel_agrees(SpinNeuron(shared_axes=shared), (3, 4, 2, 3), "float32")
+
+
+@pytest.mark.parametrize("shape", [(19, 5), (11, 4, 2, 3)])
+def test_gradients_of_a_batch_are_the_sums_over_its_samples(shape):
+    layer = SpinNeuron()
+    layer.build((None, *shape[1:]))
+    x = (3 * np.random.default_rng(4).normal(size=shape)).astype("float32")
+    weights = np.full((2, shape[-1]), 0.2, "float32")
+
+    def total(x, w, k):
+        with keras.StatelessScope([(layer.log_pulse_width, w), (layer.log_anisotropy, k)]):
+            return ops.sum(layer(x, training=True) ** 2)
+
+    found = gradients(total, x, *weights)
+    parts = [gradients(total, x[k : k + 1], *weights) for k in range(len(x))]
+    for k in (1, 2):
+        each = np.array([part[k] for part in parts], "float64")
+        size = np.abs(each).sum(0).max()
+        np.testing.assert_allclose(found[k], each.sum(0), atol=2e-5 * size)
+
+
+def assert_kernel_agrees(layer, shape, dtype):
+    """Of both forms with plain operations in float64, where the backend has it."""
+    exact = SpinNeuron.from_config({**layer.get_config(), "dtype": "float64" if FLOAT64 else dtype})
+    for each in (layer, exact):
+        each.build((None, *shape[1:]))
+    rng = np.random.default_rng(3)
+    weights = [
+        rng.uniform(*np.multiply(layer._ranges[knob].bounds, 0.9), w.shape).astype(dtype)
+        for knob, w in zip(("pulse_width", "anisotropy"), layer.knob_weights())
+    ]
+    x = (3 * rng.normal(size=shape)).astype(dtype)
+    upstream = rng.normal(size=shape)
+
+    def evaluate(layer, training):
+        def total(x, *weights):
+            with keras.StatelessScope(list(zip(layer.knob_weights(), weights))):
+                y = layer(x, training=training)
+                return ops.sum(y * ops.cast(upstream, y.dtype)), y
+
+        inputs = [value.astype(layer.dtype) for value in (x, *weights)]
+        _, y = total(*(ops.convert_to_tensor(value) for value in inputs))
+        # The kernels are in a graph.
+        return ops.convert_to_numpy(y), gradients(lambda *v: total(*v)[0], *inputs, graph=training)
+
+    y, slopes = evaluate(exact, training=False)
+    tolerance = 1e-12 if dtype == "float64" else 1e-6
+    both = [evaluate(layer, training) for training in (False, True)]
+    np.testing.assert_allclose(both[1][0], both[0][0], atol=tolerance)
+    for found_y, found in both:
+        np.testing.assert_allclose(found_y, y, atol=tolerance)
+        for knob, a, b in zip(("x", "pulse_width", "anisotropy"), slopes, found):
+            if knob == "x" or knob in layer.trained_knobs:
+                np.testing.assert_allclose(b, a, atol=20 * tolerance * np.abs(a).max())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "training"),  # a kernel computes in float32 whatever the dtype
+    [("float32", True), *((dtype, False) for dtype in ("float32", "bfloat16", "float16"))],
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_everything_is_finite_for_huge_inputs(variant, dtype, training):
+    layer = SpinNeuron(dtype=dtype, **VARIANTS[variant])
+    values = np.array([[-1e6, -1e3, -30, -1, 0, 1, 30, 1e3, 1e6]], "float64").T
+    layer.build((None, 1))
+
+    def total(x, w, k):
+        variables = [(layer.log_pulse_width, w), (layer.log_anisotropy, k)]
+        with keras.StatelessScope(variables):
+            return ops.sum(ops.cast(layer(x, training=training), "float32"))
+
+    with np.errstate(over="ignore"):  # 1e6 is infinity in float16
+        x = ops.cast(ops.convert_to_tensor(values.astype("float32")), dtype)
+    y = ops.convert_to_numpy(ops.cast(layer(x, training=training), "float32"))
+    assert np.isfinite(y).all()
+    assert y[0] < 1e-3
+    zeros = [np.zeros(1, "float32")] * 2
+    names = ("x", "pulse_width", "anisotropy")
+    for name, gradient in zip(names, gradients(lambda *a: total(*a), x, *zeros)):
+        if name == "x" or name in layer.trained_knobs:
+            assert np.isfinite(np.asarray(gradient, "float32")).all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (0.05, 0.9)])
+def test_a_saturated_input_has_no_gradient(ends, training):
+    curve = spinkeras.EmpiricalCurve(
+        threshold=50e-6,
+        slope=0.05e6,
+        pulse_width=2e-9,
+        slope_exponent=0.5,
+        c=0.3,
+        c_rate=0.1,
+        floor=ends[0],
+        ceiling=ends[1],
+    )
+    for layer in (SpinNeuron(), SpinNeuron(switching_model=curve)):
+        layer.build((None, 2))
+
+        def total(x, w, k, layer=layer):
+            with keras.StatelessScope([(layer.log_pulse_width, w), (layer.log_anisotropy, k)]):
+                return ops.sum(layer(x, training=training))
+
+        x = np.array([[np.inf, -np.inf], [1e9, -1e9], [1e4, -1e4]], "float32")
+        zeros = np.zeros(2, "float32")
+        for gradient in gradients(total, x, zeros, zeros):
+            np.testing.assert_allclose(gradient, 0, atol=1e-6)  # P may be rounded
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_nan_is_not_hidden(training):
+    y = SpinNeuron()(np.array([[np.nan, 0.0]], "float32"), training=training)
+    y = ops.convert_to_numpy(y)
+    assert np.isnan(y[0, 0])
+    assert not np.isnan(y[0, 1])
+
+
+@pytest.mark.backends
+@pytest.mark.parametrize("options", [{"jit_compile": False}, COMPILED, {"run_eagerly": True}])
+def test_nan_is_not_hidden_in_a_fit(options):
+    """TensorFlow before 2.21 loses it in compiled code, where maximum and minimum are finite."""
+    options = {"jit_compile": True} if options is True else options
+    model = keras.Sequential([keras.Input((2,)), SpinNeuron()])
+    model.compile("sgd", "mse", **options)
+    x = np.array([[np.nan, 0.0], [0.1, 0.2]], "float32")
+    history = model.fit(x, np.zeros((2, 2)), verbose=0).history
+    assert np.isnan(history["loss"][-1])
+
+
+# --- knobs ---------------------------------------------------------------------------------------
+
+
+def test_setters_and_readouts():
+    layer = SpinNeuron()
+    with pytest.raises(ValueError, match="no pulse_width before it is built"):
+        _ = layer.pulse_width
+    layer.build((None, 2))
+    layer.pulse_width = 5e-9
+    np.testing.assert_allclose(layer.pulse_width, 5e-9, rtol=1e-6)
+    layer.gate_voltage = [-1.0, 0.5]
+    np.testing.assert_allclose(layer.gate_voltage, [-1.0, 0.5], atol=1e-5)
+    np.testing.assert_allclose(
+        layer.anisotropy, layer.device.anisotropy_at(np.array([-1.0, 0.5])), rtol=1e-6
+    )
+    middle = spinkeras.midpoint_current(layer.pulse_width, layer.device, layer.anisotropy)
+    np.testing.assert_allclose(layer.bias_current, middle, rtol=1e-9)
+    for bad in (1e-9, 21e-9, -1.0, np.nan, 0.0):
+        with pytest.raises(ValueError, match=r"pulse_width = .* s is outside the range"):
+            layer.pulse_width = bad
+    with pytest.raises(ValueError, match=r"anisotropy = .* J/m\^3 is outside"):
+        layer.gate_voltage = 2.0
+    bare = SpinNeuron(layer.device.replace(vcma_coefficient=0.0), train="pulse_width")
+    bare.build((None, 3))
+    bare.gate_voltage = 0.0
+    with pytest.raises(ValueError, match=r"gate_voltage = 0.1 V: this device has no gate"):
+        bare.gate_voltage = [0.0, 0.1, 0.0]
+    np.testing.assert_allclose(layer.pulse_width, 5e-9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [-50.0, 50.0])
+def test_box_holds_from_the_start(value):
+    layer = SpinNeuron(
+        pulse_width_initializer=keras.initializers.Constant(value),
+        anisotropy_initializer=keras.initializers.Constant(value),
+    )
+    layer.build((None, 3))
+    for knob, weight in zip(KNOBS, layer.knob_weights()):  # the read-outs would clip
+        end = layer._ranges[knob].bounds[0 if value < 0 else 1]
+        np.testing.assert_allclose(ops.convert_to_numpy(weight), end, rtol=1e-6)
+    end = layer.device.pulse_width_range[0 if value < 0 else 1]
+    np.testing.assert_allclose(layer.pulse_width, end, rtol=1e-6)
+    np.testing.assert_allclose(layer.gate_voltage, 1.0 if value < 0 else -1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("jit", [False, COMPILED])
+def test_box_holds_under_an_absurd_learning_rate(jit):
+    model = keras.Sequential([keras.Input((6,)), SpinNeuron(), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(1e4), "mse", jit_compile=jit)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 6)), rng.normal(size=(64, 1))
+    layer = model.layers[0]
+    for _ in range(3):
+        model.train_on_batch(x, y)
+        for knob, weight in zip(KNOBS, layer.knob_weights()):  # the read-outs would clip
+            low, high = layer._ranges[knob].bounds
+            raw = ops.convert_to_numpy(weight)
+            assert np.all((raw >= low - 1e-6) & (raw <= high + 1e-6))
+    assert len(np.unique(layer.pulse_width)) > 1
+
+
+def test_a_knob_comes_back_from_the_wall():
+    """Projection, unlike clipping in the forward pass, keeps the gradient alive."""
+    layer = SpinNeuron(train="pulse_width")
+    model = keras.Sequential([keras.Input((1,)), layer])
+    layer.pulse_width = 20e-9
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    x = np.linspace(-2, 2, 64)[:, None]
+    target = ops.convert_to_numpy(SpinNeuron()(x.astype("float32")))  # a 2 ns neuron
+    model.fit(x, target, epochs=60, batch_size=64, verbose=0)
+    assert layer.pulse_width[0] < 4e-9
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"device": "nonsense"}, "Unknown preset 'nonsense'"),
+        ({"train": ("pulse_with",)}, "Unknown knob 'pulse_with'"),
+        ({"train": 7}, "train = 7 must be a list of knobs"),
+        ({"shared_axes": {"a": 1}}, "shared_axes = .* must be a list of integers"),
+        ({"switching_model": "magic"}, "Unknown switching_model"),
+        ({"current_scale": -1.0}, "current_scale = -1 A per unit input is outside"),
+        ({"current_scale": float("nan")}, "current_scale = nan .* is not finite"),
+        ({"knob_scale": 0.0}, r"knob_scale = 0 \(dimensionless\) is outside"),
+        ({"attempt_time": 1e-9}, "belong to switching_model='neel_brown'"),
+        ({"switching_model": "neel_brown", "attempt_time": 1e-7}, "never reaches 1/2"),
+        ({"learning_rate": 1}, "Unrecognized keyword"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        SpinNeuron(**kwargs)
+
+
+def test_device_without_room_for_a_knob(device):
+    stiff = device.replace(vcma_coefficient=0.0)
+    with pytest.raises(ValueError, match=r"cannot change its anisotropy.*leave 'anisotropy' out"):
+        SpinNeuron(stiff)
+    layer = SpinNeuron(stiff, train="pulse_width")
+    layer.build((None, 2))
+    np.testing.assert_array_equal(layer.gate_voltage, 0)
+    wide = device.replace(pulse_width_range=(2e-9, 1e-3))
+    with pytest.raises(ValueError, match="domain of the macrospin closed form"):
+        SpinNeuron(wide)
+
+
+def test_ballistic_warns_for_a_box_it_cannot_describe():
+    with pytest.warns(UserWarning, match="ballistic law is inaccurate"):
+        SpinNeuron(switching_model="ballistic")
+
+
+# --- saving --------------------------------------------------------------------------------------
+
+
+def small_model(**kwargs):
+    return keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), SpinNeuron(name="spin", **kwargs)]
+    )
+
+
+def test_keras_file_reloads_in_a_fresh_process(tmp_path):
+    model = small_model(device=FAST, pulse_width_regularizer="l2", switching_model="macrospin")
+    rng = np.random.default_rng(1)
+    model.layers[-1].pulse_width = rng.uniform(0.5e-9, 2e-9, 3)
+    model.layers[-1].gate_voltage = rng.uniform(-1, 1, 3)
+    x = rng.normal(size=(20, 4)).astype("float32")
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=x, y=ops.convert_to_numpy(model(x)))
+    script = """
+import sys, numpy as np, keras, spinkeras
+folder = sys.argv[1]
+model = keras.saving.load_model(folder + "/model.keras")
+data = np.load(folder + "/data.npz")
+np.testing.assert_allclose(keras.ops.convert_to_numpy(model(data["x"])), data["y"], atol=1e-6)
+expected = spinkeras.MTJDevice.preset("stt_reference").replace(pulse_width_range=(0.5e-9, 2e-9))
+assert model.layers[-1].device == expected
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, timeout=300)
+
+
+def test_weights_load_by_name_across_train_and_scale(tmp_path):
+    """Stored by index, a file with one trained knob would swap the two arrays silently."""
+    first = small_model(train="anisotropy")
+    first.layers[-1].pulse_width = [2e-9, 5e-9, 9e-9]
+    first.layers[-1].gate_voltage = [-0.5, 0.0, 0.5]
+    path = tmp_path / "m.weights.h5"
+    first.save_weights(path)
+    for kwargs in ({}, {"train": ()}, {"train": "pulse_width", "knob_scale": 10.0}):
+        second = small_model(**kwargs)
+        second.load_weights(path)
+        np.testing.assert_allclose(second.layers[-1].pulse_width, [2e-9, 5e-9, 9e-9], rtol=1e-6)
+        np.testing.assert_allclose(second.layers[-1].gate_voltage, [-0.5, 0.0, 0.5], atol=1e-5)
+
+
+@pytest.mark.skipif(
+    keras.version() < "3.15", reason="the file is of Keras 3.15, which older ones cannot read"
+)
+def test_a_file_of_version_0_1_0_keeps_its_knobs_and_gets_the_new_curve():
+    """Written before the rational logit; with grids, a spread and a measured curve of that time."""
+    folder = pathlib.Path(__file__).parent / "data"
+    expected = json.loads((folder / "saved_by_0_1_0.json").read_text())
+    model = keras.saving.load_model(folder / "saved_by_0_1_0.keras", compile=False)
+    layers = spinkeras.spin_neurons(model)
+    assert [layer.name for layer in layers] == ["spin", "raw", "measured", "channel"]
+    for layer in layers:
+        then = expected[layer.name]
+        assert layer.current_scale == then["current_scale"]
+        np.testing.assert_allclose(layer.pulse_width, then["pulse_width"], rtol=1e-6)
+        np.testing.assert_allclose(layer.anisotropy, then["anisotropy"], rtol=1e-6)
+    answer = model.predict(np.array(expected["probe"]), verbose=0)
+    assert 0 < np.max(np.abs(answer - expected["answer"])) < 0.02
+
+
+@pytest.mark.parametrize("recenter", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_outside_the_box_drive_its_edge(recenter, training):
+    """As weight averaging leaves them. The knob still has a gradient, so that it can come back."""
+    layers = [SpinNeuron(recenter=recenter) for _ in range(2)]
+    x = np.linspace(-2, 2, 12).reshape(4, 3).astype("float32")
+    answers = []
+    for layer, factor in zip(layers, (1.0, 1.5)):
+        layer.build((None, 3))
+        for knob, weight in zip(KNOBS, layer.knob_weights()):
+            low, high = layer._ranges[knob].bounds
+            weight.assign(factor * np.array([low, high, high]))
+        answers.append(ops.convert_to_numpy(layer(x, training=training)))
+        assert np.max(layer.pulse_width) <= layer.device.pulse_width_range[1]
+    np.testing.assert_allclose(*answers, atol=1e-6)
+
+    def total(w):
+        with keras.StatelessScope([(layers[1].log_pulse_width, w)]):
+            return ops.sum(layers[1](x[3:], training=training))
+
+    (slope,) = gradients(total, layers[1].log_pulse_width)
+    assert np.all(slope != 0) or not recenter  # a raw threshold saturates there
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_fixed_knob_has_no_gradient(training):
+    layer = SpinNeuron(train="pulse_width")
+    layer.build((None, 3))
+
+    def total(w, k):
+        with keras.StatelessScope([(layer.log_pulse_width, w), (layer.log_anisotropy, k)]):
+            return ops.sum(layer(np.ones((2, 3), "float32"), training=training))
+
+    trained, fixed = gradients(total, *layer.knob_weights())
+    assert np.all(trained != 0)
+    assert fixed is None or not np.any(fixed)  # JAX has zeros
+
+
+def test_saving_is_exact(tmp_path):
+    model = small_model()
+    rng = np.random.default_rng(2)
+    box = model.layers[-1]._ranges["pulse_width"]
+    model.layers[-1].log_pulse_width.assign(rng.uniform(*box.bounds, 3).astype("float32"))
+    before = ops.convert_to_numpy(model.layers[-1].log_pulse_width)
+    model.save_weights(tmp_path / "m.weights.h5")
+    model.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(ops.convert_to_numpy(model.layers[-1].log_pulse_width), before)
+
+
+def test_loading_into_a_narrower_device_is_announced(tmp_path, device):
+    model = small_model()
+    model.layers[-1].pulse_width = 20e-9
+    model.save_weights(tmp_path / "m.weights.h5")
+    narrow = small_model(device=device.replace(pulse_width_range=(2e-9, 10e-9)))
+    with pytest.warns(UserWarning, match=r"3 of 3 loaded values of pulse_width are outside"):
+        narrow.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_allclose(narrow.layers[-1].pulse_width, 10e-9, rtol=1e-6)
+
+
+def test_bad_stores_are_refused():
+    layer = SpinNeuron(name="spin")
+    layer.build((None, 2))
+    good = {"pulse_width": np.full(2, 3e-9), "anisotropy": np.full(2, 110e3)}
+    with pytest.raises(ValueError, match="holds no 'anisotropy' for layer 'spin'"):
+        layer.load_own_variables({"pulse_width": good["pulse_width"]})
+    with pytest.raises(ValueError, match=r"shape \(3,\) for layer 'spin', which needs \(2,\)"):
+        layer.load_own_variables({**good, "pulse_width": np.full(3, 3e-9)})
+    with pytest.raises(ValueError, match="not finite and > 0"):
+        layer.load_own_variables({**good, "anisotropy": np.array([np.nan, 1e5])})
+
+
+def test_legacy_files_of_other_layers_load_by_name(tmp_path):
+    """As pretrained ones do."""
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense")])
+    plain.save(tmp_path / "plain.h5")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="dense"), SpinNeuron()])
+    model.load_weights(tmp_path / "plain.h5", by_name=True, skip_mismatch=True)
+    np.testing.assert_array_equal(model.get_weights()[0], plain.get_weights()[0])
+
+
+def test_nothing_is_taken_from_a_file_that_is_refused(tmp_path):
+    """Keras goes on after an error where it is asked to skip what does not fit."""
+    path = tmp_path / "m.weights.h5"
+    for knob in KNOBS:
+        model, other = small_model(), small_model()
+        model.layers[-1].pulse_width = 5e-9
+        model.layers[-1].gate_voltage = 0.5
+        getattr(model.layers[-1], f"log_{knob}").assign([0.1, np.nan, 0.1])
+        model.save_weights(path)
+        before = other.layers[-1].get_weights()
+        with pytest.warns(UserWarning, match="could not be loaded"):
+            other.load_weights(path, skip_mismatch=True)
+        np.testing.assert_equal(other.layers[-1].get_weights(), before)
+
+
+# --- in models of every build --------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable(package="test_neuron")
+class Subclassed(keras.Model):
+    def __init__(self, neuron, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(3)
+        self.neuron = neuron
+        self.never_called = type(neuron)()
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+        if not self.neuron.built:
+            self.neuron.build((None, 3))
+
+    def call(self, x):
+        return self.neuron(self.dense(x))
+
+    def get_config(self):
+        return {"neuron": keras.saving.serialize_keras_object(self.neuron)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["neuron"]))
+
+
+def functional(neuron):
+    """Two uses of one neuron."""
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, neuron(keras.layers.Dense(3)(neuron(keras.layers.Dense(3)(inputs)))))
+
+
+MODELS = {
+    "sequential": lambda neuron: keras.Sequential([keras.layers.Dense(3), neuron]),
+    "with input": lambda neuron: keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), neuron]
+    ),
+    "functional": functional,
+    "nested twice": lambda neuron: keras.Sequential(
+        [keras.Sequential([keras.Sequential([keras.layers.Dense(3), neuron])])]
+    ),
+    "activation": lambda neuron: keras.Sequential([keras.layers.Dense(3, activation=neuron)]),
+    "subclassed": Subclassed,
+}
+X = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+
+
+def built(build, neuron, x=X):
+    model = build(neuron)
+    model(x)
+    return model
+
+
+@pytest.mark.parametrize("model", some_slow(MODELS, "nested twice", "subclassed"))
+def test_the_order_of_the_weights_does_not_depend_on_what_is_trained(model):
+    knobs = ("pulse_width", "anisotropy")
+    kinds = [{"train": train} for train in ((), *knobs, knobs)] + [{"trainable": False}]
+    models = [built(MODELS[model], SpinNeuron(**kind)) for kind in kinds]
+    models.append(built(MODELS[model], SpinNeuron()))
+    models[-1].trainable = False
+    for first in models:
+        neuron = spinkeras.spin_neurons(first)[0]
+        neuron.pulse_width, neuron.gate_voltage = [2e-9, 5e-9, 9e-9], [-0.5, 0.0, 0.5]
+        values = first.get_weights()
+        for second in models:
+            second.set_weights([0 * w for w in values])
+            second.set_weights(values)
+            neuron = spinkeras.spin_neurons(second)[0]
+            np.testing.assert_allclose(neuron.pulse_width, [2e-9, 5e-9, 9e-9], rtol=1e-6)
+            np.testing.assert_allclose(neuron.gate_voltage, [-0.5, 0.0, 0.5], atol=1e-5)
+    names = {"log_pulse_width", "log_anisotropy"}
+    for first, kind in zip(models, [(), knobs[:1], knobs[1:], knobs, (), ()]):
+        trained = {w.name for w in first.trainable_weights} & names
+        assert trained == {f"log_{knob}" for knob in kind}
+
+
+@pytest.mark.parametrize("model", some_slow(MODELS, "nested twice", "activation"))
+def test_legacy_files_are_refused(model, tmp_path, monkeypatch):
+    """Their numbers have no units. Also those that were written without the refusal."""
+    first = built(MODELS[model], SpinNeuron())
+    spinkeras.spin_neurons(first)[0].pulse_width = 12e-9
+    with pytest.raises(ValueError, match=r"no place in a legacy `.h5` file.*`.weights.h5`"):
+        first.save(tmp_path / "new.h5")
+    with monkeypatch.context() as patch:
+        patch.setattr(spinkeras.layer.neuron, "_refuse_legacy_file", lambda name: None)
+        first.save(tmp_path / "old.h5")
+    keras.utils.clear_session(free_memory=False)  # for the same names
+    second = built(MODELS[model], SpinNeuron(knob_scale=1.0))
+    for options in ({}, {"by_name": True}, {"skip_mismatch": True}):
+        with pytest.raises(ValueError, match=r"no place in a legacy"):
+            second.load_weights(tmp_path / "old.h5", **options)
+    for neuron in spinkeras.spin_neurons(second)[:1]:
+        np.testing.assert_array_equal(neuron.pulse_width, neuron.device.nominal_pulse_width)
+    with pytest.raises(ValueError, match=r"no place in a legacy"):
+        keras.models.load_model(tmp_path / "old.h5", {"Subclassed": Subclassed})
+
+
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),
+}
+OPTIONS = {
+    "on a grid": {"pulse_step": 1e-9, "gate_levels": 8, "spread": spinkeras.ChipSpread()},
+    "measured": {
+        "output": "sampled",
+        "seed": 3,
+        "switching_model": spinkeras.EmpiricalCurve(
+            threshold=50e-6, slope=0.05e6, pulse_width=2e-9, slope_exponent=0.5
+        ),
+    },
+    **VARIANTS,
+}
+
+
+def assert_independent(copied, original):
+    assert not {id(w) for w in copied.weights} & {id(w) for w in original.weights}
+    before = original.get_weights()
+    for weight in copied.weights:
+        weight.assign(np.ones(weight.shape))
+    np.testing.assert_equal(original.get_weights(), before)
+
+
+@pytest.mark.parametrize("options", some_slow(OPTIONS, "on a grid", "measured"))
+def test_copies_of_a_layer(options):
+    x = X[:, :3]
+    for duplicate in COPIES.values():
+        layer = SpinNeuron(**OPTIONS[options])
+        assert layer.get_weights() == []
+        assert duplicate(layer)(x).shape == x.shape
+        layer(x)
+        layer.log_pulse_width.assign([0.0, 0.05, 0.1])
+        copied = duplicate(layer)
+        np.testing.assert_allclose(copied.pulse_width, layer.pulse_width, rtol=1e-6)
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, (copied(x), layer(x))), atol=1e-6)
+        assert_independent(copied, layer)
+
+
+def tried(function, *args):
+    try:
+        return function(*args)
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize("model", some_slow(MODELS, "activation", "subclassed"))
+@pytest.mark.parametrize("is_built", [False, True])
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
+def test_copies_and_files_of_a_model(model, is_built, tmp_path):
+    """What works with Keras' own PReLU works with a spin neuron, and nothing else."""
+
+    def keras_file(original):
+        original.save(tmp_path / "m.keras")
+        return keras.models.load_model(tmp_path / "m.keras")
+
+    def weights_file(original, fresh):
+        original.save_weights(tmp_path / "m.weights.h5")
+        fresh.load_weights(tmp_path / "m.weights.h5")
+        return fresh
+
+    def clone(original):
+        copied = keras.models.clone_model(original)
+        copied(X)
+        if is_built:
+            copied.set_weights(original.get_weights())
+        return copied
+
+    def into_built(original):
+        return weights_file(original, built(MODELS[model], kinds[original]()))
+
+    def into_unbuilt(original):
+        return weights_file(original, MODELS[model](kinds[original]()))
+
+    make = built if is_built else lambda build, neuron: build(neuron)
+    for way in (copy.deepcopy, keras_file, clone, into_built, into_unbuilt):
+        kinds = {make(MODELS[model], kind()): kind for kind in (keras.layers.PReLU, SpinNeuron)}
+        _, original = kinds
+        if is_built:
+            spinkeras.spin_neurons(original)[0].pulse_width = [2e-9, 5e-9, 9e-9]
+        expected, copied = (tried(way, one) for one in kinds)
+        assert type(expected) is type(copied)
+        if not isinstance(copied, ValueError):
+            answer = ops.convert_to_numpy(copied(X))
+            assert answer.shape == (2, 3)
+            if is_built:
+                expected = ops.convert_to_numpy(original(X))
+                np.testing.assert_allclose(answer, expected, atol=1e-6)
+                assert_independent(copied, original)
+
+
+def test_a_file_with_weights_for_an_unbuilt_neuron_is_refused(tmp_path):
+    model = built(MODELS["activation"], SpinNeuron(name="spin"))
+    model.save_weights(tmp_path / "m.weights.h5")
+    inner = keras.layers.Dense(3, activation=SpinNeuron(name="spin"))
+    fresh = keras.Sequential([keras.Input((4,)), inner])
+    with pytest.raises(ValueError, match="'spin', which has none before it is built"):
+        fresh.load_weights(tmp_path / "m.weights.h5")
+    fresh(X)
+    fresh.load_weights(tmp_path / "m.weights.h5")
+
+
+@pytest.mark.parametrize("options", some_slow(["on a grid", "raw"], "on a grid"))
+def test_averaged_weights_are_read_as_they_drive(options, tmp_path):
+    """Keras averages what is not yet projected, so the weights themselves leave the box."""
+    model, tabled = small_model(**OPTIONS[options]), small_model(**OPTIONS[options])
+    layer = model.layers[-1]
+    x = X.repeat(8, axis=0)
+    optimizer = keras.optimizers.SGD(20.0, use_ema=True, ema_momentum=0.9)
+    model.compile(optimizer, "mse", run_eagerly=BACKEND != "jax")
+    average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    model.fit(x, x[:, :3] < 0, epochs=3, verbose=0, callbacks=[average])
+    bounds = [layer._ranges[knob].bounds for knob in KNOBS]
+    raw = [ops.convert_to_numpy(weight) for weight in layer.knob_weights()]
+    outside = [(w < low - 1e-3) | (w > high + 1e-3) for w, (low, high) in zip(raw, bounds)]
+    assert np.any(outside)
+    # The answer is that of the read-outs in NumPy.
+    drive = ops.convert_to_numpy(model.layers[0](x)).astype("float64")
+    current = layer.bias_current + layer.current_scale * drive
+    answer = ops.convert_to_numpy(model(x))
+    expected = spinkeras.switching_probability(
+        current, layer.pulse_width, layer.device, layer.anisotropy
+    )
+    np.testing.assert_allclose(answer, expected, atol=2e-6)
+
+    # The same holds for the constant knobs of an export, for a file and for the driver's table.
+    class Constant(Observation):
+        def knobs(self, layer):
+            return raw
+
+    with observing(Constant([layer])):
+        np.testing.assert_allclose(ops.convert_to_numpy(model(x)), answer, atol=2e-6)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    tabled.layers[0].set_weights(model.layers[0].get_weights())
+    spinkeras.apply_device_settings(tabled, spinkeras.device_settings(model))
+    energy = spinkeras.energy_report(model, x, print_fn=None).total_pj
+    for other in (loaded, tabled):
+        np.testing.assert_allclose(ops.convert_to_numpy(other(x)), answer, atol=2e-6)
+        found = spinkeras.energy_report(other, x, print_fn=None).total_pj
+        assert found == pytest.approx(energy, rel=1e-6)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_training_finds_the_slope_of_the_data(jit):
+    """A student recovers the pulse widths of a teacher."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(512, 4)).astype("float32") * 3
+    teacher = SpinNeuron()
+    teacher.build((None, 4))
+    teacher.pulse_width = [2.5e-9, 5e-9, 9e-9, 15e-9]
+    y = ops.convert_to_numpy(teacher(x))
+    model = keras.Sequential([keras.Input((4,)), SpinNeuron(train="pulse_width")])
+    model.compile(keras.optimizers.Adam(0.02), "mse", jit_compile=jit)
+    model.fit(x, y, epochs=60, batch_size=64, verbose=0)
+    np.testing.assert_allclose(model.layers[0].pulse_width, teacher.pulse_width, rtol=0.02)
+
+
+def test_only_the_trained_knobs_move():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 3)), rng.normal(size=(64, 1))
+    for train in ((), ("pulse_width",), ("anisotropy",), ("pulse_width", "anisotropy")):
+        model = keras.Sequential(
+            [keras.Input((3,)), SpinNeuron(train=train), keras.layers.Dense(1)]
+        )
+        model.compile(keras.optimizers.SGD(1.0), "mse")
+        model.fit(x, y, epochs=2, verbose=0)
+        layer = model.layers[0]
+        assert np.any(np.abs(layer.pulse_width / 2e-9 - 1) > 1e-5) == ("pulse_width" in train)
+        assert np.any(np.abs(layer.gate_voltage) > 1e-4) == ("anisotropy" in train)
+
+
+def test_a_subclass_with_a_constructor_of_its_own_trains_as_the_class():
+    class Arm(SpinNeuron):
+        def __init__(self, factor, **kwargs):
+            super().__init__(device="stt_arm", **kwargs)
+            self.factor = factor
+
+        def response(self, inputs, *args, **kwargs):
+            return self.factor * super().response(inputs, *args, **kwargs)
+
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    losses = []
+    for layer in (Arm(1.0), SpinNeuron("stt_arm"), Arm(0.5)):
+        model = keras.Sequential([keras.Input((3,)), layer])
+        model.compile("sgd", "mse")
+        tracker = spinkeras.EnergyTracker()
+        history = model.fit(x, x, epochs=2, verbose=0, shuffle=False, callbacks=[tracker]).history
+        losses.append([history["loss"][-1], history["energy_pj"][-1]])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+    assert abs(losses[2][0] - losses[1][0]) > 0.01
+
+
+def test_a_switching_model_of_ones_own_that_has_no_hash_trains():
+    @dataclasses.dataclass
+    class Model:
+        def curve(self, device):
+            return laws.macrospin_curve
+
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    losses = []
+    for options in ({"switching_model": Model()}, {}):
+        model = keras.Sequential([keras.Input((3,)), SpinNeuron(**options)])
+        model.compile("sgd", "mse")
+        losses.append(model.fit(x, x, epochs=2, verbose=0, shuffle=False).history["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+@pytest.mark.skipif(OTHER_BACKEND, reason="Keras asks for the number of steps there")
+@pytest.mark.parametrize("options", some_slow([{}, {"spread": spinkeras.ChipSpread()}], {}))
+def test_time_distributed_over_an_unknown_number_of_steps_has_gradients(options):
+    """`tf.vectorized_map`, which Keras then uses, drops gradients that are written by hand."""
+    import tensorflow as tf
+
+    # Keras 3.15 takes as many steps as there are samples.
+    x = np.random.default_rng(0).normal(scale=2, size=(5, 5, 3)).astype("float32")
+    x[0, 0] = -1e6, 1e6, 0
+    results = []
+    for steps in (5, None):
+        layer = SpinNeuron(**options)
+        whole = keras.layers.TimeDistributed(layer)
+        whole.build((None, steps, 3))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, steps, 3))])
+        def both(x, whole=whole, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                value = whole(x, training=True)
+            weights = [v.value for v in layer.trainable_variables]
+            return value, tape.gradient(value, [x, *weights])
+
+        results.append(tf.nest.flatten(both(x)))
+    for known, unknown in zip(*results):
+        assert np.any(known != 0)
+        np.testing.assert_allclose(known, unknown, rtol=1e-4, atol=1e-6)
+
+
+def test_spin_neurons_finds_nested_layers():
+    inner = keras.Sequential([keras.layers.Dense(3), SpinNeuron(name="inner")], name="block")
+    model = keras.Sequential(
+        [
+            keras.Input((5, 4)),
+            keras.layers.TimeDistributed(inner),
+            keras.layers.TimeDistributed(SpinNeuron(name="wrapped")),
+            keras.layers.Dense(2, activation=SpinNeuron(name="activation")),
+        ]
+    )
+    model(np.zeros((2, 5, 4), "float32"))
+    names = sorted(layer.name for layer in spinkeras.spin_neurons(model))
+    assert names == ["activation", "inner", "wrapped"]

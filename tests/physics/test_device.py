@@ -1,0 +1,283 @@
+"""Devices: derived properties against the published table, validation, round trips."""
+
+import copy
+import dataclasses
+import functools
+import json
+import pickle
+
+import keras
+import numpy as np
+import pytest
+
+import spinkeras
+from spinkeras import EmpiricalCurve, MTJDevice
+from tools import fit_spin_orbit
+
+# preset: Delta, mu0Hk (mT), Ic0 (uA), time at which tau = 1 (ns)
+TABLE = {
+    "stt_reference": (40.0, 219.7, 25.17, 1.7234),
+    "stt_ikeda2010": (43.0, 173.5, 49.0, 1.21),
+    "stt_arm": (63.7, 223.8, 21.4, 2.54),
+    "vcma_uta2022": (19.9, 63.7, 25.1, 2.97),
+    "vgsot_zhang2020": (30.3, 186, 65.8, 0.61),  # Ic0 of a current through the junction
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_preset_has_the_published_figures(name):
+    device = MTJDevice.preset(name)
+    figures = (
+        device.thermal_stability,
+        device.anisotropy_field * 1e3,
+        device.critical_current * 1e6,
+        device.diffusion_time / device.thermal_stability * 1e9,
+    )
+    np.testing.assert_allclose(figures, TABLE[name], rtol=0.006)
+    assert device.name == name
+    assert device.source
+    assert device.assumed
+
+
+def test_every_preset_is_listed_and_trains():
+    assert set(TABLE) == set(spinkeras.presets())
+    for name in spinkeras.presets():
+        layer = spinkeras.SpinNeuron(device=name)
+        layer.build((None, 3))
+        np.testing.assert_allclose(layer.slope, 0.25, rtol=1e-6)
+
+
+def test_reference_electrics(device):
+    assert device.resistance_parallel == pytest.approx(7957.7, rel=1e-4)
+    assert device.resistance_antiparallel == pytest.approx(2 * 7957.7, rel=1e-4)
+    assert device.gate_capacitance == pytest.approx(77.1e-18, rel=1e-3)
+    assert device.attempt_time == pytest.approx(0.483e-9, rel=1e-3)
+    assert device.retention_time == pytest.approx(0.483e-9 * np.exp(40.0005), rel=1e-3)
+    assert device.replace(diameter=200e-9).retention_time == np.inf  # Delta = 1000
+    # VCMA: 10.8 units of Delta per volt for 50 fJ/(V m) in 1.4 nm
+    shift = device.thermal_stability * (1 - device.anisotropy_at(1.0) / device.anisotropy)
+    assert shift == pytest.approx(10.8, rel=0.01)
+
+
+def test_gate_voltage_inverts_anisotropy(device):
+    voltage = np.linspace(-1, 1, 7)
+    back = device.gate_voltage_for(device.anisotropy_at(voltage))
+    np.testing.assert_allclose(back, voltage, atol=1e-12)
+    assert device.anisotropy_range == (device.anisotropy_at(1.0), device.anisotropy_at(-1.0))
+    other_sign = device.replace(vcma_coefficient=-device.vcma_coefficient)
+    assert other_sign.anisotropy_at(1.0) > device.anisotropy
+
+
+def test_critical_current_per_stability_does_not_depend_on_anisotropy(device):
+    stronger = device.replace(anisotropy=2 * device.anisotropy)
+    assert stronger.critical_current_per_stability == device.critical_current_per_stability
+    assert stronger.diffusion_time == device.diffusion_time
+    assert stronger.critical_current == pytest.approx(2 * device.critical_current)
+
+
+@pytest.mark.parametrize("name", spinkeras.presets())
+def test_json_round_trip_is_exact(name):
+    device = MTJDevice.preset(name)
+    again = MTJDevice.from_json(device.to_json())
+    assert again == device
+    assert dataclasses.asdict(again) == dataclasses.asdict(device)
+    assert isinstance(again.pulse_width_range, tuple)
+    revived = keras.saving.deserialize_keras_object(
+        json.loads(json.dumps(keras.saving.serialize_keras_object(device)))
+    )
+    assert revived == device
+    assert hash(revived) == hash(device)
+
+
+def test_a_channel_resistance_and_a_curve_are_part_of_the_device(device):
+    curve = EmpiricalCurve(threshold=0.3e-3, slope=2e4, pulse_width=2e-9, ceiling=0.9)
+    three = device.replace(write_resistance=776, switching_curve=curve)
+    assert device.write_path_resistance == device.resistance_parallel
+    assert three.write_path_resistance == three.write_resistance == 776.0
+    assert three != device
+    assert three != three.replace(switching_curve=curve.replace(slope=3e4))
+    for again in (
+        MTJDevice.from_json(three.to_json()),
+        MTJDevice.from_config(three.get_config()),
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(three)),
+    ):
+        assert again == three
+        assert again.switching_curve == curve
+        assert hash(again) == hash(three)
+
+
+def test_files_from_before_three_terminal_devices_load(device):
+    config = json.loads(device.to_json())
+    del config["write_resistance"], config["switching_curve"]
+    assert MTJDevice.from_json(json.dumps(config)) == device
+
+
+def test_the_source_gives_the_channel_of_vgsot_zhang2020():
+    device = MTJDevice.preset("vgsot_zhang2020")
+    # 278 uohm cm, 60 nm long, 50 nm wide, 3 nm thick
+    assert device.write_resistance == pytest.approx(278e-8 * 60e-9 / (50e-9 * 3e-9))
+    # K_i / t_f less the demagnetising energy of a thin disk, N_x = pi t_f / (4 D)
+    n_x = np.pi * 1.1 / (4 * 50)
+    demagnetising = 4e-7 * np.pi * 0.625e6**2 / 2 * (1 - 3 * n_x)
+    assert device.anisotropy == pytest.approx(0.32e-3 / 1.1e-9 - demagnetising, rel=1e-3)
+    assert fit_spin_orbit.critical_current(device) == pytest.approx(117e-6, rel=0.01)
+
+
+def test_equality_ignores_the_text_but_not_the_physics(device):
+    assert device == device.replace(name="mine", source="lab")
+    assert device != device.replace(damping=0.016)
+
+
+COPIES = {
+    "replace": lambda item, **changes: item.replace(**changes),
+    "dataclasses.replace": dataclasses.replace,
+    "a copy": lambda item, **changes: copy.deepcopy(item).replace(**changes),
+    "a pickle": lambda item, **changes: dataclasses.replace(
+        pickle.loads(pickle.dumps(item)), **changes
+    ),
+    "a file": lambda item, **changes: type(item).from_config(item.get_config()).replace(**changes),
+    "one by one": lambda item, **changes: functools.reduce(
+        lambda item, one: item.replace(**dict([one])), changes.items(), item
+    ),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_with_other_values_does_not_claim_the_source(way):
+    def changes_of(item, name):
+        value = getattr(item, name)
+        if name == "switching_curve":
+            return {name: None if value else curve}
+        if name == "write_resistance":
+            return {name: 1000.0}
+        if name == "pulse_width_range":
+            return {name: (0.9 * value[0], value[1])}
+        if isinstance(value, tuple):
+            return {name: tuple(0.9 * v for v in value)}
+        return {name: value * (0.99 if name == "ceiling" else 1.01)}
+
+    curve = spinkeras.EmpiricalCurve.preset("sot_80nm")
+    originals = [*map(MTJDevice.preset, spinkeras.presets()), curve, curve.replace(source="mine")]
+    for item in originals:
+        config = item.get_config()
+        fields = [name for name in config if name not in ("name", "source", "assumed")]
+        texts = [name for name in ("source", "assumed") if name in config]
+        for name in fields:
+            changes = changes_of(item, name)
+            if changes == {name: getattr(item, name)}:  # a rate that is 0
+                continue
+            changed = COPIES[way](item, **changes)
+            for text in texts:
+                found = getattr(changed, text)
+                assert found.startswith(getattr(item, text))
+                assert found.endswith(f" Changed since: {name}.")
+            again = COPIES[way](changed, **{name: getattr(item, name)})
+            assert again.source == changed.source  # says nothing twice
+            own = COPIES[way](item, **changes, **dict.fromkeys(texts, "my own"))
+            assert {getattr(own, text) for text in texts} == {"my own"}
+        same = COPIES[way](item, name="other", **{fields[0]: getattr(item, fields[0])})
+        assert [getattr(same, text) for text in texts] == [getattr(item, text) for text in texts]
+        several = {name: changes_of(item, name)[name] for name in fields[:2]}
+        assert COPIES[way](item, **several).source.endswith(f": {', '.join(several)}.")
+    silent = MTJDevice.preset("stt_arm").replace(source="", assumed="")
+    assert COPIES[way](silent, damping=0.02).source == ""
+
+
+@pytest.mark.parametrize("name", spinkeras.presets())
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_least_stability_bounds_whatever_goes_by_the_device(name, sign):
+    device = MTJDevice.preset(name)
+    low, high = device.gate_voltage_range
+    device = device.replace(
+        vcma_coefficient=sign * device.vcma_coefficient,
+        gate_voltage_range=(low, high) if sign > 0 else (-high, -low),
+    )
+    weakest, strongest = (
+        k * device.volume / device.thermal_energy for k in device.anisotropy_range
+    )
+    for share in (0.01, 0.3, 0.8, 0.99):
+        floor = weakest + share * (strongest - weakest)
+        bounded = device.with_least_stability(floor)
+        ends = [k * device.volume / device.thermal_energy for k in bounded.anisotropy_range]
+        np.testing.assert_allclose(ends, (floor, strongest), rtol=1e-12)
+        assert ends[0] >= floor
+        assert "gate_voltage_range" in bounded.source
+        by_time = device.with_least_retention(
+            bounded.replace(
+                anisotropy=bounded.anisotropy_range[0], gate_voltage_range=(0, 0)
+            ).retention_time
+        )
+        assert by_time.gate_voltage_range == pytest.approx(bounded.gate_voltage_range, abs=1e-9)
+    layer = spinkeras.SpinNeuron(bounded)
+    layer.build((None, 2))
+    for weight in layer.knob_weights():
+        weight.assign([-100.0, 100.0])  # as an optimizer may leave them
+    stability = layer.anisotropy * device.volume / device.thermal_energy
+    assert np.all(stability >= floor * (1 - 1e-6))
+    assert np.all(np.isfinite(layer(np.zeros((1, 2)))))
+    assert device.with_least_stability(weakest * 0.9) == device
+    with pytest.raises(ValueError, match=r"No gate voltage of .* V gives a thermal stability of"):
+        device.with_least_stability(strongest * 1.01)
+    with pytest.raises(ValueError, match=r"No gate voltage of .* V gives 1e\+300 s"):
+        device.with_least_retention(1e300)
+    fixed = device.replace(vcma_coefficient=0.0)
+    assert fixed.with_least_stability(device.thermal_stability) == fixed
+    with pytest.raises(ValueError, match="Ask for less"):
+        fixed.with_least_stability(device.thermal_stability * 1.001)
+
+
+def test_a_least_stability_is_a_positive_number(device):
+    for method in (device.with_least_stability, device.with_least_retention):
+        for value in ("40", None, True, [40], float("nan"), float("inf"), 0, -1.0):
+            with pytest.raises(ValueError, match=r"stability|seconds"):
+                method(value)
+    for seconds in (1e-9, 1.0, 3.2e7, 1e12):
+        stability = device.stability_for_retention(seconds)
+        anisotropy = device.anisotropy * stability / device.thermal_stability
+        at = device.replace(anisotropy=anisotropy, gate_voltage_range=(0, 0))
+        assert at.retention_time == pytest.approx(seconds, rel=1e-9) or stability == 1.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"diameter": 40.0}, r"diameter = 40 m is outside .* m\. .*40e-9"),
+        ({"diameter": float("nan")}, "diameter = nan m is not finite"),
+        ({"damping": "0.01"}, "damping = '0.01' is not a number"),
+        ({"damping": True}, "damping = True is not a number"),
+        ({"temperature": -3}, r"temperature = -3 K is outside \[1, 1000\] K"),
+        ({"pulse_width_range": 2e-9}, "pulse_width_range = 2e-09 is not a pair"),
+        ({"pulse_width_range": (20e-9, 2e-9)}, "swap them"),
+        ({"pulse_width_range": (2e-9, float("inf"))}, "not finite"),
+        ({"nominal_pulse_width": 1e-9}, "nominal_pulse_width = 1e-09 s is outside"),
+        ({"gate_voltage_range": (-1.0, 5.0)}, "anisotropy .* must stay > 0"),
+        ({"diametre": 4e-8}, "no field"),
+        ({"write_resistance": 0.5}, r"write_resistance = 0\.5 ohm is outside \[1, 1e\+06\] ohm"),
+        ({"write_resistance": "776"}, r"write_resistance = '776' is not a number"),
+        ({"switching_curve": "sot_80nm"}, "'sot_80nm' must be an EmpiricalCurve or None"),
+        ({"switching_curve": {"slope": 1e4, "t": 5}}, r"lacks .*'threshold'.*no field \['t'\]"),
+    ],
+)
+def test_bad_fields_are_refused_with_value_unit_and_remedy(device, changes, message):
+    with pytest.raises(ValueError, match=message):
+        device.replace(**changes)
+
+
+def test_bad_descriptions_are_refused(device):
+    with pytest.raises(ValueError, match=r"Unknown preset 'nonsense'.*stt_reference"):
+        MTJDevice.preset("nonsense")
+    with pytest.raises(ValueError, match="device description: not valid JSON"):
+        MTJDevice.from_json(device.to_json()[:40])
+    with pytest.raises(ValueError, match="dictionary of fields"):
+        MTJDevice.from_json("[1, 2]")
+    config = device.get_config()
+    del config["damping"]
+    with pytest.raises(ValueError, match=r"lacks \['damping'\]"):
+        MTJDevice.from_config(config)
+    with pytest.raises(ValueError, match="must be an MTJDevice or one of the presets"):
+        spinkeras.SpinNeuron(device=3)
+
+
+def test_device_is_frozen(device):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        device.damping = 0.1

@@ -1,0 +1,386 @@
+"""A measured curve as the activation of a SpinNeuron, and devices that carry their own."""
+
+import json
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from scipy import stats
+
+import spinkeras
+from spinkeras import energy
+from spinkeras.hardware import driver_table
+from spinkeras.physics import curve
+from spinkeras.physics.curve import RationalLogit
+from spinkeras.physics.empirical import LIMITS, SHAPE, EmpiricalCurve
+from tests.harness import OTHER_BACKEND
+from tests.processes import ROOT
+from tools import fit_spin_orbit
+
+DEVICE = spinkeras.MTJDevice.preset("stt_reference")
+CURVE = EmpiricalCurve(
+    threshold=75e-6,
+    slope=3e4,
+    ceiling=0.9,
+    pulse_width=2e-9,
+    threshold_exponent=-0.5,
+    slope_exponent=0.6,
+)
+
+
+def test_layer_follows_the_curve():
+    layer = spinkeras.SpinNeuron(DEVICE, switching_model=CURVE)
+    x = np.linspace(-6, 6, 25).reshape(-1, 1).astype("float32")
+    current = 75e-6 + layer.current_scale * x
+    expected = CURVE.switching_probability(current, DEVICE.nominal_pulse_width)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, atol=2e-6)
+    assert layer.slope == pytest.approx(0.25)
+    assert layer.bias_current * 1e6 == pytest.approx(75.0)
+    layer.pulse_width = 8e-9
+    assert layer.bias_current * 1e6 == pytest.approx(37.5, rel=1e-5)
+    assert layer.slope == pytest.approx(0.25 * 4**0.6, rel=1e-5)
+
+
+def test_layer_trains_and_reloads(tmp_path):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(4),
+            spinkeras.SpinNeuron(DEVICE, switching_model=CURVE),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    x = np.random.default_rng(0).normal(size=(256, 2)).astype("float32")
+    y = np.tanh(2 * x[:, :1])
+    before = model.evaluate(x, y, verbose=0)
+    model.fit(x, y, epochs=10, verbose=0)
+    assert model.evaluate(x, y, verbose=0) < before
+    assert np.ptp(model.layers[1].pulse_width) > 0
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.layers[1].switching_model == CURVE
+    before, after = (ops.convert_to_numpy(m(x)) for m in (model, again))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+
+
+def test_functions_accept_a_curve():
+    current = np.array([60e-6, 75e-6, 200e-6])
+    actual = spinkeras.switching_probability(current, 2e-9, DEVICE, switching_model=CURVE)
+    np.testing.assert_allclose(actual, CURVE.switching_probability(current, 2e-9))
+    for bad in (-1.0, 0.0, np.nan):
+        with pytest.raises(ValueError, match=f"anisotropy_ratio = {bad:g} must be finite and > 0"):
+            CURVE.switching_probability(current, 2e-9, [1.0, 1.0, bad])
+    assert spinkeras.midpoint_current(2e-9, DEVICE, switching_model=CURVE) == pytest.approx(75e-6)
+    slope = spinkeras.slope_at_midpoint(2e-9, DEVICE, switching_model=CURVE)
+    assert slope == pytest.approx(0.9 * 3e4)
+    with pytest.raises(ValueError, match="belong to switching_model='neel_brown'"):
+        spinkeras.switching_probability(
+            current, 2e-9, DEVICE, switching_model=CURVE, barrier_exponent=1.0
+        )
+
+
+# --- the curve alone -----------------------------------------------------------------------------
+
+FULL = CURVE.replace(
+    a=-0.4, b=0.5, c=-0.6, d=0.4, floor=0.02, threshold_exponent=-0.3, a_rate=0.2, b_rate=-0.3,
+    c_rate=0.25, d_rate=0.15, floor_rate=0.4, ceiling_rate=-0.2, anisotropy_exponent=1.1,
+    slope_anisotropy_exponent=-0.5, a_anisotropy_rate=-0.3, b_anisotropy_rate=0.7,
+    c_anisotropy_rate=0.45, d_anisotropy_rate=-0.8, floor_anisotropy_rate=-1.2,
+    ceiling_anisotropy_rate=0.9,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("curve", [FULL, CURVE, EmpiricalCurve.preset("sot_80nm")])
+def test_tangents_are_derivatives(curve):
+    build = curve.curve(DEVICE)
+    log_duration = np.log([[0.2], [0.5], [2.0]])
+    log_duration = log_duration + np.zeros((3, 2))
+    stability = np.broadcast_to([30.0, 45.0], (3, 2)).copy()
+    here, tangents = build.tangents(np, log_duration, stability, *build.parameters)
+    step = 1e-5
+    moves = (
+        lambda sign: build(np, log_duration + sign * step, stability),
+        lambda sign: build(np, log_duration, stability * np.exp(sign * step)),
+    )
+    assert isinstance(tangents, RationalLogit)
+    for k, moved in enumerate(moves):
+        for name in RationalLogit._fields:
+            expected = (getattr(moved(1), name) - getattr(moved(-1), name)) / (2 * step)
+            found = np.broadcast_to(getattr(tangents, name)[k], (3, 2))
+            np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8, err_msg=name)
+    for name, value in zip(RationalLogit._fields, here):
+        np.testing.assert_array_equal(value, getattr(build(np, log_duration, stability), name))
+    # Tensors give the same, and a certain floor or ceiling stays a plain number.
+    tensors = [ops.convert_to_tensor(v, "float32") for v in (log_duration, stability)]
+    for exact, found in zip((here, tangents), build.tangents(ops, *tensors, *build.parameters)):
+        for name, value in zip(RationalLogit._fields, found):
+            value = ops.convert_to_numpy(value)
+            expected = np.broadcast_to(getattr(exact, name), value.shape)
+            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    for name, certain in (("floor", 0.0), ("ceiling", 1.0)):
+        assert isinstance(getattr(here, name), float) == (getattr(curve, name) == certain)
+
+
+def cloglog(y, log_skew):
+    """`(1 - exp(-E exp(z)))^C` of version 0.1.0, `P = 1/2` and slope 1 at `y = 0`."""
+    power = np.exp(log_skew)
+    half = 0.5 ** (1 / power)
+    scale = -np.log1p(-half)
+    rate = 2 * half / (power * scale * (1 - half))
+    with np.errstate(divide="ignore"):
+        return np.exp(power * np.log(-np.expm1(-scale * np.exp(rate * y))))
+
+
+def test_configurations_of_the_first_version_give_the_nearest_curve():
+    old = {"threshold": 1e-3, "slope": 5e3, "ceiling": 0.9, "pulse_width": 1e-9}
+    current = np.linspace(-2e-3, 4e-3, 4001)
+    for log_skew in np.linspace(0, 17, 69):
+        new = EmpiricalCurve.from_config(old | {"log_skew": log_skew, "log_skew_rate": 0.0})
+        expected = 0.9 * cloglog(5e3 * (current - 1e-3), log_skew)
+        off = new.switching_probability(current, 1e-9) - expected
+        assert np.max(np.abs(off)) < 0.003, log_skew
+    # The rate: the shape of the nearby skew at a pulse width nearby.
+    for log_skew, rate in ((0.5, 0.5), (3.0, -1.0), (10.0, 2.0)):
+        new = EmpiricalCurve.from_config(old | {"log_skew": log_skew, "log_skew_rate": rate})
+        later = EmpiricalCurve.from_config(old | {"log_skew": log_skew + 0.1 * rate})
+        found = new.switching_probability(current, 1e-9 * np.exp(0.1))
+        still = EmpiricalCurve.from_config(old | {"log_skew": log_skew})
+        change = later.switching_probability(current, 1e-9) - still.switching_probability(
+            current, 1e-9
+        )
+        off = found - later.switching_probability(current, 1e-9)
+        assert np.max(np.abs(off)) < 0.1 * np.max(np.abs(change)) + 1e-6
+    for bad in ({"log_skew": -1.0}, {"log_skew": 18}, {"log_skew": 2.0, "a": 0.1}):
+        with pytest.raises(ValueError, match=r"log_skew = .*version 0\.1\.0"):
+            EmpiricalCurve.from_config(old | bad)
+
+
+def test_a_saved_model_of_the_first_version_holds_curves():
+    with zipfile.ZipFile(ROOT / "tests" / "layer" / "data" / "saved_by_0_1_0.keras") as archive:
+        config = json.loads(archive.read("config.json"))
+
+    def curves(node):
+        if isinstance(node, dict):
+            if node.get("class_name") == "EmpiricalCurve":
+                yield node
+            node = list(node.values())
+        if isinstance(node, list):
+            for inner in node:
+                yield from curves(inner)
+
+    found = list(curves(config))
+    assert len(found) == 2
+    for node in found:
+        assert "log_skew" in node["config"]
+        curve = keras.saving.deserialize_keras_object(node)
+        assert curve.threshold == node["config"]["threshold"]
+        assert curve.a != 0
+        assert EmpiricalCurve.from_config(curve.get_config()) == curve
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"d": 0.2, "c": 0.9},
+            r"d = 0\.2 must exceed c\^2 / 4 = 0\.2025 .* a pole; use a larger d",
+        ),
+        ({"d": 0.2, "c": -0.9}, r"or the curve has a pole"),
+        ({"a": 0.95}, r"a = 0\.95, b = 0\.25, .* falls with the current, at [\d.e-]+ A; a and c"),
+        ({"a": -0.95}, r"make a curve that falls"),
+        ({"c": 0.95}, r"make a curve that falls"),
+        ({"b": 0.05, "d": 0.9}, r"make a curve that falls"),
+        ({"b": 50.0}, r"b / d = 50 / 0\.25 = 200 is outside \[0\.01, 100\]"),
+        ({"b": 0.02, "d": 3.0}, r"b / d = .* A plateau is described by floor or ceiling"),
+        ({"b": 0.0}, r"b = 0 \(dimensionless\) is outside \[0\.001, 100\]"),
+        ({"floor": 0.95}, r"floor = 0\.95 must be below ceiling = 0\.9 \(probabilities\)"),
+        ({"floor": -0.1}, r"floor = -0\.1 \(a probability\) is outside"),
+        ({"a_rate": "x"}, r"a_rate = 'x' is not a number; give one \(per e-fold\)\. Hint: 0 if"),
+    ],
+)
+def test_curves_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        CURVE.replace(**changes)
+
+
+def test_exactly_the_curves_that_rise_are_accepted():
+    """Against a fine grid of currents, on random shapes near the edge of what rises."""
+    rng = np.random.default_rng(5)
+    y = np.tan(np.linspace(-np.pi / 2, np.pi / 2, 100_003)[1:-1])
+    seen = {True: 0, False: 0}
+    for a, c, b, rest in rng.uniform((-1.5, -1.5, 0.05, 0.05), (1.5, 1.5, 0.6, 0.6), (400, 4)):
+        d = rest + c**2 / 4
+        growth = 1 + y * (2 * a + y * (3 * b + a * c - d + y * (2 * b * c + y * b * d)))
+        least = np.min(growth / (1 + y**2) ** 2)
+        if abs(least) > 1e-6:
+            seen[least > 0] += 1
+            assert (curve.steepest_fall(a, b, c, d) is None) == (least > 0)
+    assert min(seen.values()) > 50
+    # To rounding: a = 4 / sqrt(27) makes the polynomial touch 0 where c = 0 and b = d = 1/4.
+    edge = 4 / np.sqrt(27)
+    assert curve.steepest_fall(edge * (1 - 1e-9), 0.25, 0.0, 0.25) is None
+    assert curve.steepest_fall(edge * (1 + 1e-9), 0.25, 0.0, 0.25) == pytest.approx(-(0.75**-0.5))
+
+
+def test_every_field_is_documented_and_limited():
+    for name in (*LIMITS, "name", "source"):
+        assert f"{name}" in EmpiricalCurve.__doc__
+    assert set(LIMITS) | {"name", "source"} == set(CURVE.get_config())
+    assert all(getattr(CURVE, name) == value for name, value in zip(SHAPE, (0, 0.25, 0, 0.25)))
+
+
+# --- devices with a channel and a curve of their own ---------------------------------------------
+
+VGSOT = spinkeras.MTJDevice.preset("vgsot_zhang2020")
+
+
+def test_own_curve_is_the_default_law():
+    curve = VGSOT.switching_curve
+    current = np.linspace(60e-6, 140e-6, 9)
+    anisotropy = VGSOT.anisotropy_at(0.2)
+    expected = curve.switching_probability(current, 3e-9, anisotropy / VGSOT.anisotropy)
+    actual = spinkeras.switching_probability(current, 3e-9, VGSOT, anisotropy)
+    np.testing.assert_allclose(actual, expected)
+    layer = spinkeras.SpinNeuron(device="vgsot_zhang2020")
+    assert layer.switching_model == curve
+    collinear = spinkeras.switching_probability(current, 3e-9, VGSOT, switching_model="macrospin")
+    assert np.max(np.abs(collinear - expected)) > 0.1
+    two_terminal = spinkeras.SpinNeuron(device="stt_reference")
+    assert two_terminal.switching_model == "macrospin"
+    slope = spinkeras.slope_at_midpoint(4e-9, VGSOT)
+    assert spinkeras.pulse_width_for_slope(slope, VGSOT) == pytest.approx(4e-9)
+
+
+@pytest.mark.parametrize(
+    ("width", "gate"), [(1e-9, 0.0), (2e-9, 0.25), (3e-9, -0.25), (7e-9, 0.0), (12e-9, 0.25)]
+)
+def test_vgsot_curve_follows_the_stochastic_llg(width, gate):
+    """Within the 0.04 that docs/calibration.md states, beyond the noise of the simulation."""
+    anisotropy = VGSOT.anisotropy_at(gate)
+    middle = float(spinkeras.midpoint_current(width, VGSOT, anisotropy))
+    current = middle * np.array([0.85, 0.95, 1.0, 1.1, 1.3])
+    result = fit_spin_orbit.simulate(VGSOT, current, width, gate, trajectories=1500, seed=7)
+    probability = spinkeras.switching_probability(current, width, VGSOT, anisotropy)
+    for p, switched in zip(probability, result.switched):
+        low = stats.binom.ppf(5e-8, 1500, max(p - 0.04, 0)) / 1500
+        high = stats.binom.isf(5e-8, 1500, min(p + 0.04, 1)) / 1500
+        assert low <= switched / 1500 <= high
+
+
+def test_channel_energies():
+    current, width = np.array([60e-6, 90e-6]), 3e-9
+    expected = current**2 * 1112.0 * width
+    for probability in (0.0, 0.4, 1.0):  # whatever the state of the junction
+        found = energy.write_energy(current, width, probability, VGSOT)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        tensor = energy.write_energy(
+            ops.convert_to_tensor(current, "float32"), width, probability, VGSOT
+        )
+        np.testing.assert_allclose(ops.convert_to_numpy(tensor), expected, rtol=1e-5)
+    # Reading stays in the junction.
+    parallel, antiparallel = (energy.read_energy(p, VGSOT) for p in (0.0, 1.0))
+    assert parallel == pytest.approx(0.1**2 * 2e-9 / VGSOT.resistance_parallel)
+    assert antiparallel < parallel
+    # A macrospin with a channel: the reset current is as before, the resistance the channel's.
+    channel = DEVICE.replace(write_resistance=776.0)
+    assert energy.reset_current(channel) == energy.reset_current(DEVICE)
+    expected = energy.reset_current(DEVICE) ** 2 * 10e-9 * 776.0
+    assert energy.reset_energy(channel) == pytest.approx(expected)
+
+
+def test_reset_of_a_measured_curve_repeats_pulses_until_one_succeeds():
+    assumptions = spinkeras.EnergyAssumptions()
+    current = energy.reset_current(VGSOT)
+    p = float(VGSOT.switching_curve.switching_probability(current, 10e-9))
+    pulses = energy.reset_pulses(VGSOT)
+    assert (1 - p) ** pulses <= 1e-3 < (1 - p) ** (pulses - 1)
+    assert energy.reset_failure(VGSOT, VGSOT.thermal_stability) == pytest.approx((1 - p) ** pulses)
+    # Pulse after pulse, drawn: the mean cost of a reset.
+    rng = np.random.default_rng(1)
+    tries = rng.geometric(p, 200_000)
+    joules = current**2 * 1112.0 * 10e-9 + float(energy.read_energy(1 - p, VGSOT))
+    drawn = tries * joules
+    found = energy.reset_energy(VGSOT)
+    assert abs(found - drawn.mean()) < 5.3 * drawn.std() / np.sqrt(drawn.size)
+    for other in (0.95 * current, 1.05 * current):  # the cheapest current
+        q = float(VGSOT.switching_curve.switching_probability(other, 10e-9))
+        assert other**2 / q > current**2 / p * (1 - 1e-9)
+    text = "\n".join(assumptions.lines(VGSOT))
+    assert "channel of 1112 ohm" in text
+    assert f"repeated up to {pulses} times" in text
+
+
+def test_network_of_a_three_terminal_device(tmp_path):
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(5),
+            spinkeras.SpinNeuron(device="vgsot_zhang2020", name="spin"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    x = np.random.default_rng(0).normal(size=(256, 3)).astype("float32")
+    y = np.tanh(2 * x[:, :1])
+    before = model.evaluate(x, y, verbose=0)
+    tracker = spinkeras.EnergyTracker()
+    history = model.fit(
+        x, y, epochs=8, verbose=0, validation_data=(x, y), callbacks=[tracker]
+    ).history
+    assert model.evaluate(x, y, verbose=0) < before
+    layer = model.get_layer("spin")
+    assert np.ptp(layer.pulse_width) > 0
+    assert np.all(layer.anisotropy != VGSOT.anisotropy)
+
+    report = spinkeras.energy_report(model, x, print_fn=None)
+    assert history["val_energy_pj"][-1] == pytest.approx(report.total_pj, rel=1e-5)
+    current = layer.bias_current + layer.current_scale * ops.convert_to_numpy(model.layers[0](x))
+    row = report.layers[0]
+    write = np.sum(current**2 * 1112.0 * layer.pulse_width) / len(x)
+    assert row["write_pj"] == pytest.approx(write * 1e12, rel=1e-4)
+    assert row["peak_voltage"] == pytest.approx(np.abs(current).max() * 1112.0, rel=1e-4)
+    assert all(0 <= r["reset_error"] <= 1 for r in driver_table.device_settings(model))
+
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.get_layer("spin").device == VGSOT
+    before, after = (ops.convert_to_numpy(m(x)) for m in (model, again))
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(OTHER_BACKEND, reason="SavedModel")
+def test_export_of_a_three_terminal_device(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), spinkeras.SpinNeuron(device="vgsot_zhang2020")])
+    report = spinkeras.export_for_serving(model, tmp_path / "served")
+    assert report.output_error < 1e-4
+    assert report.energy_error < 1e-4
+
+
+@pytest.mark.parametrize("exponent", [-0.5, 0.0, 0.3])
+@pytest.mark.parametrize("ceiling_rate", [0.0, 0.7])
+def test_a_pulse_width_is_found_whether_the_slope_rises_or_falls(exponent, ceiling_rate):
+    """The shortest pulse of that slope, which may rise with the width, fall, or do both."""
+    curve = EmpiricalCurve(
+        threshold=70e-6,
+        slope=5e4,
+        pulse_width=2e-9,
+        slope_exponent=exponent,
+        ceiling=0.6,
+        ceiling_rate=ceiling_rate,
+    )
+    widths = np.geomspace(2e-9, 20e-9, 9)
+    slopes = spinkeras.slope_at_midpoint(widths, "stt_reference", switching_model=curve)
+    found = spinkeras.pulse_width_for_slope(slopes, "stt_reference", switching_model=curve)
+    again = spinkeras.slope_at_midpoint(found, "stt_reference", switching_model=curve)
+    np.testing.assert_allclose(again, slopes, rtol=1e-9)
+    assert np.all(found <= widths * (1 + 1e-9))
+    for unreachable in (0.9 * slopes.min(), 1.1 * slopes.max(), np.nan):
+        with pytest.raises(ValueError, match=r"slope = .* cannot be reached: pulses of 2e-09 to"):
+            spinkeras.pulse_width_for_slope(
+                [slopes[3], unreachable], "stt_reference", switching_model=curve
+            )
