@@ -93,9 +93,8 @@ def export_for_serving(
     Example:
 
     >>> import tempfile, keras, spinkeras
-    >>> from spinkeras import serving
     >>> model = keras.Sequential([keras.Input((4,), name="x"), spinkeras.SpinNeuron(name="spin")])
-    >>> report = serving.export_for_serving(model, tempfile.mkdtemp() + "/spin")
+    >>> report = spinkeras.export_for_serving(model, tempfile.mkdtemp() + "/spin")
     >>> report.path.name, report.inputs, report.outputs
     ('1', ('x',), ('spin',))
     """

@@ -50,7 +50,7 @@ def device_settings(model, path=None, assumptions=None):
     Example:
 
     >>> import keras, spinkeras
-    >>> from spinkeras.settings import device_settings
+    >>> from spinkeras import device_settings
     >>> model = keras.Sequential([keras.Input((2,)), spinkeras.SpinNeuron(name="spin")])
     >>> device_settings(model)[0]["pulse_width_s"]
     2e-09

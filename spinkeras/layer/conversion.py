@@ -178,7 +178,7 @@ def to_spin(model, device="stt_reference", where=None, signed=SIGNED, **neuron):
     Example:
 
     >>> import keras, spinkeras
-    >>> from spinkeras.conversion import to_spin
+    >>> from spinkeras import to_spin
     >>> hidden = keras.layers.Dense(3, activation="sigmoid", name="hidden")
     >>> head = keras.layers.Dense(2, activation="softmax", name="head")
     >>> spin = to_spin(keras.Sequential([keras.Input((4,)), hidden, head]))

@@ -110,7 +110,7 @@ class EmpiricalCurve:
     Example:
 
     >>> import spinkeras
-    >>> from spinkeras.empirical import EmpiricalCurve
+    >>> from spinkeras import EmpiricalCurve
     >>> curve = EmpiricalCurve(threshold=1.1e-3, slope=7e3, pulse_width=1e-9, ceiling=0.9)
     >>> curve.switching_probability([1.1e-3, 2e-3], 1e-9).round(2)
     array([0.45, 0.9 ])

@@ -63,7 +63,7 @@ def durable(tuner_class, lease=180.0):
     Example:
 
     >>> import keras_tuner
-    >>> from spinkeras.durable import durable
+    >>> from spinkeras.search import durable
     >>> durable(keras_tuner.Hyperband).__name__
     'DurableHyperband'
     """

@@ -35,7 +35,7 @@ class SpinHyperModel(kt.HyperModel):
     Example:
 
     >>> import keras_tuner, spinkeras
-    >>> from spinkeras.tuning import SpinHyperModel, dense_classifier
+    >>> from spinkeras.search import SpinHyperModel, dense_classifier
     >>> hypermodel = SpinHyperModel(dense_classifier((64,), 10), device="stt_reference")
     >>> model = hypermodel.build(keras_tuner.HyperParameters())
     >>> len(spinkeras.spin_neurons(model))

@@ -42,7 +42,7 @@ class EnergyObjective(keras.callbacks.Callback):
 
     Example:
 
-    >>> from spinkeras.tuning import EnergyObjective
+    >>> from spinkeras.search import EnergyObjective
     >>> objective = EnergyObjective(delta=0.01, rate=2.0)  # 1 point of accuracy for half the energy
     >>> round(objective.score(0.95, 8.0), 4), round(objective.score(0.94, 4.0), 4)
     (0.92, 0.92)

@@ -81,7 +81,7 @@ def spin_search_space(
     Example:
 
     >>> import keras_tuner, spinkeras
-    >>> from spinkeras.tuning import spin_search_space
+    >>> from spinkeras.search import spin_search_space
     >>> hp = keras_tuner.HyperParameters()
     >>> neuron = spinkeras.SpinNeuron(**spin_search_space(hp, device="stt_reference"))
     >>> sorted(hp.values)
