@@ -201,7 +201,9 @@ def test_what_is_missing_in_a_configuration_is_named():
 def test_odd_values_in_old_configurations():
     """What was taken is what was given."""
     rng, kinds = np.random.default_rng(0), []
-    configs = [old_form(SpinNeuron(**LAYERS[name]).get_config()) for name in LAYERS]
+    configs = [
+        old_form(SpinNeuron(**LAYERS[name]).get_config()) for name in LAYERS if name != "a curve"
+    ]
     names = (*former.NAMES, "switching_model")
     for k in range(160):
         config = configs[k % len(configs)]
