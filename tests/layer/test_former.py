@@ -251,3 +251,22 @@ def test_the_error_for_a_former_argument_says_what_to_write(make):
             for name in names:
                 holder = layer.driver if hasattr(layer.driver, name) else layer.switching_model
                 assert getattr(holder, name) == GIVEN[name]
+
+
+@pytest.mark.parametrize("driver", [Driver(gate_levels=8), Driver()])
+def test_an_old_backup_goes_on_with_the_same_layer_only(driver, tmp_path):
+    def backup(driver):
+        model = keras.Sequential([keras.Input((2,)), SpinNeuron(driver=driver)])
+        model.compile("sgd", "mse")
+        callback = spinkeras.ExactBackup(tmp_path)
+        callback.set_model(model)
+        return callback
+
+    backup(driver).on_epoch_end(0, {"loss": 1.0})
+    (path,) = tmp_path.glob("*/content.json")
+    content = json.loads(path.read_text())
+    content["neurons"] = [old_form(config) for config in content["neurons"]]
+    path.write_text(json.dumps(content))
+    backup(driver).on_train_begin()
+    with pytest.raises(ValueError, match="spin layer 0 has another driver than"):
+        backup(Driver(gate_levels=9)).on_train_begin()
