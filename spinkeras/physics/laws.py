@@ -74,7 +74,7 @@ class NeelBrown:
     >>> law = spinkeras.NeelBrown(attempt_time=1e-9)
     >>> current = spinkeras.midpoint_current(1e-6, "stt_reference", switching_model=law)
     >>> round(float(current) * 1e6, 1)
-    16.3
+    14.4
 
     Reference: W. F. Brown, Phys. Rev. 130, 1677 (1963).
     """
