@@ -80,7 +80,7 @@ def elementwise(repeats, shape):
         "SpinNeuron, knobs fixed": spinkeras.SpinNeuron(train=()),
         "SpinNeuron, recenter=False": spinkeras.SpinNeuron(recenter=False),
         "SpinNeuron, neel_brown": spinkeras.SpinNeuron(
-            long, switching_model="neel_brown", attempt_time=1e-9
+            long, switching_model=spinkeras.NeelBrown(attempt_time=1e-9)
         ),
         "SpinNeuron, ballistic": spinkeras.SpinNeuron(short, switching_model="ballistic"),
         "SpinNeuron, sampled": spinkeras.SpinNeuron(output="sampled", seed=0),

@@ -11,7 +11,7 @@ The map, in the order in which the rooms build on each other:
       presets           published devices and curves
       device            MTJDevice
       series, curve     smooth functions of two numbers; the one family of switching curves
-      laws              the curves of the macrospin and of two textbook laws
+      laws              the curves of the macrospin and of two textbook laws: NeelBrown
       switching         switching_probability and friends
       empirical         EmpiricalCurve: a measured switching curve instead
       spread            ChipSpread: how devices differ
@@ -19,7 +19,8 @@ The map, in the order in which the rooms build on each other:
 
     layer             the Keras layer
       core              the curve of many neurons at once, with its gradient
-      knobs             what the device allows and the driver can make: DeviceRange
+      knobs             what the device allows and the driver can make: DeviceRange, Driver
+      former            configurations of earlier versions
       observation       who watches a layer's call, who answers it
       neuron            SpinNeuron
       conversion        to_spin: spin neurons for an existing model
@@ -77,11 +78,12 @@ from spinkeras.hardware import (
     evaluate_chips,
     reliability,
 )
-from spinkeras.layer import DeviceRange, SpinNeuron, spin_neurons, to_spin
+from spinkeras.layer import DeviceRange, Driver, SpinNeuron, spin_neurons, to_spin
 from spinkeras.physics import (
     ChipSpread,
     EmpiricalCurve,
     MTJDevice,
+    NeelBrown,
     midpoint_current,
     presets,
     pulse_width_for_slope,
@@ -94,6 +96,7 @@ __all__ = [
     "ChipReport",
     "ChipSpread",
     "DeviceRange",
+    "Driver",
     "EmpiricalCurve",
     "EnergyAssumptions",
     "EnergyBudget",
@@ -101,6 +104,7 @@ __all__ = [
     "EnergyTracker",
     "ExactBackup",
     "MTJDevice",
+    "NeelBrown",
     "NewChipEachEpoch",
     "SpinNeuron",
     "__version__",

@@ -155,22 +155,21 @@ def from_json(content, where, finite=True):
         raise ValueError(f"{where}: not valid JSON (nested too deeply).") from None
 
 
-def revived(name, config, kind):
+def revived(name, config, *kinds):
     """An object of a class from its Keras description, or a `ValueError` that names the argument.
 
     Args:
         name: of the argument.
         config: dictionary, as `keras.saving.serialize_keras_object` gives it.
-        kind: the class.
+        *kinds: the class, or several, of which it is one.
     """
+    problem = f"{name} = {shown(config)} describes no {' or '.join(k.__name__ for k in kinds)}"
     try:
         value = keras.saving.deserialize_keras_object(config)
     except Exception as error:  # Keras raises what it stumbles over
-        raise ValueError(
-            f"{name} = {shown(config)} describes no {kind.__name__}: {_short(str(error), 500)}"
-        ) from None
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} = {shown(config)} describes no {kind.__name__}.")
+        raise ValueError(f"{problem}: {_short(str(error), 500)}") from None
+    if not isinstance(value, kinds):
+        raise ValueError(f"{problem}.")
     return value
 
 

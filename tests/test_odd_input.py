@@ -21,10 +21,12 @@ import pytest
 import spinkeras
 from spinkeras import (
     ChipSpread,
+    Driver,
     EmpiricalCurve,
     EnergyAssumptions,
     EnergyBudget,
     MTJDevice,
+    NeelBrown,
     SpinNeuron,
 )
 from spinkeras.hardware import chips, driver_table
@@ -49,9 +51,8 @@ def no_problem(problems, kinds):
 # --- arguments -----------------------------------------------------------------------------------
 
 NEURON = (
-    *("device", "train", "shared_axes", "recenter", "current_scale", "switching_model", "output"),
-    *("barrier_exponent", "attempt_time", "pulses", "seed", "pulse_step", "gate_levels", "spread"),
-    *("knob_scale", "bipolar"),
+    *("device", "train", "output", "pulses", "bipolar", "switching_model", "current_scale"),
+    *("recenter", "shared_axes", "driver", "spread", "seed", "knob_scale"),
 )
 MEASURED = MTJDevice.preset("vgsot_zhang2020")
 CURVE = EmpiricalCurve.preset("sot_80nm")
@@ -70,13 +71,10 @@ ARGUMENTS = {
     "neuron": (
         SpinNeuron,
         NEURON,
-        "shared_axes current_scale switching_model attempt_time seed pulse_step gate_levels spread",
+        "shared_axes current_scale switching_model driver spread seed",
     ),
-    "law": (
-        lambda **given: SpinNeuron(switching_model="neel_brown", **given),
-        ("barrier_exponent", "attempt_time"),
-        "attempt_time",
-    ),
+    "law": (NeelBrown, ("barrier_exponent", "attempt_time"), "attempt_time"),
+    "driver": (Driver, ("pulse_step", "gate_levels"), "pulse_step gate_levels"),
     "spread": (ChipSpread, tuple(ChipSpread.__dataclass_fields__), ""),
     "budget": (
         lambda **given: EnergyBudget(**{"limit": 1e-12, **given}),
@@ -169,10 +167,14 @@ def test_search_spaces(seed, tries):
     [
         lambda bad: EnergyAssumptions(bad),
         lambda bad: ChipSpread(bad),
+        lambda bad: Driver(bad),
+        lambda bad: NeelBrown(bad),
         lambda bad: MTJDevice(bad),
         lambda bad: EmpiricalCurve(bad),
         lambda bad: EnergyAssumptions(read=bad),
         lambda bad: ChipSpread(sigma=bad),
+        lambda bad: Driver(step=bad),
+        lambda bad: NeelBrown(exponent=bad),
         lambda bad: MTJDevice(diametre=bad),
         lambda bad: EmpiricalCurve(level=bad),
         lambda bad: MEASURED.replace(diametre=bad),
@@ -185,6 +187,11 @@ def test_search_spaces(seed, tries):
         lambda bad: MTJDevice.from_json(bad),
         lambda bad: MTJDevice.from_config(bad),
         lambda bad: EmpiricalCurve.from_config(bad),
+        lambda bad: Driver.from_config(bad),
+        lambda bad: NeelBrown.from_config(bad),
+        lambda bad: SpinNeuron.from_config(bad),
+        lambda bad: SpinNeuron(pulse_step=bad),
+        lambda bad: SpinNeuron(attempt_time=bad, gate_levels=bad),
         lambda bad: spinkeras.DeviceRange("stt_reference", bad),
         lambda bad: spinkeras.DeviceRange("stt_reference", "pulse_width", bad),
         lambda bad: spinkeras.ExactBackup(b"" if isinstance(bad, str) else bad),
@@ -246,15 +253,14 @@ FULL = SpinNeuron(
     device=MEASURED,
     spread=ChipSpread(stability=0.1, devices=[[1.0] * 5] * 2),
     output="sampled",
-    gate_levels=8,
-    pulse_step=1e-10,
+    driver=Driver(gate_levels=8, pulse_step=1e-10),
     pulses=4,
     seed=3,
     shared_axes=(1,),
 )
 LAYERS = {
     "plain": lambda: SpinNeuron(),
-    "law": lambda: SpinNeuron(switching_model="neel_brown", barrier_exponent=1.5),
+    "law": lambda: SpinNeuron(switching_model=NeelBrown(barrier_exponent=1.5)),
     "curve": lambda: SpinNeuron(switching_model=CURVE, train="pulse_width", bipolar=True),
     "full": lambda: SpinNeuron.from_config(FULL.get_config()),
 }
@@ -621,7 +627,7 @@ def test_a_backup_holds_the_history_whatever_its_numbers(backup):
         ({"knob_scale": 2.0}, "knob_scale"),
         ({"recenter": False}, "recenter"),
         ({"current_scale": 1e-5}, "current_scale"),
-        ({"gate_levels": 16}, "gate_levels"),
+        ({"driver": Driver(gate_levels=16)}, "driver"),
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])

@@ -44,8 +44,6 @@ def fit_device(
     free=("anisotropy", "spin_torque_efficiency"),
     *,
     switching_model="macrospin",
-    barrier_exponent=2.0,
-    attempt_time=None,
     resistance=None,
     max_relative_error=0.5,
     posterior=False,
@@ -66,8 +64,8 @@ def fit_device(
             spin_torque_efficiency, anisotropy (at zero gate voltage), temperature and, with rows
             at several gate voltages, vcma_coefficient. Default: anisotropy and spin-torque
             efficiency.
-        switching_model, barrier_exponent, attempt_time: the law, as in
-            `spinkeras.switching_probability`.
+        switching_model: the law, as in `spinkeras.switching_probability`, but for a measured
+            curve. Default `"macrospin"`.
         resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`;
             none where that would change with a free diameter: give the measured one.
         max_relative_error: largest relative standard error that counts as determined (of
@@ -109,7 +107,7 @@ def fit_device(
     deviance and expected information.
     """
     device = get_device(device)
-    law = DeviceLaw(device, switching_model, barrier_exponent, attempt_time)
+    law = DeviceLaw(device, switching_model)
     # The resistance of a junction whose size is fitted is not known before the fit.
     sized = device.write_resistance is None and "diameter" in str(free)
     if resistance is None and not sized:
@@ -134,8 +132,6 @@ def fit_device(
             fitted,
             fitted.anisotropy_at(gate_voltage),
             switching_model,
-            barrier_exponent=barrier_exponent,
-            attempt_time=attempt_time,
         )
 
     fit = dataclasses.replace(fit, device=fitted, _predict=predict)

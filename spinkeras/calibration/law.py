@@ -150,8 +150,8 @@ class DeviceLaw:
 
     tolerance = 1e-9  # of the excess
 
-    def __init__(self, device, switching_model, barrier_exponent, attempt_time):
-        if not isinstance(switching_model, str):
+    def __init__(self, device, switching_model):
+        if not isinstance(switching_model, (str, laws.NeelBrown)):
             raise ValueError("fit_device needs a named law; measured curves: fit_empirical.")
         if device.switching_curve is not None:
             raise ValueError(
@@ -159,9 +159,8 @@ class DeviceLaw:
                 "that fit_device finds. Fit the curve with fit_empirical, or give "
                 "device.replace(switching_curve=None)."
             )
-        self.build = laws.get_curve(switching_model, barrier_exponent, attempt_time, device)
-        self.model, self.exponent = switching_model, barrier_exponent
-        self.attempt_time, self.device = attempt_time, device
+        self.build = laws.get_curve(switching_model, device)
+        self.model, self.device = switching_model, device
 
     def probability(self, xp, values, rows):
         """Probability, and how far the logarithm of a setting is outside the law's domain.
@@ -210,12 +209,13 @@ class DeviceLaw:
             log_duration, first = _clip(xp, log_duration, laws.DURATION_DOMAIN)
             log_stability, second = _clip(xp, log_stability, laws.STABILITY_DOMAIN)
             excess = excess + xp.max(first, axis=-1) + xp.max(second, axis=-1)
-        if self.attempt_time is None:
+        attempt_time = getattr(self.model, "attempt_time", None)
+        if attempt_time is None:
             curve = self.build(xp, log_duration, xp.exp(log_stability))
         else:
-            log_attempt = math.log(self.attempt_time) - log_time
+            log_attempt = math.log(attempt_time) - log_time
             curve = laws.neel_brown_curve(
-                xp, log_duration, xp.exp(log_stability), self.exponent, log_attempt
+                xp, log_duration, xp.exp(log_stability), self.model.barrier_exponent, log_attempt
             )
         drive = rows["current_a"] * xp.exp(-log_unit)
         return curve.probability(drive - curve.midpoint), excess

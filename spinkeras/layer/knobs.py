@@ -4,6 +4,7 @@ A grid is called as `grid(xp, ratio)` with the ratio of a knob to its nominal va
 nearest ratio it can make; `xp` is `numpy` or `keras.ops`.
 """
 
+import dataclasses
 import math
 
 import keras
@@ -105,6 +106,74 @@ class DeviceRange(keras.constraints.Constraint):
         }
 
 
+@keras.saving.register_keras_serializable(package="spinkeras")
+@checks.by_name
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Driver:
+    """The settings that the circuits around the neurons can make.
+
+    The forward pass uses the nearest setting that the pulse generator and the converter at the
+    gate can make inside the device's range; the gradient passes through.
+
+    Args:
+        pulse_step: s, 1e-15 to 100, step of the pulse generator: pulse widths are multiples of
+            it. Default `None`: continuous.
+        gate_levels: number of equidistant levels, 2 to 2^20, of the converter that drives the gate
+            over the device's `gate_voltage_range`. Default `None`: continuous.
+
+    Raises:
+        ValueError: for a value outside its range.
+
+    Example:
+
+    >>> import spinkeras
+    >>> driver = spinkeras.Driver(pulse_step=20e-12, gate_levels=256)
+    >>> neuron = spinkeras.SpinNeuron(driver=driver)
+    >>> neuron.driver.gate_levels
+    256
+    """
+
+    pulse_step: float | None = None
+    gate_levels: int | None = None
+
+    def __post_init__(self):
+        if self.pulse_step is not None:
+            step = checks.number(
+                "pulse_step", self.pulse_step, "s", 1e-15, 100.0, "20 ps is 20e-12"
+            )
+            object.__setattr__(self, "pulse_step", step)
+        if self.gate_levels is not None:
+            levels = checks.whole("gate_levels", self.gate_levels, 2, 2**20, "8 bits are 256")
+            object.__setattr__(self, "gate_levels", levels)
+
+    def replace(self, **changes) -> "Driver":
+        """A copy with some fields changed, validated like a new one."""
+        return dataclasses.replace(self, **changes)
+
+    def get_config(self) -> dict:
+        """Fields as a plain dictionary (Keras serialisation)."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Driver":
+        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`."""
+        checks.complete("Driver", config, ("pulse_step", "gate_levels"))
+        return cls(**config)
+
+    def grids(self, device: MTJDevice) -> dict:
+        """The grid of every knob of a device by its name, `None` where it is continuous.
+
+        Raises:
+            ValueError: for a step without a multiple inside the device's range, or levels for a
+                device without a gate.
+        """
+        step, levels = self.pulse_step, self.gate_levels
+        return {
+            "pulse_width": None if step is None else _PulseGrid(device, step),
+            "anisotropy": None if levels is None else _GateGrid(device, levels),
+        }
+
+
 def _nearest(xp, steps):
     """Nearest whole number; a tie, as between an even number of levels, goes down.
 
@@ -113,7 +182,7 @@ def _nearest(xp, steps):
     return xp.round(steps - 1e-3)
 
 
-class PulseGrid:
+class _PulseGrid:
     """Multiples of the step of a pulse generator, inside the device's range.
 
     Args:
@@ -139,7 +208,7 @@ class PulseGrid:
         return xp.clip(_nearest(xp, ratio / self.step), self.fewest, self.most) * self.step
 
 
-class GateGrid:
+class _GateGrid:
     """Anisotropies at the equidistant levels of the converter that drives the gate.
 
     Args:

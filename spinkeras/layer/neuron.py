@@ -1,5 +1,6 @@
 """SpinNeuron: the switching probability of a magnetic tunnel junction as a Keras activation."""
 
+import inspect
 import math
 import warnings
 
@@ -8,13 +9,12 @@ import numpy as np
 from keras import ops
 
 from spinkeras import _keras, checks
-from spinkeras.layer import core, observation
+from spinkeras.layer import core, former, observation
 from spinkeras.layer.knobs import (
     KNOBS,
     SCALES,
     DeviceRange,
-    GateGrid,
-    PulseGrid,
+    Driver,
     check_knob,
     knob_nominal,
     knob_range,
@@ -32,14 +32,12 @@ OUTPUTS = ("probability", "sampled", "always_sampled")
 _IN_EVERY_FILE = (
     "device",
     "train",
-    "shared_axes",
-    "recenter",
-    "current_scale",
-    "switching_model",
     "output",
     "pulses",
-    "pulse_step",
-    "gate_levels",
+    "switching_model",
+    "current_scale",
+    "recenter",
+    "shared_axes",
     "spread",
     "knob_scale",
 )
@@ -67,44 +65,50 @@ class SpinNeuron(keras.layers.Layer):
         train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default both, as `True`;
             `()` or `False` gives a fixed activation. In the ns regime the pulse width sets the
             slope and the anisotropy hardly changes it; see docs/physics.md.
-        shared_axes: axes that share one knob, as in `keras.layers.PReLU` (the batch axis is not
-            counted: first is 1). Default `None`: all axes but the last, one knob per channel. A
-            tuple pins the number of knobs on every axis it leaves out.
-        recenter: `True` (default): the bias current follows the midpoint of every neuron, so a
-            knob changes the slope only and `P(x=0) = 1/2` (half the ceiling of a curve that has
-            one). `False`: the bias stays where the untrained neuron has its midpoint, and the
-            threshold moves as the device's does.
-        current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value at which the
-            untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
-            `bipolar`, slope 1, like tanh.
-        switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`, see
-            `spinkeras.switching_probability`; or an `EmpiricalCurve`, a measured switching curve
-            (the device then gives the ranges of the knobs, the resistances and the energies).
-            Default `None`: the device's `switching_curve`, or `"macrospin"` if it has none.
-        barrier_exponent: option of `"neel_brown"`, 1 to 3. Default 2.
-        attempt_time: s, 1e-15 to 1e-3, option of `"neel_brown"`. Default the Kramers value.
         output: what the layer returns. `"probability"` (default): the expected value.
             `"sampled"`: in training the fraction of `pulses` that switched, drawn from the exact
             binomial law, in inference the probability. `"always_sampled"`: the draw in both.
             The gradient of a draw is that of the probability (straight-through). Not for the
             layer that a cross-entropy reads in training: its loss of a wrong bit is clipped and
             has no gradient.
+        pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
+            16 the cost of a draw does not grow with it; energy and latency do.
         bipolar: `True`: the output is `2 P - 1` in (-1, 1), the read current against a reference
             between the two states, and its bits are -1 and +1. Deep networks train with it as with
             tanh, and more slowly with the unsigned output. Default `False`.
-        pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
-            16 the cost of a draw does not grow with it; energy and latency do.
-        seed: integer, 0 to 2^31 - 1, that makes the draws reproducible. Default `None`: a random
-            seed.
-        pulse_step: s, 1e-15 to 100, grid of the pulse generator. Default `None`: continuous. The
-            forward pass uses the nearest multiple inside the device's range, the gradient passes
-            through.
-        gate_levels: number of equidistant levels, 2 to 2^20, of the converter that drives the gate
-            over `gate_voltage_range`. Default `None`: continuous.
+
+    All further arguments are given by name.
+
+    Args of the device physics:
+        switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`, see
+            `spinkeras.switching_probability`; a `NeelBrown`, the second of them with its options;
+            or an `EmpiricalCurve`, a measured switching curve (the device then gives the ranges of
+            the knobs, the resistances and the energies). Default `None`: the device's
+            `switching_curve`, or `"macrospin"` if it has none.
+        current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value at which the
+            untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
+            `bipolar`, slope 1, like tanh.
+        recenter: `True` (default): the bias current follows the midpoint of every neuron, so a
+            knob changes the slope only and `P(x=0) = 1/2` (half the ceiling of a curve that has
+            one). `False`: the bias stays where the untrained neuron has its midpoint, and the
+            threshold moves as the device's does.
+
+    Args of sharing:
+        shared_axes: axes that share one knob, as in `keras.layers.PReLU` (the batch axis is not
+            counted: first is 1). Default `None`: all axes but the last, one knob per channel. A
+            tuple pins the number of knobs on every axis it leaves out.
+
+    Args of the hardware:
+        driver: `Driver`, the pulse widths and gate voltages that the circuits around the neurons
+            can make. Default `None`: any, as `Driver()`.
         spread: `ChipSpread`. Default `None`. In training every step draws a new chip, so that the
             network learns to live with the devices' differences, or every epoch with the
             callback `NewChipEachEpoch`; inference uses nominal devices (`evaluate_chips` measures
             chips).
+        seed: integer, 0 to 2^31 - 1, that makes the draws of bits and chips reproducible. Default
+            `None`: a random seed.
+
+    Args of training:
         knob_scale: how far a knob moves per unit of its weight, 1e-3 to 1e3. Default 3: a step of
             0.01 in the weight changes the knob by 3 %. Larger trains the knobs faster.
         pulse_width_initializer, anisotropy_initializer: Keras initializers of the weights.
@@ -148,20 +152,18 @@ class SpinNeuron(keras.layers.Layer):
         self,
         device="stt_reference",
         train=("pulse_width", "anisotropy"),
-        shared_axes=None,
-        recenter=True,
-        current_scale=None,
-        switching_model=None,
-        barrier_exponent=2.0,
-        attempt_time=None,
         output="probability",
         pulses=1,
-        seed=None,
-        pulse_step=None,
-        gate_levels=None,
-        spread=None,
-        knob_scale=3.0,
         bipolar=False,
+        *,
+        switching_model=None,
+        current_scale=None,
+        recenter=True,
+        shared_axes=None,
+        driver=None,
+        spread=None,
+        seed=None,
+        knob_scale=3.0,
         pulse_width_initializer="zeros",
         anisotropy_initializer="zeros",
         pulse_width_regularizer=None,
@@ -170,32 +172,21 @@ class SpinNeuron(keras.layers.Layer):
         anisotropy_constraint=None,
         **kwargs,
     ):
+        former.refuse(kwargs)
         super().__init__(**kwargs)
         self.supports_masking = True
+        # Keras makes another thing of a list that becomes an attribute: values are checked before.
         self.device = get_device(device)
         self.trained_knobs = _knob_names(train)  # a PyTorch module has a method `train`
-        self.shared_axes = _axes(shared_axes)
-        self.recenter = checks.flag("recenter", recenter)
-        self.bipolar = checks.flag("bipolar", bipolar)
-        if switching_model is None:
-            switching_model = laws.own_model(self.device)
-        # Keras makes another thing of a list that becomes an attribute: values are checked before.
-        switching_model = _get_model(switching_model)
-        self.barrier_exponent, self.attempt_time = laws.check_options(
-            switching_model, barrier_exponent, attempt_time
-        )
-        self.switching_model = switching_model
         self.output_mode = checks.choice("output", output, OUTPUTS)  # Layer.output is symbolic
         self.pulses = checks.whole("pulses", pulses, 1, 1_000_000)
+        self.bipolar = checks.flag("bipolar", bipolar)
+        self.switching_model = laws.check_model(_get_model(switching_model, self.device))
+        self.recenter = checks.flag("recenter", recenter)
+        self.shared_axes = _axes(shared_axes)
+        self.driver = Driver() if driver is None else _get("driver", driver, Driver)
+        self.spread = None if spread is None else _get("spread", spread, ChipSpread)
         self.seed = None if seed is None else checks.whole("seed", seed, 0, 2**31 - 1)
-        if pulse_step is not None:
-            pulse_step = checks.number(
-                "pulse_step", pulse_step, "s", 1e-15, 100.0, "20 ps is 20e-12"
-            )
-        if gate_levels is not None:
-            gate_levels = checks.whole("gate_levels", gate_levels, 2, 2**20, "8 bits are 256")
-        self.pulse_step, self.gate_levels = pulse_step, gate_levels
-        self.spread = _get_spread(spread)
         self.knob_scale = checks.number("knob_scale", knob_scale, "(dimensionless)", *SCALES)
         self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
         self.anisotropy_initializer = keras.initializers.get(anisotropy_initializer)
@@ -215,14 +206,9 @@ class SpinNeuron(keras.layers.Layer):
             )
             for knob in KNOBS
         }
-        self._curve = laws.get_curve(
-            self.switching_model, self.barrier_exponent, self.attempt_time, self.device
-        )
+        self._curve = laws.get_curve(self.switching_model, self.device)
         self._prepare_draws()
-        self._grids = {
-            "pulse_width": None if pulse_step is None else PulseGrid(self.device, pulse_step),
-            "anisotropy": None if gate_levels is None else GateGrid(self.device, gate_levels),
-        }
+        self._grids = self.driver.grids(self.device)
         self._check_box()
         if current_scale is None:
             wanted = 0.5 if self.bipolar else 0.25
@@ -546,22 +532,19 @@ class SpinNeuron(keras.layers.Layer):
         config.update(
             device=keras.saving.serialize_keras_object(self.device),
             train=list(self.trained_knobs),
-            shared_axes=None if self.shared_axes is None else list(self.shared_axes),
-            recenter=self.recenter,
-            current_scale=self.current_scale,
-            switching_model=keras.saving.serialize_keras_object(self.switching_model),
-            barrier_exponent=self.barrier_exponent,
-            attempt_time=self.attempt_time,
             output=self.output_mode,
             pulses=self.pulses,
-            seed=self.seed,
-            pulse_step=self.pulse_step,
-            gate_levels=self.gate_levels,
+            bipolar=self.bipolar,
+            switching_model=keras.saving.serialize_keras_object(self.switching_model),
+            current_scale=self.current_scale,
+            recenter=self.recenter,
+            shared_axes=None if self.shared_axes is None else list(self.shared_axes),
+            driver=keras.saving.serialize_keras_object(self.driver),
             spread=None
             if self.spread is None
             else keras.saving.serialize_keras_object(self.spread),
+            seed=self.seed,
             knob_scale=self.knob_scale,
-            bipolar=self.bipolar,
         )
         for knob in KNOBS:
             for kind in ("initializer", "regularizer", "constraint"):
@@ -571,9 +554,14 @@ class SpinNeuron(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
-        if cls.get_config is SpinNeuron.get_config:  # else what a subclass chose to write
-            checks.complete("SpinNeuron", config, _IN_EVERY_FILE)
-        return cls(**config)
+        """Inverse of `get_config`; also for what version 0.1.0 wrote."""
+        whole = cls.get_config is SpinNeuron.get_config  # else what a subclass chose to write
+        checks.complete("SpinNeuron", config, _IN_EVERY_FILE if whole else ())
+        own = inspect.signature(cls.__init__).parameters  # those of a subclass mean what it says
+        old = [name for name in former.NAMES if name in config and name not in own]
+        if whole:
+            checks.complete("SpinNeuron", config, former.NAMES if old else ("driver",))
+        return cls(**(former.today(config, old) if old else config))
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -769,19 +757,22 @@ def _axes(shared_axes):
         ) from None
 
 
-def _get_model(switching_model):
-    """A name, or an object with a curve of its own; from a file an `EmpiricalCurve`."""
+def _get_model(switching_model, device):
+    """A name or an object with a curve of its own, which in a file is described; unchecked."""
+    if switching_model is None:
+        return laws.own_model(device)
     if isinstance(switching_model, dict):
-        return checks.revived("switching_model", switching_model, EmpiricalCurve)
+        return checks.revived("switching_model", switching_model, laws.NeelBrown, EmpiricalCurve)
     return switching_model
 
 
-def _get_spread(spread):
-    if isinstance(spread, dict):
-        spread = checks.revived("spread", spread, ChipSpread)
-    if spread is not None and not isinstance(spread, ChipSpread):
-        raise ValueError(f"spread must be a ChipSpread or None; got {checks.shown(spread)}.")
-    return spread
+def _get(name, value, kind):
+    """An argument that is an object of a class, or its description in a file."""
+    if isinstance(value, dict):
+        return checks.revived(name, value, kind)
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__} or None; got {checks.shown(value)}.")
+    return value
 
 
 def spin_neurons(model) -> list[SpinNeuron]:

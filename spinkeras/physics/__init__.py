@@ -2,6 +2,7 @@
 
 from spinkeras.physics.device import MTJDevice, get_device, presets
 from spinkeras.physics.empirical import EmpiricalCurve
+from spinkeras.physics.laws import NeelBrown
 from spinkeras.physics.spread import ChipSpread
 from spinkeras.physics.switching import (
     midpoint_current,
@@ -14,6 +15,7 @@ __all__ = [
     "ChipSpread",
     "EmpiricalCurve",
     "MTJDevice",
+    "NeelBrown",
     "get_device",
     "midpoint_current",
     "presets",

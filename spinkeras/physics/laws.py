@@ -1,5 +1,6 @@
 """The laws of thermally activated switching under spin torque, for NumPy and tensors."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from importlib import resources
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -48,7 +50,89 @@ def own_model(device: MTJDevice):
     return "macrospin" if device.switching_curve is None else device.switching_curve
 
 
-def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=None):
+@keras.saving.register_keras_serializable(package="spinkeras")
+@checks.by_name
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeelBrown:
+    """The textbook law of thermal activation, a switching model with two options.
+
+    `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I / Ic0)^b))`; see
+    `spinkeras.switching_probability` for its limits. The name `"neel_brown"` means `NeelBrown()`.
+
+    Args:
+        barrier_exponent: `b`, dimensionless, 1 to 3. Default 2, exact for the perpendicular
+            macrospin; 1 is the common phenomenological choice.
+        attempt_time: `tau0` in s, 1e-15 to 1e-3. Default `None`: the Kramers value
+            `t_D / (Delta sqrt(Delta / pi))`.
+
+    Raises:
+        ValueError: for a value outside its range.
+
+    Example:
+
+    >>> import spinkeras
+    >>> law = spinkeras.NeelBrown(attempt_time=1e-9)
+    >>> current = spinkeras.midpoint_current(1e-6, "stt_reference", switching_model=law)
+    >>> round(float(current) * 1e6, 1)
+    14.4
+
+    Reference: W. F. Brown, Phys. Rev. 130, 1677 (1963).
+    """
+
+    barrier_exponent: float = 2.0
+    attempt_time: float | None = None
+
+    def __post_init__(self):
+        b = checks.number(
+            "barrier_exponent", self.barrier_exponent, "(dimensionless)", 1, 3, "2 is exact"
+        )
+        object.__setattr__(self, "barrier_exponent", b)
+        if self.attempt_time is not None:
+            tau0 = checks.number(
+                "attempt_time", self.attempt_time, "s", 1e-15, 1e-3, "1 ns is 1e-9"
+            )
+            object.__setattr__(self, "attempt_time", tau0)
+
+    def replace(self, **changes) -> "NeelBrown":
+        """A copy with some fields changed, validated like a new one."""
+        return dataclasses.replace(self, **changes)
+
+    def get_config(self) -> dict:
+        """Fields as a plain dictionary (Keras serialisation)."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict) -> "NeelBrown":
+        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`."""
+        checks.complete("NeelBrown", config, ("barrier_exponent", "attempt_time"))
+        return cls(**config)
+
+    def curve(self, device: MTJDevice):
+        """The function `(xp, log_duration, stability) -> Curve` of this law for a device."""
+        log_attempt = None
+        if self.attempt_time is not None:
+            log_attempt = math.log(self.attempt_time / device.diffusion_time)
+
+        def curve(xp, log_duration, stability):
+            return neel_brown_curve(xp, log_duration, stability, self.barrier_exponent, log_attempt)
+
+        curve.in_seconds = self.attempt_time is not None  # then it depends on t_p / tau0
+        return curve
+
+
+def check_model(switching_model):
+    """A switching model itself, or a `ValueError` that lists those there are."""
+    named = isinstance(switching_model, str)
+    known = switching_model in MODELS if named else hasattr(switching_model, "curve")
+    if not known or isinstance(switching_model, type):
+        raise ValueError(
+            f"Unknown switching_model {checks.shown(switching_model)}; choose one of "
+            f"{list(MODELS)}, a NeelBrown ('neel_brown' with options) or an EmpiricalCurve."
+        )
+    return switching_model
+
+
+def get_curve(switching_model, device: MTJDevice):
     """The function `(xp, log_duration, stability)` to the curve of a switching model.
 
     Attributes of the function, where set: `law`, one function for all devices of the same
@@ -60,30 +144,20 @@ def get_curve(switching_model, barrier_exponent=2.0, attempt_time=None, device=N
 
     Args:
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, or an object whose method
-            `curve(device)` returns the function, such as `EmpiricalCurve`.
-        barrier_exponent: for `"neel_brown"`, 1 to 3.
-        attempt_time: s, for `"neel_brown"`; needs `device`.
-        device: `MTJDevice`, used to express `attempt_time` in units of its diffusion time.
+            `curve(device)` returns the function, such as `NeelBrown` and `EmpiricalCurve`.
+        device: `MTJDevice`, for a model that is not dimensionless.
 
     Raises:
-        ValueError: for an unknown model, a bad option, or an option of another model.
+        ValueError: for an unknown model.
     """
-    barrier_exponent, attempt_time = check_options(switching_model, barrier_exponent, attempt_time)
+    check_model(switching_model)
     if switching_model == "macrospin":
         return macrospin_curve
     if switching_model == "ballistic":
         return ballistic_curve
-    if switching_model != "neel_brown":
-        return switching_model.curve(device)
-    log_attempt = None
-    if attempt_time is not None:
-        log_attempt = math.log(attempt_time / device.diffusion_time)
-
-    def curve(xp, log_duration, stability):
-        return neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt)
-
-    curve.in_seconds = attempt_time is not None  # then it depends on t_p / tau0
-    return curve
+    if switching_model == "neel_brown":
+        switching_model = NeelBrown()
+    return switching_model.curve(device)
 
 
 def macrospin_curve(xp, log_duration, stability) -> RationalLogit:
@@ -231,25 +305,6 @@ def ballistic_curve(xp, log_duration, stability) -> Curve:
         return xp.exp(-xp.exp(xp.clip(value, -80.0, 5.0)))
 
     return Curve(stability * i, -_LN2 / 2 * derivative / stability, probability)
-
-
-def check_options(switching_model, barrier_exponent, attempt_time):
-    """A switching model with its two options, `(barrier_exponent, attempt_time)` as numbers."""
-    name = isinstance(switching_model, str)
-    if (name and switching_model not in MODELS) or not (name or hasattr(switching_model, "curve")):
-        raise ValueError(
-            f"Unknown switching_model {checks.shown(switching_model)}; choose one of "
-            f"{list(MODELS)} or an EmpiricalCurve."
-        )
-    b = checks.number("barrier_exponent", barrier_exponent, "(dimensionless)", 1, 3, "2 is exact")
-    if attempt_time is not None:
-        attempt_time = checks.number("attempt_time", attempt_time, "s", 1e-15, 1e-3, "1 ns is 1e-9")
-    if switching_model != "neel_brown" and (b != 2 or attempt_time is not None):
-        raise ValueError(
-            "barrier_exponent and attempt_time belong to switching_model='neel_brown', "
-            f"not to {checks.shown(switching_model)}; leave them out."
-        )
-    return b, attempt_time
 
 
 def reversal(xp, stability, ratio, duration):

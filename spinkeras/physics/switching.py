@@ -31,9 +31,6 @@ def switching_probability(
     device,
     anisotropy=None,
     switching_model=None,
-    *,
-    barrier_exponent=2.0,
-    attempt_time=None,
 ):
     """Probability that one pulse reverses the free layer.
 
@@ -46,7 +43,8 @@ def switching_probability(
       ballistic to thermally activated. The bound is absolute: deep tails (`P < 1e-3`, write-error
       rates) need `macrospin.fokker_planck`.
     * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^b))`, the textbook
-      thermally activated law. For `b = 2` and an `attempt_time` fitted to the device it is within
+      thermally activated law, its options those of `NeelBrown`. For `b = 2` and an `attempt_time`
+      fitted to the device it is within
       0.06 of the exact solution at 1 us and 0.08 at 100 ns (`stt_reference`); with the default
       attempt time, that of zero current, the threshold is misplaced (0.50 at 1 us), and for
       pulses of 1 to 10 ns it is wrong by up to 0.95. Above `Ic0` the barrier is zero and the law
@@ -60,12 +58,9 @@ def switching_probability(
         pulse_width: s, > 0, broadcast against `current`.
         device: `MTJDevice` or preset name.
         anisotropy: J/m^3, > 0, broadcast against `current`. Default: the device's own.
-        switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"` or an `EmpiricalCurve`.
-            Default `None`: the device's `switching_curve`, or `"macrospin"` if it has none.
-        barrier_exponent: `b` of `"neel_brown"`, 1 to 3. Default 2 (exact for the perpendicular
-            macrospin); 1 is the common phenomenological choice.
-        attempt_time: s, `tau0` of `"neel_brown"`. Default: the Kramers value
-            `t_D / (Delta sqrt(Delta / pi))`.
+        switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, a `NeelBrown` or an
+            `EmpiricalCurve`. Default `None`: the device's `switching_curve`, or `"macrospin"` if
+            it has none.
 
     Returns:
         NumPy float64 array for NumPy input, otherwise a tensor. Tensors cannot be checked when
@@ -73,7 +68,7 @@ def switching_probability(
 
     Raises:
         ValueError: for non-positive or non-finite pulse widths and anisotropies, a setting
-            outside the model's domain, an unknown model or an option of another model.
+            outside the model's domain or an unknown model.
 
     Example:
 
@@ -87,9 +82,7 @@ def switching_probability(
     """
     if not _is_tensor(current):
         current = checks.array("current", current)
-    current, device, curve = _prepare(
-        current, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
-    )
+    current, device, curve = _prepare(current, pulse_width, device, anisotropy, switching_model)
     drive = current / device.critical_current_per_stability
     return curve.probability(drive - curve.midpoint)
 
@@ -99,9 +92,6 @@ def midpoint_current(
     device,
     anisotropy=None,
     switching_model=None,
-    *,
-    barrier_exponent=2.0,
-    attempt_time=None,
 ):
     """Current in A at which the switching probability is 1/2.
 
@@ -113,9 +103,7 @@ def midpoint_current(
     >>> round(float(spinkeras.midpoint_current(10e-9, "stt_reference")) * 1e6, 1)
     27.6
     """
-    _, device, curve = _prepare(
-        None, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
-    )
+    _, device, curve = _prepare(None, pulse_width, device, anisotropy, switching_model)
     return curve.midpoint * device.critical_current_per_stability
 
 
@@ -124,9 +112,6 @@ def slope_at_midpoint(
     device,
     anisotropy=None,
     switching_model=None,
-    *,
-    barrier_exponent=2.0,
-    attempt_time=None,
 ):
     """Slope `dP/dI` in 1/A where the switching probability is 1/2.
 
@@ -138,9 +123,7 @@ def slope_at_midpoint(
     >>> round(float(spinkeras.slope_at_midpoint(10e-9, "stt_reference")) * 1e-6, 3)
     0.086
     """
-    _, device, curve = _prepare(
-        None, pulse_width, device, anisotropy, switching_model, barrier_exponent, attempt_time
-    )
+    _, device, curve = _prepare(None, pulse_width, device, anisotropy, switching_model)
     return curve.slope / device.critical_current_per_stability
 
 
@@ -149,16 +132,12 @@ def pulse_width_for_slope(
     device,
     anisotropy=None,
     switching_model=None,
-    *,
-    barrier_exponent=2.0,
-    attempt_time=None,
 ):
     """Pulse width in s at which `slope_at_midpoint` has a wanted value (NumPy only).
 
     Args:
         slope: 1/A, > 0, scalar or array.
-        device, anisotropy, switching_model, barrier_exponent, attempt_time: as
-            `switching_probability`.
+        device, anisotropy, switching_model: as `switching_probability`.
 
     Returns:
         NumPy float64 array, inside the device's `pulse_width_range`: the shortest such pulse.
@@ -181,14 +160,7 @@ def pulse_width_for_slope(
     )
 
     def slope_at(log_width):
-        return slope_at_midpoint(
-            np.exp(log_width),
-            device,
-            anisotropy,
-            switching_model,
-            barrier_exponent=barrier_exponent,
-            attempt_time=attempt_time,
-        )
+        return slope_at_midpoint(np.exp(log_width), device, anisotropy, switching_model)
 
     # The slope of a measured curve may fall with the width, or rise and fall.
     steps = np.linspace(*np.log(device.pulse_width_range), 257)
@@ -267,7 +239,7 @@ def check_midpoint(curve: Curve, stability, switching_model):
         raise ValueError(
             f"With switching_model={switching_model!r} the probability never reaches 1/2 at this "
             "pulse width: it is shorter than ln 2 times the attempt time. Use a longer pulse, a "
-            "shorter attempt_time, or switching_model='macrospin'."
+            "shorter attempt_time (of NeelBrown), or switching_model='macrospin'."
         )
     if switching_model == "ballistic" and np.any(curve.midpoint < 2 * stability):
         warnings.warn(
@@ -306,14 +278,14 @@ def _is_tensor(value):
     return ops.is_tensor(value) or isinstance(value, keras.Variable)
 
 
-def _prepare(current, pulse_width, device, anisotropy, model, barrier_exponent, attempt_time):
+def _prepare(current, pulse_width, device, anisotropy, model):
     """Current, device and curve of a public call, inputs checked where they can be.
 
     `current` is `None` where only the midpoint of the curve is asked for.
     """
     device = get_device(device)
     model = own_model(device) if model is None else model
-    build = get_curve(model, barrier_exponent, attempt_time, device)
+    build = get_curve(model, device)
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     settings = (pulse_width, anisotropy)
     to_stability = device.volume / device.thermal_energy

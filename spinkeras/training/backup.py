@@ -148,7 +148,7 @@ class ExactBackup(keras.callbacks.Callback):
         content = checks.from_json(files.read_text(folder / _CONTENT), _CONTENT)
         if not isinstance(content, dict) or not content.keys() >= {"neurons", "digests"}:
             raise ValueError(f"{_CONTENT} is damaged")
-        _refuse_other_neurons(content["neurons"], self._neurons())
+        _refuse_other_neurons(content["neurons"], spin_neurons(self.model))
         if content["digests"] != _digests(folder):
             raise ValueError("a file is damaged")
         history = json.loads((folder / _HISTORY).read_text())
@@ -238,13 +238,24 @@ def _move_into_box(layer):
             weight.assign(np.clip(value, low, high))
 
 
-def _refuse_other_neurons(found, now):
+def _written_again(config, layer):
+    """What a backup tells of a layer, in the form of today: an earlier version wrote another."""
+    try:
+        return _meaning(type(layer).from_config({**config, "name": layer.name}))
+    except Exception:  # no such configuration; it is then not that of the layer
+        return config if isinstance(config, dict) else {}
+
+
+def _refuse_other_neurons(found, layers):
     """The spin layers of a backup must be those of the model, or its weights mean others."""
-    if not isinstance(found, list) or len(found) != len(now):
+    if not isinstance(found, list) or len(found) != len(layers):
         raise ValueError("it belongs to a model with other spin layers")
-    for k, (before, after) in enumerate(zip(found, now)):
+    for k, (before, layer) in enumerate(zip(found, layers)):
+        after = _meaning(layer)
+        if before == after:
+            continue
+        before = _written_again(before, layer)
         if before != after:
-            before = before if isinstance(before, dict) else {}
             names = [key for key in after if key not in before or before[key] != after[key]]
             raise ValueError(
                 f"spin layer {k} has another {' and '.join(names) or 'configuration'} than the "

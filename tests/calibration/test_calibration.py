@@ -154,7 +154,8 @@ def test_standard_errors_and_deviance_are_calibrated():
 
 
 def test_neel_brown_fit():
-    options = dict(switching_model="neel_brown", barrier_exponent=1.0, attempt_time=1e-9)
+    law = spinkeras.NeelBrown(barrier_exponent=1.0, attempt_time=1e-9)
+    options = dict(switching_model=law)
     current = np.linspace(15e-6, 22e-6, 12)
     width = np.tile([1e-6, 1e-5], 6)
     probability = spinkeras.switching_probability(current, width, TRUTH, **options)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import spinkeras
-from spinkeras import EnergyBudget, EnergyTracker, SpinNeuron
+from spinkeras import Driver, EnergyBudget, EnergyTracker, SpinNeuron
 from tests.harness import BACKEND
 
 
@@ -232,7 +232,7 @@ def test_evaluation_holds_no_price():
     "options",
     [
         pytest.param({"shared_axes": (1, 2), "train": "anisotropy"}, marks=pytest.mark.slow),
-        {"pulses": 3, "pulse_step": 1e-9, "gate_levels": 5, "recenter": False},
+        {"pulses": 3, "driver": Driver(pulse_step=1e-9, gate_levels=5), "recenter": False},
     ],
 )
 def test_the_compiled_meter_and_its_gradient_are_those_of_plain_operations(options):

@@ -718,7 +718,7 @@ def test_a_measured_curve_is_carried_with_its_ceiling(tmp_path, file_format):
 
 LAWS = {
     "macrospin": {},
-    "neel_brown": {"switching_model": "neel_brown", "attempt_time": 1e-10},
+    "neel_brown": {"switching_model": spinkeras.NeelBrown(attempt_time=1e-10)},
     "ballistic": {"switching_model": "ballistic"},
 }
 

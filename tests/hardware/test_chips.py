@@ -12,7 +12,7 @@ from keras import ops
 from scipy import stats
 
 import spinkeras
-from spinkeras import SpinNeuron
+from spinkeras import NeelBrown, SpinNeuron
 from spinkeras.hardware import chips
 from spinkeras.physics.spread import FACTORS, ChipLayer, ChipSpread, chip_curve
 from tests.harness import BACKEND, COMPILED, FLOAT64
@@ -126,15 +126,12 @@ def test_whole_devices_are_drawn_with_equal_chances(device, tensors):
     assert inside_binomial(np.sum(picked[1:] == picked[:-1]), 29_999, 1 / 3, 1)
 
 
-NEEL_BROWN = {"switching_model": "neel_brown"}
-
-
 @pytest.mark.parametrize(
     ("nominal", "law", "width", "highest", "top"),
     [
         ({}, {"switching_model": "macrospin"}, 4e-9, 120e-6, 1.0),
-        ({"diameter": 80e-9}, NEEL_BROWN, 1e-6, 240e-6, 1.0),  # Delta = 160
-        ({}, NEEL_BROWN | {"attempt_time": 1e-9}, 1e-6, 60e-6, 1.0),
+        ({"diameter": 80e-9}, {"switching_model": "neel_brown"}, 1e-6, 240e-6, 1.0),  # Delta = 160
+        ({}, {"switching_model": NeelBrown(attempt_time=1e-9)}, 1e-6, 60e-6, 1.0),
         (VGSOT.get_config() | {"diameter": 95e-9}, {}, 4e-9, 200e-6, 0.77),  # Delta = 109
     ],
 )
@@ -579,7 +576,7 @@ def mean_output(y_true, y_pred):
     ("changes", "law"),
     [
         (VGSOT.get_config() | {"diameter": 100e-9}, {}),
-        ({"diameter": 80e-9}, NEEL_BROWN | {"attempt_time": 1e-11}),
+        ({"diameter": 80e-9}, {"switching_model": NeelBrown(attempt_time=1e-11)}),
     ],
 )
 def test_no_spread_is_the_nominal_device_of_any_law(device, changes, law):

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 import spinkeras
-from spinkeras import SpinNeuron, energy
+from spinkeras import Driver, SpinNeuron, energy
 from spinkeras.hardware import driver_table, margins
 from spinkeras.macrospin import fokker_planck
 
@@ -35,7 +35,7 @@ def make_model(seed=0, **kwargs):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-@pytest.mark.parametrize("kwargs", [{}, {"pulse_step": 0.05e-9, "gate_levels": 17}])
+@pytest.mark.parametrize("kwargs", [{}, {"driver": Driver(pulse_step=0.05e-9, gate_levels=17)}])
 def test_round_trip_is_lossless(tmp_path, suffix, kwargs):
     model, other = make_model(**kwargs), make_model(seed=1, **kwargs)
     other.set_weights(
@@ -138,9 +138,9 @@ def _retention(layer):
     ],
 )
 def test_a_bad_table_is_refused_and_changes_nothing(change, message):
-    rows = driver_table.device_settings(make_model(seed=5, pulse_step=1e-12))
+    rows = driver_table.device_settings(make_model(seed=5, driver=Driver(pulse_step=1e-12)))
     change(rows)
-    model = make_model(pulse_step=1e-12)
+    model = make_model(driver=Driver(pulse_step=1e-12))
     before = model.get_weights()  # finer than the grid
     with pytest.raises(ValueError, match=message):
         driver_table.apply_device_settings(model, rows)

@@ -7,7 +7,7 @@ from keras import ops
 from scipy import stats
 
 import spinkeras
-from spinkeras import SpinNeuron
+from spinkeras import Driver, SpinNeuron
 from tests.harness import OTHER_BACKEND, gradients
 
 pytestmark = pytest.mark.backends
@@ -147,7 +147,7 @@ def test_repeated_pulses_cost_energy_and_time():
 
 def test_pulse_widths_are_multiples_of_the_generator_step():
     step = 0.3e-9
-    layer = SpinNeuron(pulse_step=step)
+    layer = SpinNeuron(driver=Driver(pulse_step=step))
     layer.build((None, 50))
     layer.pulse_width = np.geomspace(2e-9, 20e-9, 50)
     count = layer.pulse_width / step
@@ -158,20 +158,20 @@ def test_pulse_widths_are_multiples_of_the_generator_step():
 
 
 def test_gate_voltages_are_levels_of_the_converter():
-    layer = SpinNeuron(gate_levels=5)
+    layer = SpinNeuron(driver=Driver(gate_levels=5))
     layer.build((None, 41))
     layer.gate_voltage = np.linspace(-1, 1, 41)
     np.testing.assert_allclose(np.unique(layer.gate_voltage.round(9)), [-1, -0.5, 0, 0.5, 1])
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"gate_levels": n} for n in (2, 4, 8, 64, 4096)]
-    + [{"pulse_step": 0.8e-9}, {"pulse_step": 0.7e-9, "gate_levels": 8}],
+    "driver",
+    [Driver(gate_levels=n) for n in (2, 4, 8, 64, 4096)]
+    + [Driver(pulse_step=0.8e-9), Driver(pulse_step=0.7e-9, gate_levels=8)],
 )
-def test_the_untrained_setting_is_the_one_that_is_driven(options):
+def test_the_untrained_setting_is_the_one_that_is_driven(driver):
     """With an even number of levels it is a tie, which rounding errors must not decide."""
-    layer = SpinNeuron(train="pulse_width", recenter=False, **options)
+    layer = SpinNeuron(train="pulse_width", recenter=False, driver=driver)
     layer.build((None, 1))
     zero = np.zeros((1, 1), "float32")
     network = ops.convert_to_numpy(layer(zero))
@@ -184,7 +184,7 @@ def test_the_untrained_setting_is_the_one_that_is_driven(options):
 
 
 def test_the_forward_pass_uses_the_grid_and_the_gradient_passes_through():
-    smooth, coarse = SpinNeuron(), SpinNeuron(pulse_step=1e-9, gate_levels=3)
+    smooth, coarse = SpinNeuron(), SpinNeuron(driver=Driver(pulse_step=1e-9, gate_levels=3))
     x = np.linspace(-3, 3, 5, dtype="float32")[:, None]
     for layer in (smooth, coarse):
         layer.build((None, 1))
@@ -214,7 +214,7 @@ def test_the_forward_pass_uses_the_grid_and_the_gradient_passes_through():
 
 def test_training_through_a_grid_moves_in_steps_and_saves_what_lies_between(tmp_path):
     model = keras.Sequential(
-        [keras.Input((3,)), SpinNeuron(pulse_step=1e-9), keras.layers.Dense(1)]
+        [keras.Input((3,)), SpinNeuron(driver=Driver(pulse_step=1e-9)), keras.layers.Dense(1)]
     )
     layer = model.layers[0]
     layer.pulse_width = [3.4e-9, 7.2e-9, 11.3e-9]
@@ -235,12 +235,25 @@ def test_training_through_a_grid_moves_in_steps_and_saves_what_lies_between(tmp_
         ({"output": "bits"}, "output = 'bits' must be one of"),
         ({"pulses": 0}, "pulses = 0 must be a whole number from 1"),
         ({"pulses": 2.5}, "pulses = 2.5 must be"),
+        ({"driver": 20e-12}, "driver must be a Driver or None; got 2e-11"),
+        ({"driver": Driver}, "driver must be a Driver or None; got <class"),
+        ({"driver": {"pulse_step": 1e-9}}, "driver = .* describes no Driver"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        SpinNeuron(**kwargs)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
         ({"pulse_step": -1e-9}, "pulse_step = -1e-09 s is outside"),
         ({"pulse_step": 1.0}, "has no multiple inside"),
         ({"pulse_step": 20.0}, "has no multiple inside"),  # the e-12 forgotten
         ({"gate_levels": 1}, "gate_levels = 1 must be a whole number from 2"),
     ],
 )
-def test_bad_arguments(kwargs, message):
+def test_bad_drivers(settings, message):
     with pytest.raises(ValueError, match=message):
-        SpinNeuron(**kwargs)
+        SpinNeuron(driver=Driver(**settings))

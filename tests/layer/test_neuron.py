@@ -14,7 +14,7 @@ import pytest
 from keras import ops
 
 import spinkeras
-from spinkeras import MTJDevice, SpinNeuron
+from spinkeras import MTJDevice, NeelBrown, SpinNeuron
 from spinkeras.layer.knobs import KNOBS
 from spinkeras.layer.observation import Observation, observing
 from spinkeras.physics import laws
@@ -47,9 +47,7 @@ VARIANTS = {
     },
     "neel_brown": {
         "device": SLOW,
-        "switching_model": "neel_brown",
-        "barrier_exponent": 1.5,
-        "attempt_time": 1e-9,
+        "switching_model": NeelBrown(barrier_exponent=1.5, attempt_time=1e-9),
     },
     "ballistic": {"device": FAST, "switching_model": "ballistic"},
 }
@@ -180,11 +178,8 @@ def test_layer_equals_the_numpy_path(variant):
     layer.anisotropy = rng.uniform(*device.anisotropy_range, 40)
     x = np.linspace(-12, 12, 301, dtype="float32")[:, None] * np.ones((1, 40), "float32")
     current = layer.bias_current + layer.current_scale * x.astype("float64")
-    options = {"switching_model": layer.switching_model}
-    if variant == "neel_brown":
-        options.update(barrier_exponent=1.5, attempt_time=1e-9)
     expected = spinkeras.switching_probability(
-        current, layer.pulse_width, device, layer.anisotropy, **options
+        current, layer.pulse_width, device, layer.anisotropy, layer.switching_model
     )
     found = ops.convert_to_numpy(layer(x))
     # recenter=False adds the rounding of a threshold of about 100 in the input's own units
@@ -552,8 +547,9 @@ def test_a_knob_comes_back_from_the_wall():
         ({"current_scale": -1.0}, "current_scale = -1 A per unit input is outside"),
         ({"current_scale": float("nan")}, "current_scale = nan .* is not finite"),
         ({"knob_scale": 0.0}, r"knob_scale = 0 \(dimensionless\) is outside"),
-        ({"attempt_time": 1e-9}, "belong to switching_model='neel_brown'"),
-        ({"switching_model": "neel_brown", "attempt_time": 1e-7}, "never reaches 1/2"),
+        ({"switching_model": NeelBrown}, "Unknown switching_model <class"),
+        ({"switching_model": {"attempt_time": 1e-9}}, "describes no NeelBrown or EmpiricalCurve"),
+        ({"switching_model": NeelBrown(attempt_time=1e-7)}, "never reaches 1/2"),
         ({"learning_rate": 1}, "Unrecognized keyword"),
     ],
 )
@@ -840,7 +836,10 @@ COPIES = {
     "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),
 }
 OPTIONS = {
-    "on a grid": {"pulse_step": 1e-9, "gate_levels": 8, "spread": spinkeras.ChipSpread()},
+    "on a grid": {
+        "driver": spinkeras.Driver(pulse_step=1e-9, gate_levels=8),
+        "spread": spinkeras.ChipSpread(),
+    },
     "measured": {
         "output": "sampled",
         "seed": 3,

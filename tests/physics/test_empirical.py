@@ -77,10 +77,6 @@ def test_functions_accept_a_curve():
     assert spinkeras.midpoint_current(2e-9, DEVICE, switching_model=CURVE) == pytest.approx(75e-6)
     slope = spinkeras.slope_at_midpoint(2e-9, DEVICE, switching_model=CURVE)
     assert slope == pytest.approx(0.9 * 3e4)
-    with pytest.raises(ValueError, match="belong to switching_model='neel_brown'"):
-        spinkeras.switching_probability(
-            current, 2e-9, DEVICE, switching_model=CURVE, barrier_exponent=1.0
-        )
 
 
 # --- the curve alone -----------------------------------------------------------------------------

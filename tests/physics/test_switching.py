@@ -8,6 +8,7 @@ import pytest
 from keras import ops
 
 import spinkeras
+from spinkeras import NeelBrown
 from spinkeras.macrospin import fokker_planck
 from spinkeras.physics import laws
 from spinkeras.physics.curve import RationalLogit, steepest_fall
@@ -149,9 +150,7 @@ def test_neel_brown_is_the_textbook_law(device):
             current,
             width,
             device,
-            switching_model="neel_brown",
-            barrier_exponent=b,
-            attempt_time=tau0,
+            switching_model=NeelBrown(barrier_exponent=b, attempt_time=tau0),
         )
         barrier = device.thermal_stability * (1 - current / device.critical_current) ** b
         np.testing.assert_allclose(found, -np.expm1(-width / tau0 * np.exp(-barrier)), rtol=1e-9)
@@ -159,9 +158,9 @@ def test_neel_brown_is_the_textbook_law(device):
 
 def test_neel_brown_with_unit_exponent_has_no_slope_knob(device):
     """b = 1: neither pulse width nor anisotropy changes dP/dI (design notes, sec. 2.2)."""
-    options = {"switching_model": "neel_brown", "barrier_exponent": 1.0, "attempt_time": 1e-9}
+    law = NeelBrown(barrier_exponent=1.0, attempt_time=1e-9)
     slopes = [
-        spinkeras.slope_at_midpoint(width, device, anisotropy, **options)
+        spinkeras.slope_at_midpoint(width, device, anisotropy, law)
         for width in (1e-8, 1e-6)
         for anisotropy in (90e3, 130e3)
     ]
@@ -175,7 +174,7 @@ def test_neel_brown_needs_long_pulses_and_a_fitted_attempt_time(device):
     def error(width, attempt_time=None):
         current = np.linspace(0.3, 1.2, 37) * device.critical_current
         found = spinkeras.switching_probability(
-            current, width, device, switching_model="neel_brown", attempt_time=attempt_time
+            current, width, device, switching_model=NeelBrown(attempt_time=attempt_time)
         )
         return np.max(np.abs(found - fokker_planck.switching_probability(current, width, device)))
 
@@ -310,17 +309,7 @@ def test_fit_script_reproduces_the_shipped_numbers(tmp_path, monkeypatch):
         ((1e-5, 1e-9), {"anisotropy": 0.0}, "anisotropy = 0.0 J/m"),
         ((float("nan"), 1e-9), {}, "current is NaN"),
         ((1e-5, 1e-9), {"switching_model": "magic"}, "Unknown switching_model 'magic'"),
-        ((1e-5, 1e-9), {"barrier_exponent": 1.0}, "belong to switching_model='neel_brown'"),
-        (
-            (1e-5, 1e-9),
-            {"switching_model": "neel_brown", "barrier_exponent": 7},
-            "outside \\[1, 3\\]",
-        ),
-        (
-            (1e-5, 1e-9),
-            {"switching_model": "neel_brown", "attempt_time": 1.0},
-            "attempt_time = 1 s",
-        ),
+        ((1e-5, 1e-9), {"switching_model": NeelBrown}, "Unknown switching_model <class"),
     ],
 )
 def test_bad_input(device, arguments, options, message):
@@ -329,11 +318,36 @@ def test_bad_input(device, arguments, options, message):
 
 
 def test_neel_brown_without_midpoint_is_refused(device):
+    law = NeelBrown(attempt_time=1e-9)
     with pytest.raises(ValueError, match="never reaches 1/2"):
-        spinkeras.midpoint_current(1e-10, device, switching_model="neel_brown", attempt_time=1e-9)
-    assert spinkeras.switching_probability(
-        1.0, 1e-10, device, switching_model="neel_brown", attempt_time=1e-9
-    ) == pytest.approx(-np.expm1(-0.1))
+        spinkeras.midpoint_current(1e-10, device, switching_model=law)
+    probability = spinkeras.switching_probability(1.0, 1e-10, device, switching_model=law)
+    assert probability == pytest.approx(-np.expm1(-0.1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"barrier_exponent": 7}, r"barrier_exponent = 7 .* outside \[1, 3\]"),
+        ({"barrier_exponent": None}, "barrier_exponent = None is not a number"),
+        ({"attempt_time": 1.0}, "attempt_time = 1 s is outside"),
+        ({"temperature": 300.0}, "NeelBrown has no field"),
+    ],
+)
+def test_bad_options_of_neel_brown(options, message):
+    with pytest.raises(ValueError, match=message):
+        NeelBrown(**options)
+    with pytest.raises(ValueError, match=message):
+        NeelBrown().replace(**options)
+
+
+def test_the_name_neel_brown_means_the_law_with_its_defaults(device):
+    current = np.linspace(1e-6, 40e-6, 9)
+    named, law = (
+        spinkeras.switching_probability(current, 1e-6, device, switching_model=model)
+        for model in ("neel_brown", NeelBrown())
+    )
+    np.testing.assert_array_equal(named, law)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses GradientTape")
