@@ -2,6 +2,7 @@
 
 The map, in the order in which the rooms build on each other:
 
+    _typing           names for kinds of values, for annotations
     checks, files     values checked where they enter; files that appear whole, or not at all
     _keras            what Keras offers only privately
     _tensorflow       what TensorFlow offers only privately

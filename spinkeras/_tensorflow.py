@@ -7,9 +7,12 @@ import contextlib
 import functools
 import itertools
 import weakref
+from typing import Any
 
 _ids = itertools.count()
-_gradients = weakref.WeakValueDictionary()  # the graphs own them
+_gradients: weakref.WeakValueDictionary[int, Any] = (
+    weakref.WeakValueDictionary()
+)  # the graphs own them
 
 
 def checks_numbers() -> bool:

@@ -4,6 +4,7 @@ import ast
 import configparser
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 import subprocess
@@ -55,6 +56,43 @@ def test_every_public_name_is_on_the_map_and_documented():
         if callable(thing):
             assert thing.__doc__, name
             assert len(thing.__doc__.splitlines()) > 1 or name == "presets"
+
+
+def public_functions():
+    """Every function and method that a user meets, by name."""
+    rooms = [getattr(spinkeras, name) for name in spinkeras.__all__]
+    things = {name: getattr(spinkeras, name) for name in spinkeras.__all__}
+    for room in [*rooms, spinkeras.search]:
+        things |= {name: getattr(room, name) for name in getattr(room, "__all__", ())}
+    for name, thing in things.items():
+        if inspect.ismodule(thing):
+            yield from (
+                (f"{name}.{key}", value)
+                for key, value in vars(thing).items()
+                if inspect.isfunction(value)
+                and key[0] != "_"
+                and value.__module__ == thing.__name__
+            )
+        elif inspect.isclass(thing):
+            for key, value in vars(thing).items():
+                value = value.fget if isinstance(value, property) else value
+                value = getattr(value, "__func__", value)
+                if inspect.isfunction(value) and (key[0] != "_" or key == "__init__"):
+                    yield f"{name}.{key}", value
+        elif inspect.isfunction(thing):
+            yield name, thing
+
+
+def test_everything_public_is_annotated():
+    found = 0
+    for name, function in public_functions():
+        signature = inspect.signature(function)
+        given = [p for p in signature.parameters.values() if p.name not in ("self", "cls")]
+        bare = [p.name for p in given if p.annotation is p.empty]
+        assert not bare, f"{name}: {bare}"
+        assert signature.return_annotation is not signature.empty, name
+        found += 1
+    assert found > 100
 
 
 def test_imports_point_one_way_in_the_order_of_the_map():

@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from spinkeras.calibration.posterior import Posterior, sample_devices, sample_po
 from spinkeras.calibration.result import FitResult
 from spinkeras.calibration.table import read_table
 from spinkeras.physics import empirical, switching
-from spinkeras.physics.device import get_device
+from spinkeras.physics.device import DeviceLike, get_device
 
 __all__ = [
     "FitResult",
@@ -39,15 +40,15 @@ _LEAST_GAIN = 10.8
 
 
 def fit_device(
-    data,
-    device,
-    free=("anisotropy", "spin_torque_efficiency"),
+    data: Any,
+    device: DeviceLike,
+    free: Any = ("anisotropy", "spin_torque_efficiency"),
     *,
-    switching_model="macrospin",
-    resistance=None,
-    max_relative_error=0.5,
-    posterior=False,
-    seed=0,
+    switching_model: Any = "macrospin",
+    resistance: float | None = None,
+    max_relative_error: float = 0.5,
+    posterior: bool | dict[str, Any] = False,
+    seed: int = 0,
 ) -> FitResult:
     """Fit fields of a device to measured switching counts, by maximum binomial likelihood.
 
@@ -139,15 +140,15 @@ def fit_device(
 
 
 def fit_empirical(
-    data,
-    free=None,
+    data: Any,
+    free: Any = None,
     *,
-    fixed=None,
-    device=None,
-    resistance=None,
-    max_relative_error=0.5,
-    posterior=False,
-    seed=0,
+    fixed: Any = None,
+    device: DeviceLike | None = None,
+    resistance: float | None = None,
+    max_relative_error: float = 0.5,
+    posterior: bool | dict[str, Any] = False,
+    seed: int = 0,
 ) -> FitResult:
     """Fit an `EmpiricalCurve` to measured switching counts, by maximum binomial likelihood.
 

@@ -7,6 +7,7 @@ drawn from it or from a stated spread.
 import dataclasses
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def sample_posterior(
     edge = _EDGE * span
     low, high = scaled.low + 4 * edge, scaled.high - 4 * edge
     # A uniform prior has the variance span^2 / 12: where the data say nothing, it sets the scale.
-    scale = np.linalg.cholesky(np.linalg.inv(information + np.diag(12 / span**2)))
+    scale: np.ndarray = np.linalg.cholesky(np.linalg.inv(information + np.diag(12 / span**2)))
     rng = np.random.default_rng(seed)
     start = theta + rng.standard_normal((chains, len(theta))) @ scale.T
     values = np.clip(start, low, high)
@@ -145,8 +146,8 @@ def sample_posterior(
         )
         thetas = tf.linalg.matvec(tf.constant(scale), x)
         values = thetas[-1].numpy()
-        spread = np.cov(thetas.numpy().reshape(-1, len(theta)), rowvar=False)
-        scale = np.linalg.cholesky(np.atleast_2d(spread) + 1e-12 * np.eye(len(theta)))
+        covariance = np.cov(thetas.numpy().reshape(-1, len(theta)), rowvar=False)
+        scale = np.linalg.cholesky(np.atleast_2d(covariance) + 1e-12 * np.eye(len(theta)))
     r_hat = tfp.mcmc.potential_scale_reduction(thetas).numpy()
     logger = tf.get_logger()
     level = logger.level
@@ -170,7 +171,9 @@ def sample_posterior(
     return posterior
 
 
-def sample_devices(source, count, seed=0, spread=None) -> list[MTJDevice]:
+def sample_devices(
+    source: Any, count: int, seed: int = 0, spread: dict[str, Any] | None = None
+) -> list[MTJDevice]:
     """Random devices: from a posterior, around a nominal device with a stated spread, or both.
 
     A posterior is the uncertainty about *one* device; a spread is how devices of a chip differ.

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from spinkeras._typing import Array
 from spinkeras.calibration.posterior import Posterior
 from spinkeras.physics.device import MTJDevice
 from spinkeras.physics.empirical import EmpiricalCurve
@@ -48,7 +49,7 @@ class FitResult:
     _internal: Any = dataclasses.field(default=None, repr=False)
     _predict: Any = dataclasses.field(default=None, repr=False)
 
-    def predict(self, current, pulse_width, gate_voltage=0.0):
+    def predict(self, current: Array, pulse_width: Array, gate_voltage: Array = 0.0) -> np.ndarray:
         """Fitted switching probability at currents in A, pulse widths in s, gates in V (NumPy).
 
         Raises:
@@ -70,7 +71,7 @@ class FitResult:
         )
         return "\n".join(lines)
 
-    def plot(self):
+    def plot(self) -> Any:
         """Figure of data and fit above, residuals below (needs matplotlib).
 
         Returns:

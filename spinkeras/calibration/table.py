@@ -17,6 +17,7 @@ state; positive current favours the reversal.
 import collections
 import csv
 import os
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ _DRIVES = ("current_a", "voltage_v")
 _GATE = "gate_voltage_v"
 
 
-def read_table(data, resistance=None) -> dict[str, np.ndarray]:
+def read_table(data: Any, resistance: float | None = None) -> dict[str, np.ndarray]:
     """A checked table of switching counts, rows of the same setting added up.
 
     Args:

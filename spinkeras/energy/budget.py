@@ -1,12 +1,15 @@
 """EnergyBudget: train for the best accuracy that a given energy per inference allows."""
 
 import warnings
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from spinkeras import checks
 from spinkeras.energy.meter import MeteredStep
+from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.energy.tracker import EnergyTracker
 from spinkeras.layer import core
 from spinkeras.layer.neuron import spin_neurons
@@ -122,15 +125,15 @@ class EnergyBudget(EnergyTracker):
 
     def __init__(
         self,
-        limit,
-        rate=0.05,
-        start=1e-3,
-        highest=3.0,
-        margin=0.02,
-        monitor="val_loss",
-        mode="auto",
-        assumptions=None,
-    ):
+        limit: float,
+        rate: float = 0.05,
+        start: float = 1e-3,
+        highest: float = 3.0,
+        margin: float = 0.02,
+        monitor: str = "val_loss",
+        mode: str = "auto",
+        assumptions: EnergyAssumptions | None = None,
+    ) -> None:
         super().__init__(assumptions)
         of_loss = "(units of the loss)"
         self.limit = checks.number("limit", limit, "J", 1e-18, 1e-3, "2 pJ is 2e-12")
@@ -141,11 +144,11 @@ class EnergyBudget(EnergyTracker):
         self.margin = checks.number("margin", margin, "(a fraction)", 0.0, 0.5, "2 % is 0.02")
         self.monitor = checks.text("monitor", monitor, "a key of the logs")
         if checks.choice("mode", mode, ("auto", "min", "max")) == "auto":
-            mode = "max" if any(word in monitor for word in ("acc", "auc")) else "min"
+            mode = "max" if any(word in self.monitor for word in ("acc", "auc")) else "min"
         self.mode = mode
-        self.best_epoch = None
+        self.best_epoch: int | None = None
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         # Nothing is left of a fit that did not end, but a file's weight goes on, and other
         # callbacks may bring one back when training begins.
@@ -157,12 +160,12 @@ class EnergyBudget(EnergyTracker):
             layer.energy_seen.assign(0.0)
         self._started = False
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
         self._validates = False
         self._forget()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_begin(batch, logs)
         if not self._started:
             self._started = True
@@ -172,12 +175,12 @@ class EnergyBudget(EnergyTracker):
                 leader.energy_weight.assign(self._weight)
 
     def _forget(self):
-        self.best_epoch = None
+        self.best_epoch: int | None = None
         self._best = np.inf if self.mode == "min" else -np.inf
         self._lowest = np.inf
         self._weights = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         logs = {} if logs is None else logs
         self._weight = _value(self._leader().energy_weight)
@@ -201,7 +204,7 @@ class EnergyBudget(EnergyTracker):
             self._best, self.best_epoch = logs[monitor], epoch
             self._weights = self.model.get_weights()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_end(logs)
         if self._weights is not None:
             self.model.set_weights(self._weights)

@@ -18,6 +18,7 @@ the synapses.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,8 +26,9 @@ from keras import ops
 from scipy import optimize
 
 from spinkeras import checks
+from spinkeras._typing import Array
 from spinkeras.macrospin import fokker_planck
-from spinkeras.physics.device import MTJDevice, get_device
+from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 from spinkeras.physics.laws import stop_gradient
 
 COMPONENTS = ("write", "gate", "read", "reset")
@@ -105,7 +107,9 @@ def checked_assumptions(assumptions) -> EnergyAssumptions:
     return assumptions
 
 
-def antiparallel_resistance(current, device, resistance=1.0, tmr=1.0):
+def antiparallel_resistance(
+    current: Array, device: DeviceLike, resistance: Array = 1.0, tmr: Array = 1.0
+) -> Array:
     """Resistance in ohm of the antiparallel state under the bias that a current produces.
 
     `R_AP = R_P (1 + TMR / (1 + (V / V_h)^2))` with `V = I R_AP`, solved by Halley steps.
@@ -142,8 +146,14 @@ def _antiparallel(xp, current, parallel, tmr, half_voltage):
 
 
 def write_energy(
-    current, pulse_width, probability, device, reversal_fraction=0.75, resistance=1.0, tmr=1.0
-):
+    current: Array,
+    pulse_width: Array,
+    probability: Array,
+    device: DeviceLike,
+    reversal_fraction: float = 0.75,
+    resistance: Array = 1.0,
+    tmr: Array = 1.0,
+) -> Array:
     """Mean energy in J of one write pulse that starts in the parallel state.
 
     `I^2 R_w t_p` in a three-terminal device, whatever the probability.
@@ -190,12 +200,18 @@ def write_energy_by(xp, current, pulse_width, probability, parallel, after, tmr,
     return current * current * pulse_width * (parallel + after * rise * probability)
 
 
-def gate_energy(gate_voltage, device):
+def gate_energy(gate_voltage: Array, device: DeviceLike) -> Array:
     """Energy in J to charge the gate once, `C V^2`."""
     return get_device(device).gate_capacitance * gate_voltage * gate_voltage
 
 
-def read_energy(probability, device, assumptions=EnergyAssumptions(), resistance=1.0, tmr=1.0):
+def read_energy(
+    probability: Array,
+    device: DeviceLike,
+    assumptions: EnergyAssumptions = EnergyAssumptions(),
+    resistance: Array = 1.0,
+    tmr: Array = 1.0,
+) -> Array:
     """Mean energy in J to read a neuron that has switched with a given probability.
 
     `resistance` and `tmr` are factors on the device's `R_P` and TMR.
@@ -209,7 +225,7 @@ def read_energy(probability, device, assumptions=EnergyAssumptions(), resistance
 
 
 @functools.lru_cache(maxsize=64)
-def reset_current(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
+def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssumptions()) -> float:
     """Current in A of the reset pulse.
 
     Of a macrospin: the one that reverses it but for `reset_error` (exact Fokker-Planck). A
@@ -238,7 +254,7 @@ def reset_current(device: MTJDevice, assumptions=EnergyAssumptions()) -> float:
     return math.exp(root) * device.critical_current
 
 
-def reset_pulses(device: MTJDevice, assumptions=EnergyAssumptions()) -> int:
+def reset_pulses(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssumptions()) -> int:
     """Largest number of pulses of one reset: 1 of a macrospin, see `reset_current`.
 
     With a `switching_curve`, as many as leave an error of at most `reset_error`,
@@ -250,7 +266,9 @@ def reset_pulses(device: MTJDevice, assumptions=EnergyAssumptions()) -> int:
     return math.ceil(math.log(assumptions.reset_error) / math.log1p(-min(switched, 1 - 1e-12)))
 
 
-def reset_failure(device: MTJDevice, stability, assumptions=EnergyAssumptions()) -> float:
+def reset_failure(
+    device: MTJDevice, stability: Array, assumptions: EnergyAssumptions = EnergyAssumptions()
+) -> float:
     """Probability that the nominal reset leaves a device with this thermal stability switched."""
     if device.switching_curve is not None:
         missed = 1 - _curve_resets(device, assumptions, stability)
@@ -283,7 +301,12 @@ def _cheapest_current(curve, width):
     return float(currents[np.argmin(currents**2 / curve.switching_probability(currents, width))])
 
 
-def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions(), resistance=1.0, tmr=1.0):
+def reset_energy(
+    device: MTJDevice,
+    assumptions: EnergyAssumptions = EnergyAssumptions(),
+    resistance: Array = 1.0,
+    tmr: Array = 1.0,
+) -> Array:
     """Energy in J to bring a switched (antiparallel) device back, with `reset_error` left.
 
     `resistance` and `tmr` are factors on the device's `R_P` and TMR; the current stays nominal.
@@ -313,16 +336,16 @@ def reset_energy(device: MTJDevice, assumptions=EnergyAssumptions(), resistance=
 
 
 def pulse_energies(
-    current,
-    pulse_width,
-    anisotropy,
-    probability,
-    device,
-    assumptions,
-    pulses=1,
-    resistance=1.0,
-    tmr=1.0,
-):
+    current: Array,
+    pulse_width: Array,
+    anisotropy: Array,
+    probability: Array,
+    device: DeviceLike,
+    assumptions: EnergyAssumptions,
+    pulses: int = 1,
+    resistance: Array = 1.0,
+    tmr: Array = 1.0,
+) -> dict[str, Any]:
     """The four energies in J of one neuron's inference, as a dictionary over `COMPONENTS`.
 
     Write, read and reset are paid for every pulse, the gate is charged once.

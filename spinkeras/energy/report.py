@@ -1,6 +1,8 @@
 """The energy of every spin layer on given data, and where its neurons stand."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,6 +12,7 @@ from spinkeras import _keras
 from spinkeras.energy.meter import PICO, refuse_unseen, spread_mask
 from spinkeras.energy.pulse import (
     COMPONENTS,
+    EnergyAssumptions,
     checked_assumptions,
     pulse_energies,
 )
@@ -60,7 +63,7 @@ class _NominalRecorder(Expected, _Recorder):
     pass
 
 
-def latency(model) -> float:
+def latency(model: keras.Model) -> float:
     """Sum in s over the spin layers of the longest pulse of each, times its repeats.
 
     The time the pulses of one inference take where the layers work one after the other; where
@@ -160,7 +163,13 @@ class EnergyReport:
         return "\n".join(lines)
 
 
-def energy_report(model, x, batch_size=256, assumptions=None, print_fn=print) -> EnergyReport:
+def energy_report(
+    model: keras.Model,
+    x: Any,
+    batch_size: int = 256,
+    assumptions: EnergyAssumptions | None = None,
+    print_fn: Callable[[str], object] | None = print,
+) -> EnergyReport:
     """Measure and print the energy of every spin layer on data, at the present knobs.
 
     Args:

@@ -1,5 +1,7 @@
 """The energy of a model while it trains."""
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -7,6 +9,7 @@ from keras import ops
 from spinkeras import _keras
 from spinkeras.energy.meter import MeteredStep
 from spinkeras.energy.pulse import (
+    EnergyAssumptions,
     checked_assumptions,
     reset_energy,
 )
@@ -56,16 +59,16 @@ class EnergyTracker(keras.callbacks.Callback):
     ['energy_pj', 'energy_pj_spin_neuron']
     """
 
-    def __init__(self, assumptions=None):
+    def __init__(self, assumptions: EnergyAssumptions | None = None) -> None:
         super().__init__()
         self.assumptions = checked_assumptions(assumptions)
-        self.results = {}
-        self._leases = {}
-        self._before = {}
-        self._training = None
-        self._validation = {}
+        self.results: dict[str, float] = {}
+        self._leases: dict[str, Lease] = {}
+        self._before: dict[int, Any] = {}
+        self._training: dict[str, float] | None = None
+        self._validation: dict[str, float] = {}
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         layers = spin_neurons(model)
         if not layers:
@@ -77,17 +80,17 @@ class EnergyTracker(keras.callbacks.Callback):
                 reset_energy(layer.device, self.assumptions)  # solved once, outside the graph
         self._leases = {}  # those of a fit that did not end
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._lease("train")
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._leases["train"].renew()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._training, self._validation = None, {}
         self._reset()
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         if "train" in self._leases:
             self._training = self._read()
         else:
@@ -95,16 +98,16 @@ class EnergyTracker(keras.callbacks.Callback):
         self._before = self._sums()
         self._lease("test")
 
-    def on_test_batch_begin(self, batch, logs=None):
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._leases["test"].renew()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         self.results = self._read()
         self._leases.pop("test").end()
         if "train" in self._leases:
             self._validation = {f"val_{key}": value for key, value in self.results.items()}
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         training = self._read() if self._training is None else self._training
         layers = self._built()
         ends = [np.any([*at_limit(layer).values()], axis=0).ravel() for layer in layers]
@@ -119,7 +122,7 @@ class EnergyTracker(keras.callbacks.Callback):
         if logs is not None:
             logs.update(self.results)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._leases.pop("train").end()
         self._reset()
 

@@ -2,14 +2,27 @@
 
 import tempfile
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
+import keras
+
+from spinkeras._typing import PathLike
 from spinkeras.export.network import (
+    ExportReport,
     need_tensorflow,
 )
 from spinkeras.export.portable import carrying, export_file
 
 
-def export_litert(model, path, *, input_signature=None, output_names=None, probe=None):
+def export_litert(
+    model: keras.Model,
+    path: PathLike,
+    *,
+    input_signature: Any = None,
+    output_names: Sequence[str] | None = None,
+    probe: Any = None,
+) -> ExportReport:
     """Write a network as a LiteRT (`.tflite`) file that uses built-in operations only.
 
     The file has one signature, `serving_default`, with the names that `export_for_serving` uses.

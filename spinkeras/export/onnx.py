@@ -4,8 +4,14 @@ import importlib
 import os
 import tempfile
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
+import keras
+
+from spinkeras._typing import PathLike
 from spinkeras.export.network import (
+    ExportReport,
     Traced,
     need_tensorflow,
     refuse,
@@ -15,7 +21,14 @@ from spinkeras.layer import core
 from spinkeras.layer.observation import observing
 
 
-def export_onnx(model, path, *, input_signature=None, output_names=None, probe=None):
+def export_onnx(
+    model: keras.Model,
+    path: PathLike,
+    *,
+    input_signature: Any = None,
+    output_names: Sequence[str] | None = None,
+    probe: Any = None,
+) -> ExportReport:
     """Write a network as an ONNX file.
 
     Names, checks, arguments and errors as `export_litert`; ONNX Runtime does the checking.

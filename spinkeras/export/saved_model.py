@@ -13,10 +13,14 @@ import pathlib
 import re
 import shutil
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
 from spinkeras import checks, files
+from spinkeras._typing import PathLike
 from spinkeras._version import __version__
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.energy.report import nominal_report
@@ -32,19 +36,19 @@ from spinkeras.export.network import (
 
 
 def export_for_serving(
-    model,
-    path,
+    model: keras.Model,
+    path: PathLike,
     *,
-    version=None,
-    sample=False,
-    energy=True,
-    seed=None,
-    assumptions=None,
-    check_inputs=True,
-    input_signature=None,
-    output_names=None,
-    probe=None,
-):
+    version: int | None = None,
+    sample: bool = False,
+    energy: bool = True,
+    seed: int | None = None,
+    assumptions: EnergyAssumptions | None = None,
+    check_inputs: bool = True,
+    input_signature: Any = None,
+    output_names: Sequence[str] | None = None,
+    probe: Any = None,
+) -> ExportReport:
     """Write the next version of a network for TensorFlow Serving, or any SavedModel runtime.
 
     The version lands in `path/1`, `path/2`, ... (the next free number), complete or not at all:

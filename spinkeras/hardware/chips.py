@@ -7,6 +7,8 @@ import inspect
 import json
 import math
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,6 +16,7 @@ from keras import ops
 from scipy import stats
 
 from spinkeras import checks, files
+from spinkeras._typing import PathLike
 from spinkeras.energy.meter import refuse_unseen, traced_energies
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.layer import core
@@ -182,7 +185,7 @@ class ChipReport:
     pulses: int | None
     is_fraction: bool = True
 
-    def chip_yield(self, target, confidence=0.95):
+    def chip_yield(self, target: float, confidence: float = 0.95) -> tuple[float, float, float]:
         """Fraction of chips at or above a target, with its exact (Clopper-Pearson) interval.
 
         Args:
@@ -231,21 +234,21 @@ def accuracy(y_true, y_pred):
 
 
 def evaluate_chips(
-    model,
-    x,
-    y,
-    spread,
-    chips=100,
-    pulses=None,
-    seed=0,
-    cause="all",
-    layers=None,
-    metric=accuracy,
-    batch_size=1000,
-    chips_at_once=10,
-    results_file=None,
-    progress=True,
-):
+    model: keras.Model,
+    x: Any,
+    y: Any,
+    spread: ChipSpread,
+    chips: int = 100,
+    pulses: int | None = None,
+    seed: int = 0,
+    cause: str = "all",
+    layers: Sequence[str] | None = None,
+    metric: Callable[[Any, Any], float] = accuracy,
+    batch_size: int = 1000,
+    chips_at_once: int = 10,
+    results_file: PathLike | None = None,
+    progress: bool = True,
+) -> ChipReport:
     """Accuracy and energy of a trained network on simulated chips.
 
     Every chip draws its devices from `spread`, seeded by `(seed, chip)`, so that chip number 7 is
@@ -337,7 +340,9 @@ def evaluate_chips(
     return ChipReport(pairs[:, 0], pairs[:, 1], nominal, spread, pulses, metric is accuracy)
 
 
-def chip_sensitivity(model, x, y, spread, chips=20, **options):
+def chip_sensitivity(
+    model: keras.Model, x: Any, y: Any, spread: ChipSpread, chips: int = 20, **options: Any
+) -> dict[tuple[str, str], float]:
     """Mean accuracy lost when only one layer varies, and for one cause alone.
 
     Args:
@@ -386,21 +391,21 @@ class NewChipEachEpoch(keras.callbacks.Callback):
     def _layers(self):
         return [layer for layer in spin_neurons(self.model) if layer.spread is not None]
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not self._layers():
             raise ValueError("NewChipEachEpoch found no SpinNeuron with a spread in this model.")
 
         held = [layer.held_chip.state for layer in self._layers()]
         self._lease = Lease(self.model, "train", forget=lambda: [(v, np.zeros(2)) for v in held])
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         for layer in self._layers():
             layer.hold_chip(epoch)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._lease.renew()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._lease.end()
 
 

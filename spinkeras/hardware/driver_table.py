@@ -10,12 +10,16 @@ import io
 import json
 import os
 import pathlib
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from spinkeras import checks, files
+from spinkeras._typing import PathLike
 from spinkeras.energy import pulse
+from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.hardware.margins import named_layers, read_disturb, reset_error
 
 _KEYS = ("layer", "neuron")
@@ -25,7 +29,9 @@ COLUMNS = (*_KEYS, *_DRIVE, *_MARGINS)
 _UNITS = dict(zip(("neuron", *_DRIVE), ("(a position)", "s", "V", "A", "A per unit input")))
 
 
-def device_settings(model, path=None, assumptions=None):
+def device_settings(
+    model: keras.Model, path: PathLike | None = None, assumptions: EnergyAssumptions | None = None
+) -> list[dict[str, Any]]:
     """Settings of every neuron of a model, as a list of rows, and as a file.
 
     Columns: `layer`, `neuron` (position in the flattened knobs), `pulse_width_s`,
@@ -80,7 +86,7 @@ def device_settings(model, path=None, assumptions=None):
     return rows
 
 
-def apply_device_settings(model, source):
+def apply_device_settings(model: keras.Model, source: Any) -> None:
     """Set the knobs of a model from the table of `device_settings`.
 
     Pulse width and gate voltage are applied; bias current and current scale follow from them and
@@ -105,7 +111,7 @@ def apply_device_settings(model, source):
             ".json file."
         )
     layers = named_layers(model)
-    wanted = {name: {} for name in layers}
+    wanted: dict[str, dict] = {name: {} for name in layers}
     for number, row in enumerate(rows, 1):
         where = f"row {number}"
         if not isinstance(row, dict):

@@ -1,19 +1,29 @@
 """How long the devices keep a bit, and how often reading, writing and reset fail."""
 
 import functools
+from typing import Any
 
+import keras
 import numpy as np
 from scipy import stats
 
 from spinkeras import checks
+from spinkeras._typing import Array
 from spinkeras.energy import pulse
+from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.layer.neuron import spin_neurons
 from spinkeras.physics import laws
+from spinkeras.physics.device import DeviceLike, get_device
 
 TEN_YEARS = 10 * 365.25 * 24 * 3600.0  # s
 
 
-def reliability(model, spread_stability=0.0, writes=1e12, assumptions=None):
+def reliability(
+    model: keras.Model,
+    spread_stability: float = 0.0,
+    writes: float = 1e12,
+    assumptions: EnergyAssumptions | None = None,
+) -> list[dict[str, Any]]:
     """Retention, endurance and read disturb of every spin layer at its trained settings.
 
     Args:
@@ -58,7 +68,9 @@ def reliability(model, spread_stability=0.0, writes=1e12, assumptions=None):
     return table
 
 
-def read_disturb(device, stability, assumptions=None):
+def read_disturb(
+    device: DeviceLike, stability: Array, assumptions: EnergyAssumptions | None = None
+) -> Array:
     """Probability that one read reverses a device in its parallel state (Kramers rate).
 
     `P = t_r k(i)`, `k(i) = (Delta / t_D) sqrt(Delta/pi) (1-i)(1-i^2) exp(-Delta (1-i)^2)` with
@@ -66,14 +78,14 @@ def read_disturb(device, stability, assumptions=None):
     current and the rate needs a while to build up. 1 where the read current reaches `Ic0`.
 
     Args:
-        device: `MTJDevice`.
+        device: `MTJDevice` or preset name.
         stability: thermal stability, array.
         assumptions: `EnergyAssumptions`.
 
     References: W. F. Brown, Phys. Rev. 130, 1677 (1963); T. Taniguchi and H. Imamura, Phys. Rev. B
     83, 054432 (2011).
     """
-    assumptions = pulse.checked_assumptions(assumptions)
+    assumptions, device = pulse.checked_assumptions(assumptions), get_device(device)
     stability = np.asarray(stability, "float64")
     current = assumptions.read_voltage / device.resistance_parallel
     ratio = current / (device.critical_current_per_stability * stability)

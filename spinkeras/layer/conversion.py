@@ -3,10 +3,12 @@
 import contextlib
 import dataclasses
 import warnings
+from typing import Any
 
 import keras
 
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons
+from spinkeras.physics.device import DeviceLike
 
 # Classes whose activation is the last thing they compute, so that a layer behind them equals it.
 _ACTIVATED_LAST = (
@@ -112,7 +114,13 @@ class ConversionReport:
         return "\n".join(lines)
 
 
-def to_spin(model, device="stt_reference", where=None, signed=SIGNED, **neuron):
+def to_spin(
+    model: keras.Model,
+    device: DeviceLike = "stt_reference",
+    where: Any = None,
+    signed: Any = SIGNED,
+    **neuron: Any,
+) -> keras.Model:
     """A copy of a Keras model whose activations are spin neurons, with the same weights.
 
     In place of tanh, `hard_tanh` and softsign the output is signed: `f(x)` becomes

@@ -1,11 +1,13 @@
 """Arguments that `SpinNeuron` had in version 0.1.0, and what holds them now."""
 
+from typing import Any
+
 from spinkeras import checks
 from spinkeras.layer.knobs import Driver
 from spinkeras.physics.empirical import EmpiricalCurve
 from spinkeras.physics.laws import NeelBrown
 
-HOLDERS = {
+HOLDERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "driver": (Driver, ("pulse_step", "gate_levels")),
     "switching_model": (NeelBrown, ("barrier_exponent", "attempt_time")),
 }

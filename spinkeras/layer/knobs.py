@@ -6,13 +6,15 @@ nearest ratio it can make; `xp` is `numpy` or `keras.ops`.
 
 import dataclasses
 import math
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
 from spinkeras import checks
-from spinkeras.physics.device import MTJDevice, get_device
+from spinkeras._typing import Array
+from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 
 KNOBS = ("pulse_width", "anisotropy")
 SCALES = 1e-3, 1e3, "3, the default of SpinNeuron, makes a step of 0.01 one of 3 %"
@@ -62,7 +64,9 @@ class DeviceRange(keras.constraints.Constraint):
     array([ 1., 10.], dtype=float32)
     """
 
-    def __init__(self, device, knob, scale=1.0, first=None):
+    def __init__(
+        self, device: DeviceLike, knob: str, scale: float = 1.0, first: Any = None
+    ) -> None:
         self.device = get_device(device)
         self.knob = check_knob(knob)
         self.scale = checks.number("scale", scale, "(dimensionless)", *SCALES)
@@ -79,13 +83,13 @@ class DeviceRange(keras.constraints.Constraint):
         low, high = (float(self.to_weight(value)) for value in knob_range(self.device, self.knob))
         return low, high
 
-    def to_weight(self, value):
+    def to_weight(self, value: Array) -> Array:
         """Weight of a knob value in s or J/m^3 (NumPy float64)."""
         return (
             np.log(np.asarray(value, "float64") / knob_nominal(self.device, self.knob)) / self.scale
         )
 
-    def to_value(self, weight):
+    def to_value(self, weight: Array) -> Array:
         """Knob value in s or J/m^3 of a weight (NumPy float64), rounding kept inside the range."""
         value = knob_nominal(self.device, self.knob) * np.exp(
             self.scale * np.asarray(weight, "float64")
@@ -93,11 +97,11 @@ class DeviceRange(keras.constraints.Constraint):
         return np.clip(value, *knob_range(self.device, self.knob))
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         checks.complete("DeviceRange", config, ("device", "knob", "scale"))
         return cls(**config)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "device": keras.saving.serialize_keras_object(self.device),
             "knob": self.knob,
@@ -146,7 +150,7 @@ class Driver:
             levels = checks.whole("gate_levels", self.gate_levels, 2, 2**20, "8 bits are 256")
             object.__setattr__(self, "gate_levels", levels)
 
-    def replace(self, **changes) -> "Driver":
+    def replace(self, **changes: Any) -> "Driver":
         """A copy with some fields changed, validated like a new one."""
         return dataclasses.replace(self, **changes)
 

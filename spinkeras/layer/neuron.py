@@ -3,12 +3,14 @@
 import inspect
 import math
 import warnings
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
 from spinkeras import _keras, checks
+from spinkeras._typing import Array
 from spinkeras.layer import core, former, observation
 from spinkeras.layer.knobs import (
     KNOBS,
@@ -21,7 +23,7 @@ from spinkeras.layer.knobs import (
 )
 from spinkeras.physics import laws, switching
 from spinkeras.physics.curve import RationalLogit
-from spinkeras.physics.device import get_device
+from spinkeras.physics.device import DeviceLike, get_device
 from spinkeras.physics.empirical import EmpiricalCurve
 from spinkeras.physics.spread import ChipSpread, chip_curve
 
@@ -150,28 +152,28 @@ class SpinNeuron(keras.layers.Layer):
 
     def __init__(
         self,
-        device="stt_reference",
-        train=("pulse_width", "anisotropy"),
-        output="probability",
-        pulses=1,
-        bipolar=False,
+        device: DeviceLike = "stt_reference",
+        train: Any = ("pulse_width", "anisotropy"),
+        output: str = "probability",
+        pulses: int = 1,
+        bipolar: bool = False,
         *,
-        switching_model=None,
-        current_scale=None,
-        recenter=True,
-        shared_axes=None,
-        driver=None,
-        spread=None,
-        seed=None,
-        knob_scale=3.0,
-        pulse_width_initializer="zeros",
-        anisotropy_initializer="zeros",
-        pulse_width_regularizer=None,
-        anisotropy_regularizer=None,
-        pulse_width_constraint=None,
-        anisotropy_constraint=None,
-        **kwargs,
-    ):
+        switching_model: Any = None,
+        current_scale: float | None = None,
+        recenter: bool = True,
+        shared_axes: Any = None,
+        driver: Driver | None = None,
+        spread: ChipSpread | None = None,
+        seed: int | None = None,
+        knob_scale: float = 3.0,
+        pulse_width_initializer: Any = "zeros",
+        anisotropy_initializer: Any = "zeros",
+        pulse_width_regularizer: Any = None,
+        anisotropy_regularizer: Any = None,
+        pulse_width_constraint: Any = None,
+        anisotropy_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         former.refuse(kwargs)
         super().__init__(**kwargs)
         self.supports_masking = True
@@ -194,12 +196,12 @@ class SpinNeuron(keras.layers.Layer):
         self.anisotropy_regularizer = keras.regularizers.get(anisotropy_regularizer)
         self.pulse_width_constraint = keras.constraints.get(pulse_width_constraint)
         self.anisotropy_constraint = keras.constraints.get(anisotropy_constraint)
-        self.log_pulse_width = None
-        self.log_anisotropy = None
-        self.meter_sums = None
-        self.energy_weight = None
-        self.energy_seen = None
-        self.loaded_energy_weight = None  # of a file, until a fit goes on with it
+        self.log_pulse_width: Any = None
+        self.log_anisotropy: Any = None
+        self.meter_sums: Any = None
+        self.energy_weight: Any = None
+        self.energy_seen: Any = None
+        self.loaded_energy_weight: float | None = None  # of a file, until a fit goes on with it
         self._ranges = {
             knob: DeviceRange(
                 self.device, knob, self.knob_scale, first=getattr(self, f"{knob}_constraint")
@@ -217,7 +219,7 @@ class SpinNeuron(keras.layers.Layer):
             "current_scale", current_scale, "A per unit input", 1e-18, 1e3, "10 uA is 10e-6"
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         shape = self._knob_shape(input_shape)
         for knob in KNOBS:
             weight = self.add_weight(
@@ -256,7 +258,7 @@ class SpinNeuron(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Array, training: bool | None = None, mask: Array = None) -> Array:
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         inputs = ops.cast(inputs, dtype)
         observed = observation.of(self)
@@ -271,8 +273,14 @@ class SpinNeuron(keras.layers.Layer):
         return ops.cast(self.to_output(fraction), self.compute_dtype)
 
     def response(
-        self, inputs, factors=None, spread=None, cause="all", setting=None, training=False
-    ):
+        self,
+        inputs: Array,
+        factors: Any = None,
+        spread: ChipSpread | None = None,
+        cause: str = "all",
+        setting: Any = None,
+        training: bool | None = False,
+    ) -> Array:
         """Switching probability of every element.
 
         Args:
@@ -287,16 +295,24 @@ class SpinNeuron(keras.layers.Layer):
             if setting is None:
                 setting = self.setting(core.precise(inputs.dtype))
             return self._rational_response(inputs, gain, setting, training)
-        setting = self.setting(inputs.dtype)
-        midpoint = self._curve(ops, *setting).midpoint
+        log_duration, stability = self.setting(inputs.dtype)
+        midpoint = self._curve(ops, log_duration, stability).midpoint
         bias = midpoint if self.recenter else self._nominal_midpoint()
         if factors is not None:
             drive, spread = bias + inputs * gain, spread or self.spread
             return chip_curve(
-                ops, self._curve, *setting, drive, factors, spread, cause, self.device
+                ops,
+                self._curve,
+                log_duration,
+                stability,
+                drive,
+                factors,
+                spread,
+                cause,
+                self.device,
             )
         drive = inputs * gain + (0.0 if self.recenter else bias - midpoint)
-        return self._curve(ops, *setting).probability(drive)
+        return self._curve(ops, log_duration, stability).probability(drive)
 
     def _rational_response(self, inputs, gain, setting, training):
         """The response of a law of the one family, in the core that all such laws share."""
@@ -320,20 +336,20 @@ class SpinNeuron(keras.layers.Layer):
         by_knobs = [by for knob, by in zip(KNOBS, by_knobs) if knob in trained]
         return core.linked(inputs, [numbers, slope, *by_knobs], knobs, training, kernels)
 
-    def in_kernels(self, inputs):
+    def in_kernels(self, inputs: Array) -> bool:
         """Whether training on this input may run in compiled kernels."""
         return core.kernels_serve(inputs, _keras.outermost(self))
 
-    def to_output(self, probability):
+    def to_output(self, probability: Array) -> Array:
         """What the layer returns for a probability, or for a fraction of bits."""
         return 2 * probability - 1 if self.bipolar else probability
 
-    def current(self, inputs):
+    def current(self, inputs: Array) -> Array:
         """Current in A through every element, as a tensor."""
         bias = self.bias(self.setting(core.precise(inputs.dtype)))
         return ops.cast(bias, inputs.dtype) + inputs * self.current_scale
 
-    def bias(self, setting, kernels=False):
+    def bias(self, setting: Any, kernels: bool = False) -> Array:
         """Current in A at zero input, for every knob, as a tensor.
 
         Args:
@@ -345,16 +361,16 @@ class SpinNeuron(keras.layers.Layer):
             midpoint = core.midpoint(self._curve, setting, kernels)
         return midpoint * self.device.critical_current_per_stability
 
-    def pulse_widths(self, setting):
+    def pulse_widths(self, setting: Any) -> Array:
         """Pulse width in s of every knob, as a tensor."""
         return ops.exp(setting[0]) * self.device.diffusion_time
 
-    def anisotropies(self, setting):
+    def anisotropies(self, setting: Any) -> Array:
         """`K_eff` in J/m^3 of every knob, as a tensor."""
         return setting[1] * (self.device.thermal_energy / self.device.volume)
 
     @staticmethod
-    def draw(probability, pulses, seed):
+    def draw(probability: Array, pulses: int, seed: Any) -> Array:
         """Fraction of pulses that switch, with the gradient of the probability."""
         expected = ops.stop_gradient(probability)
         shape, dtype = ops.shape(probability), probability.dtype
@@ -365,7 +381,7 @@ class SpinNeuron(keras.layers.Layer):
             count = keras.random.binomial(shape, float(pulses), expected, dtype=dtype, seed=seed)
         return ops.stop_gradient(count / pulses) + (probability - expected)
 
-    def hold_chip(self, number):
+    def hold_chip(self, number: int | None) -> None:
         """Train on one chip until further notice, or on a new one every step (`None`).
 
         The chip depends on the layer's seed and this number alone. Takes effect in a training
@@ -398,36 +414,36 @@ class SpinNeuron(keras.layers.Layer):
         seeds.assign(ops.where(is_held, before, seeds.value))
         return factors
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return input_shape
 
     # --- read-outs in SI units --------------------------------------------------------------
 
     @property
-    def pulse_width(self):
+    def pulse_width(self) -> np.ndarray:
         """Pulse width that drives every knob in s (NumPy). Assigning checks the device's range."""
         return self._on_grid("pulse_width", self._value("pulse_width"))
 
     @pulse_width.setter
-    def pulse_width(self, value):
+    def pulse_width(self, value: Array) -> None:
         self._assign("pulse_width", value)
 
     @property
-    def anisotropy(self):
+    def anisotropy(self) -> np.ndarray:
         """Anisotropy `K_eff` of every knob in J/m^3 (NumPy). Assigning checks the range."""
         return self._on_grid("anisotropy", self._value("anisotropy"))
 
     @anisotropy.setter
-    def anisotropy(self, value):
+    def anisotropy(self, value: Array) -> None:
         self._assign("anisotropy", value)
 
     @property
-    def gate_voltage(self):
+    def gate_voltage(self) -> np.ndarray:
         """Gate voltage in V that sets every anisotropy (NumPy). Assigning checks the range."""
         return self.device.gate_voltage_for(self.anisotropy)
 
     @gate_voltage.setter
-    def gate_voltage(self, value):
+    def gate_voltage(self, value: Array) -> None:
         value = np.asarray(value, "float64")
         if self.device.vcma_coefficient == 0 and np.any(value != 0):
             raise ValueError(
@@ -437,7 +453,7 @@ class SpinNeuron(keras.layers.Layer):
         self._assign("anisotropy", self.device.anisotropy_at(value))
 
     @property
-    def bias_current(self):
+    def bias_current(self) -> np.ndarray:
         """Current in A at zero input, for every knob (NumPy)."""
         unit = self.device.critical_current_per_stability
         if not self.recenter:
@@ -445,7 +461,7 @@ class SpinNeuron(keras.layers.Layer):
         return self._numpy_curve(self.pulse_width, self.anisotropy).midpoint * unit
 
     @property
-    def slope(self):
+    def slope(self) -> np.ndarray:
         """Slope of the output at the midpoint per unit of input, for every knob (NumPy).
 
         Untrained 1/4, with a `bipolar` output 1.
@@ -456,7 +472,7 @@ class SpinNeuron(keras.layers.Layer):
     # --- files ------------------------------------------------------------------------------
 
     @property
-    def weights(self):
+    def weights(self) -> list[Any]:
         """The weights, both knobs first: Keras alone would put the trained ones in front."""
         _refuse_legacy_file(self.name)
         first = [f"log_{knob}" for knob in KNOBS]
@@ -464,7 +480,7 @@ class SpinNeuron(keras.layers.Layer):
             super().weights, key=lambda w: first.index(w.name) if w.name in first else len(first)
         )
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         if not self.built:  # as Keras' own layers, which then have nothing to store
             return
         for knob in KNOBS:  # float64 holds the logarithm through exp and log
@@ -473,7 +489,7 @@ class SpinNeuron(keras.layers.Layer):
         # Of a fit that was interrupted nothing is left; one that is running may be resumed.
         store["energy_weight"] = weight if _keras.is_fitting() else 0 * weight
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         names = list(store.keys())
         if not self.built:
             if names:
@@ -527,7 +543,7 @@ class SpinNeuron(keras.layers.Layer):
             )
         return value
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             device=keras.saving.serialize_keras_object(self.device),
@@ -553,7 +569,7 @@ class SpinNeuron(keras.layers.Layer):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Inverse of `get_config`; also for what version 0.1.0 wrote."""
         whole = cls.get_config is SpinNeuron.get_config  # else what a subclass chose to write
         checks.complete("SpinNeuron", config, _IN_EVERY_FILE if whole else ())
@@ -582,7 +598,7 @@ class SpinNeuron(keras.layers.Layer):
     def _nominal_midpoint(self):
         return float(self._numpy_curve(*self._nominal()).midpoint)
 
-    def knob_weights(self):
+    def knob_weights(self) -> tuple[Any, Any]:
         """The weights that hold the two knobs, in the order of `KNOBS`."""
         return observation.of(self).knobs(self)
 
@@ -590,22 +606,23 @@ class SpinNeuron(keras.layers.Layer):
         """Whether the knobs are NumPy arrays here, to become constants of an export."""
         return isinstance(self.knob_weights()[0], np.ndarray)
 
-    def setting(self, dtype):
+    def setting(self, dtype: str) -> tuple[Any, Any]:
         """`ln(t_p / t_D)` and `Delta` of every knob, as the driver makes them.
 
         Inside the device's box, whatever the weights are, and on the grid. The gradient passes
         straight through both, so that a knob can come back. NumPy arrays of this dtype for
         constant knobs, otherwise tensors.
         """
-        frozen, weights = self._has_constant_knobs(), self.knob_weights()
+        frozen, stored = self._has_constant_knobs(), self.knob_weights()
+        weights: Array
         if frozen:
-            xp, weights = np, np.asarray(weights, "float64")
+            xp, weights = np, np.asarray(stored, "float64")
         else:
-            xp, weights = ops, [ops.cast(weight, dtype) for weight in weights]
+            xp, casts = ops, [ops.cast(weight, dtype) for weight in stored]
             weights = ops.stack(
                 [
                     weight if knob in self.trained_knobs else ops.stop_gradient(weight)
-                    for knob, weight in zip(KNOBS, weights)
+                    for knob, weight in zip(KNOBS, casts)
                 ]
             )
         logs = self.knob_scale * weights
@@ -775,7 +792,7 @@ def _get(name, value, kind):
     return value
 
 
-def spin_neurons(model) -> list[SpinNeuron]:
+def spin_neurons(model: keras.Model) -> list[SpinNeuron]:
     """Every `SpinNeuron` in a model, also inside nested models, wrappers and `activation=`.
 
     Example:

@@ -54,7 +54,9 @@ class Expected(Observation):
 
 
 _NOTHING = Observation()
-_stack = contextvars.ContextVar("spinkeras_observations", default=())
+_stack: contextvars.ContextVar[tuple["Observation", ...]] = contextvars.ContextVar(
+    "spinkeras_observations", default=()
+)
 
 
 def of(layer) -> Observation:

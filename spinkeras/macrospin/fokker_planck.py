@@ -20,12 +20,15 @@ References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE 
 import numpy as np
 from scipy import linalg
 
-from spinkeras.physics.device import get_device
+from spinkeras._typing import Array
+from spinkeras.physics.device import DeviceLike, get_device
 
 MAX_CURRENT_RATIO = 400.0
 
 
-def switching_probability(current, pulse_width, device, anisotropy=None):
+def switching_probability(
+    current: Array, pulse_width: Array, device: DeviceLike, anisotropy: Array = None
+) -> Array:
     """Exact probability that one pulse reverses the free layer.
 
     Args:
@@ -65,7 +68,7 @@ def switching_probability(current, pulse_width, device, anisotropy=None):
     return out
 
 
-def switching_curve(current_ratio, durations, thermal_stability):
+def switching_curve(current_ratio: float, durations: Array, thermal_stability: float) -> np.ndarray:
     """Switching probability at one current for a list of pulse durations (all dimensionless).
 
     Args:
@@ -108,7 +111,9 @@ def switching_curve(current_ratio, durations, thermal_stability):
     return np.clip(result, 0.0, 1.0)
 
 
-def legendre_system(current_ratio, thermal_stability, modes=None):
+def legendre_system(
+    current_ratio: float, thermal_stability: float, modes: int | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Galerkin matrix, initial coefficients and read-out vector in orthonormal Legendre modes.
 
     Args:

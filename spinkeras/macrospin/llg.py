@@ -36,7 +36,8 @@ import numpy as np
 from scipy import constants, special, stats
 
 from spinkeras import checks
-from spinkeras.physics.device import GYROMAGNETIC_RATIO, MTJDevice, get_device
+from spinkeras._typing import Array
+from spinkeras.physics.device import GYROMAGNETIC_RATIO, DeviceLike, MTJDevice, get_device
 
 BLOCK = 2048  # trajectories advanced together: the state stays in the processor's cache
 COARSE_ROTATION = 0.08  # rad per step; beyond it P is biased by more than 0.003
@@ -73,22 +74,22 @@ class SwitchingResult:
 
 
 def simulate_switching(
-    device,
-    current,
-    pulse_width,
-    anisotropy=None,
-    trajectories=10_000,
-    seed=0,
+    device: DeviceLike,
+    current: Array,
+    pulse_width: Array,
+    anisotropy: Array = None,
+    trajectories: int = 10_000,
+    seed: int = 0,
     *,
-    initial_anisotropy=None,
-    spin_orbit_field=0.0,
-    field_like_ratio=0.0,
-    in_plane_field=0.0,
-    relaxation_time=0.0,
-    time_step=None,
-    return_trajectories=0,
-    confidence=0.95,
-    progress=None,
+    initial_anisotropy: Array = None,
+    spin_orbit_field: Array = 0.0,
+    field_like_ratio: Array = 0.0,
+    in_plane_field: Array = 0.0,
+    relaxation_time: float = 0.0,
+    time_step: float | None = None,
+    return_trajectories: int = 0,
+    confidence: float = 0.95,
+    progress: bool | None = None,
 ) -> SwitchingResult:
     """Fraction of simulated trajectories that one rectangular pulse reverses.
 
@@ -173,8 +174,8 @@ def simulate_switching(
         bar = keras.utils.Progbar(sum(plan.calls for plan in plans), unit_name="segment")
 
     switched = np.zeros(flat["current"].size, "int64")
-    time = np.empty((switched.size, _RECORDS)) if kept else None
-    magnetization = np.empty((switched.size, kept, _RECORDS, 3), "float32") if kept else None
+    time = np.empty((switched.size, _RECORDS if kept else 0))
+    magnetization = np.empty((switched.size, kept, _RECORDS, 3), "float32")
     for number, plan in enumerate(plans):
         if kept:
             time[plan.index] = plan.marks * plan.time_step
@@ -206,7 +207,7 @@ def simulate_switching(
     )
 
 
-def spin_orbit_field(current_density, spin_hall_angle, device):
+def spin_orbit_field(current_density: Array, spin_hall_angle: float, device: DeviceLike) -> Array:
     """Damping-like spin-orbit field `B_so = hbar theta J / (2 e Ms t_f)` in T.
 
     Without an in-plane field the layer leaves its axis above `B_so = mu0Hk / 2`.

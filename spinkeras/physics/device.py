@@ -19,13 +19,14 @@ Trans. Magn. 48, 4684 (2012) for the critical current of the perpendicular macro
 import dataclasses
 import json
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from scipy import constants, special
 
 from spinkeras import checks
+from spinkeras._typing import Array
 from spinkeras.physics import provenance
 from spinkeras.physics.presets import DEVICES
 
@@ -180,7 +181,7 @@ class MTJDevice:
         """`Delta = K_eff V / (kB T)`, dimensionless."""
         return self.stability_at(self.anisotropy)
 
-    def stability_at(self, anisotropy):
+    def stability_at(self, anisotropy: Array) -> Array:
         """Thermal stability `K_eff V / (kB T)` at another anisotropy in J/m^3, number or array."""
         return anisotropy * self.volume / self.thermal_energy
 
@@ -221,7 +222,7 @@ class MTJDevice:
         time = float(self.retention_at(self.thermal_stability))
         return time if time < LONGEST_RETENTION else math.inf
 
-    def retention_at(self, stability):
+    def retention_at(self, stability: Array) -> Array:
         """Mean time in s before a thermal reversal, at most 1e300 s, at other stabilities (NumPy).
 
         Args:
@@ -271,11 +272,11 @@ class MTJDevice:
         ends = [self.anisotropy_at(voltage) for voltage in self.gate_voltage_range]
         return min(ends), max(ends)
 
-    def anisotropy_at(self, gate_voltage):
+    def anisotropy_at(self, gate_voltage: Array) -> Array:
         """K_eff in J/m^3 at a gate voltage in V (scalar or array, not range-checked)."""
         return self.anisotropy - self._anisotropy_per_volt * gate_voltage
 
-    def gate_voltage_for(self, anisotropy):
+    def gate_voltage_for(self, anisotropy: Array) -> Array:
         """Gate voltage in V that gives a K_eff in J/m^3 (scalar or array, not range-checked).
 
         A device without voltage control (`vcma_coefficient = 0`) answers 0 V.
@@ -286,7 +287,7 @@ class MTJDevice:
 
     # --- a floor for the memory -----------------------------------------------------------------
 
-    def with_least_stability(self, stability) -> "MTJDevice":
+    def with_least_stability(self, stability: float) -> "MTJDevice":
         """This device with a gate that never brings the thermal stability below a floor.
 
         Narrows `gate_voltage_range`, so that whatever goes by the device follows: the knobs of a
@@ -309,7 +310,7 @@ class MTJDevice:
         stability = checks.number("stability", stability, "(units of kB T)", 1e-3, 1e4, hint)
         return self._with_floor(stability, f"a thermal stability of {stability:g}")
 
-    def with_least_retention(self, seconds) -> "MTJDevice":
+    def with_least_retention(self, seconds: float) -> "MTJDevice":
         """As `with_least_stability`, for the mean time before a thermal reversal.
 
         Args:
@@ -325,7 +326,7 @@ class MTJDevice:
         )
         return self._with_floor(self.stability_for_retention(seconds), f"{seconds:g} s")
 
-    def stability_for_retention(self, seconds) -> float:
+    def stability_for_retention(self, seconds: float) -> float:
         """Thermal stability whose `retention_time` is that many seconds, at least 1.5.
 
         `seconds = t_D sqrt(pi) exp(Delta) / Delta^1.5`, which rises above 1.5.
@@ -357,7 +358,7 @@ class MTJDevice:
 
     # --- copies and files -------------------------------------------------------------------
 
-    def replace(self, **changes) -> "MTJDevice":
+    def replace(self, **changes: Any) -> "MTJDevice":
         """A copy with some fields changed, validated like a new device.
 
         `source` and `assumed` say which fields have changed since, unless they are changed, too.
@@ -404,6 +405,9 @@ class MTJDevice:
         return cls(name=name, **DEVICES[name])
 
 
+DeviceLike: TypeAlias = MTJDevice | str | dict[str, Any]  # a device, a preset, a description
+
+
 def presets() -> list[str]:
     """Names of the available device presets.
 
@@ -416,7 +420,7 @@ def presets() -> list[str]:
     return list(DEVICES)
 
 
-def get_device(device) -> MTJDevice:
+def get_device(device: Any) -> MTJDevice:
     """An `MTJDevice` from a device, a preset name or a serialised device.
 
     Raises:

@@ -8,15 +8,17 @@ measured; `spinkeras.calibration.fit_empirical` finds it from a table.
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
 from spinkeras import checks
+from spinkeras._typing import Array
 from spinkeras.physics import provenance
 from spinkeras.physics.curve import RationalLogit, steepest_fall
-from spinkeras.physics.device import get_device
+from spinkeras.physics.device import DeviceLike, get_device
 from spinkeras.physics.presets import CURVES
 
 LEAST_REST = 1e-4
@@ -180,7 +182,7 @@ class EmpiricalCurve:
             )
         provenance.keep(self)
 
-    def replace(self, **changes) -> "EmpiricalCurve":
+    def replace(self, **changes: Any) -> "EmpiricalCurve":
         """A copy with some fields changed, validated like a new curve."""
         return dataclasses.replace(self, **changes)
 
@@ -214,7 +216,9 @@ class EmpiricalCurve:
             )
         return cls(name=name, **CURVES[name])
 
-    def switching_probability(self, current, pulse_width, anisotropy_ratio=1.0):
+    def switching_probability(
+        self, current: Array, pulse_width: Array, anisotropy_ratio: Array = 1.0
+    ) -> Array:
         """Probability that one pulse reverses the device (NumPy).
 
         Args:
@@ -237,7 +241,7 @@ class EmpiricalCurve:
         curve = curve_at(np, self.fields(), s, np.log(ratio))
         return curve.probability(current - curve.midpoint)
 
-    def curve(self, device):
+    def curve(self, device: DeviceLike) -> Callable[..., RationalLogit]:
         """The function `(xp, log_duration, stability) -> RationalLogit` of a switching model.
 
         Its attributes are those of `switching.get_curve`.
@@ -255,8 +259,10 @@ class EmpiricalCurve:
         def curve(xp, log_duration, stability):
             return law(xp, log_duration, stability, *parameters)
 
-        curve.in_seconds = curve.measured = True  # see switching.get_curve
-        curve.law, curve.tangents, curve.parameters = law, tangents, parameters
+        # See laws.get_curve.
+        curve.in_seconds = curve.measured = True  # type: ignore[attr-defined]
+        curve.law, curve.tangents = law, tangents  # type: ignore[attr-defined]
+        curve.parameters = parameters  # type: ignore[attr-defined]
         return curve
 
     def fields(self) -> dict:

@@ -93,7 +93,7 @@ class NeelBrown:
             )
             object.__setattr__(self, "attempt_time", tau0)
 
-    def replace(self, **changes) -> "NeelBrown":
+    def replace(self, **changes: Any) -> "NeelBrown":
         """A copy with some fields changed, validated like a new one."""
         return dataclasses.replace(self, **changes)
 
@@ -107,7 +107,7 @@ class NeelBrown:
         checks.complete("NeelBrown", config, ("barrier_exponent", "attempt_time"))
         return cls(**config)
 
-    def curve(self, device: MTJDevice):
+    def curve(self, device: MTJDevice) -> Callable[..., Curve]:
         """The function `(xp, log_duration, stability) -> Curve` of this law for a device."""
         log_attempt = None
         if self.attempt_time is not None:
@@ -116,7 +116,7 @@ class NeelBrown:
         def curve(xp, log_duration, stability):
             return neel_brown_curve(xp, log_duration, stability, self.barrier_exponent, log_attempt)
 
-        curve.in_seconds = self.attempt_time is not None  # then it depends on t_p / tau0
+        curve.in_seconds = self.attempt_time is not None  # type: ignore[attr-defined]
         return curve
 
 
@@ -209,13 +209,13 @@ def _from_series(xp, stability, values):
     return RationalLogit(midpoint, xp.exp(log_slope), a, b, c, c * c / 4 + xp.exp(log_gap))
 
 
-macrospin_curve.domain = DURATION_DOMAIN, STABILITY_DOMAIN
+macrospin_curve.domain = DURATION_DOMAIN, STABILITY_DOMAIN  # type: ignore[attr-defined]
 
 
-macrospin_curve.law, macrospin_curve.tangents = macrospin_curve, _macrospin_tangents
+macrospin_curve.law, macrospin_curve.tangents = macrospin_curve, _macrospin_tangents  # type: ignore[attr-defined]
 
 
-macrospin_curve.parameters = ()
+macrospin_curve.parameters = ()  # type: ignore[attr-defined]
 
 
 def unstack(xp, values):

@@ -1,6 +1,8 @@
 """Published devices and curves: fields of `MTJDevice` and `EmpiricalCurve`, in SI units."""
 
-DEVICES = {
+from typing import Any
+
+DEVICES: dict[str, dict[str, Any]] = {
     "stt_reference": dict(
         diameter=40e-9,
         thickness=1.2e-9,
@@ -121,7 +123,7 @@ DEVICES = {
 }
 
 # Estimates of `fit_empirical` from the published counts; tests/calibration repeats the fit.
-CURVES = {
+CURVES: dict[str, dict[str, Any]] = {
     "sot_80nm": dict(
         threshold=1.1565e-3,
         slope=7.902e3,

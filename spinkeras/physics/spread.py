@@ -11,7 +11,8 @@ current do not know the factors, so a spread moves the threshold and the slope.
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from scipy import special
 
 from spinkeras import checks
 from spinkeras.physics import laws
-from spinkeras.physics.device import get_device
+from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 
 CAUSES = ("all", "threshold", "slope", "faults")
 FACTORS = ("stability", "current", "diffusion_time", "resistance", "tmr")
@@ -112,7 +113,7 @@ class ChipSpread:
     ceiling: float = 1.0
     stuck_low: float = 0.0
     stuck_high: float = 0.0
-    devices: tuple = dataclasses.field(default=(), repr=False)
+    devices: Any = dataclasses.field(default=(), repr=False)
 
     def __post_init__(self):
         for name, limits in LIMITS.items():
@@ -120,7 +121,7 @@ class ChipSpread:
         object.__setattr__(self, "devices", _device_table(self.devices))
 
     @classmethod
-    def from_devices(cls, devices, nominal, **spread):
+    def from_devices(cls, devices: Sequence[MTJDevice], nominal: DeviceLike, **spread: Any) -> Self:
         """Spread of given devices: measured ones, or what `sample_devices` returns.
 
         Every device of a chip is one of them, drawn with replacement, so that the correlations
@@ -176,7 +177,7 @@ class ChipSpread:
         return cls.from_factors(factors, **spread)
 
     @classmethod
-    def from_factors(cls, factors, count=1000, seed=0, **spread):
+    def from_factors(cls, factors: Any, count: int = 1000, seed: int = 0, **spread: Any) -> Self:
         """Spread from a joint table, or a joint distribution, of factors.
 
         Args:
@@ -222,16 +223,22 @@ class ChipSpread:
             raise ValueError("The table of devices is empty.")
         return cls(devices=table, **spread)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         newer = ("read_time", "read_voltage")  # than the first files
         checks.complete("ChipSpread", config, [name for name in LIMITS if name not in newer])
         return cls(**config)
 
-    def draw(self, shape, rng, temperature=300.0, chip_temperature=None):
+    def draw(
+        self,
+        shape: tuple[int, ...],
+        rng: np.random.Generator,
+        temperature: float = 300.0,
+        chip_temperature: float | None = None,
+    ) -> "ChipLayer":
         """Factors of the devices of one layer, NumPy.
 
         Args:
@@ -246,12 +253,14 @@ class ChipSpread:
         tmr, row = rng.normal(size=shape), rng.integers(max(len(self.devices), 1), size=shape)
         return self._factors(np, normal, uniform, tmr, row, chip_temperature / temperature)
 
-    def draw_temperature(self, rng, temperature=300.0):
+    def draw_temperature(self, rng: np.random.Generator, temperature: float = 300.0) -> float:
         """Temperature in K of one chip, kept within a third of the nominal one."""
         drawn = temperature + self.temperature * rng.normal()
         return float(np.clip(drawn, temperature * 2 / 3, temperature * 4 / 3))
 
-    def draw_tensors(self, shape, temperature, seed, dtype):
+    def draw_tensors(
+        self, shape: tuple[int, ...], temperature: float, seed: Any, dtype: str
+    ) -> "ChipLayer":
         """As `draw`, as tensors from a Keras seed generator (a new chip at every call).
 
         The temperature is drawn with the devices: that of one layer, not of a whole chip.

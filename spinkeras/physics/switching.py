@@ -14,24 +14,26 @@ functions that take the namespace (`numpy` or `keras.ops`) as `xp`.
 
 import math
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from spinkeras import checks
+from spinkeras._typing import Array
 from spinkeras.physics.curve import RationalLogit, steepest_fall
-from spinkeras.physics.device import MTJDevice, get_device
+from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 from spinkeras.physics.laws import DURATION_DOMAIN, STABILITY_DOMAIN, Curve, get_curve, own_model
 
 
 def switching_probability(
-    current,
-    pulse_width,
-    device,
-    anisotropy=None,
-    switching_model=None,
-):
+    current: Array,
+    pulse_width: Array,
+    device: DeviceLike,
+    anisotropy: Array = None,
+    switching_model: Any = None,
+) -> Array:
     """Probability that one pulse reverses the free layer.
 
     Models:
@@ -82,17 +84,17 @@ def switching_probability(
     """
     if not _is_tensor(current):
         current = checks.array("current", current)
-    current, device, curve = _prepare(current, pulse_width, device, anisotropy, switching_model)
-    drive = current / device.critical_current_per_stability
+    current, described, curve = _prepare(current, pulse_width, device, anisotropy, switching_model)
+    drive = current / described.critical_current_per_stability
     return curve.probability(drive - curve.midpoint)
 
 
 def midpoint_current(
-    pulse_width,
-    device,
-    anisotropy=None,
-    switching_model=None,
-):
+    pulse_width: Array,
+    device: DeviceLike,
+    anisotropy: Array = None,
+    switching_model: Any = None,
+) -> Array:
     """Current in A at which the switching probability is 1/2.
 
     Arguments and errors as `switching_probability`.
@@ -103,16 +105,16 @@ def midpoint_current(
     >>> round(float(spinkeras.midpoint_current(10e-9, "stt_reference")) * 1e6, 1)
     27.6
     """
-    _, device, curve = _prepare(None, pulse_width, device, anisotropy, switching_model)
-    return curve.midpoint * device.critical_current_per_stability
+    _, described, curve = _prepare(None, pulse_width, device, anisotropy, switching_model)
+    return curve.midpoint * described.critical_current_per_stability
 
 
 def slope_at_midpoint(
-    pulse_width,
-    device,
-    anisotropy=None,
-    switching_model=None,
-):
+    pulse_width: Array,
+    device: DeviceLike,
+    anisotropy: Array = None,
+    switching_model: Any = None,
+) -> Array:
     """Slope `dP/dI` in 1/A where the switching probability is 1/2.
 
     Arguments and errors as `switching_probability`.
@@ -123,16 +125,16 @@ def slope_at_midpoint(
     >>> round(float(spinkeras.slope_at_midpoint(10e-9, "stt_reference")) * 1e-6, 3)
     0.086
     """
-    _, device, curve = _prepare(None, pulse_width, device, anisotropy, switching_model)
-    return curve.slope / device.critical_current_per_stability
+    _, described, curve = _prepare(None, pulse_width, device, anisotropy, switching_model)
+    return curve.slope / described.critical_current_per_stability
 
 
 def pulse_width_for_slope(
-    slope,
-    device,
-    anisotropy=None,
-    switching_model=None,
-):
+    slope: Array,
+    device: DeviceLike,
+    anisotropy: Array = None,
+    switching_model: Any = None,
+) -> Array:
     """Pulse width in s at which `slope_at_midpoint` has a wanted value (NumPy only).
 
     Args:
@@ -163,7 +165,8 @@ def pulse_width_for_slope(
         return slope_at_midpoint(np.exp(log_width), device, anisotropy, switching_model)
 
     # The slope of a measured curve may fall with the width, or rise and fall.
-    steps = np.linspace(*np.log(device.pulse_width_range), 257)
+    shortest, longest = np.log(device.pulse_width_range)
+    steps = np.linspace(shortest, longest, 257)
     widths = np.broadcast_to(steps.reshape(-1, *(1,) * slope.ndim), (len(steps), *slope.shape))
     slopes = slope_at(widths)
     above = slopes >= slope

@@ -22,7 +22,7 @@ _OF_A_SEARCH = {
 _STATUS = ("RUNNING", "IDLE", "INVALID", "STOPPED", "COMPLETED", "FAILED")
 
 
-def durable(tuner_class, lease=180.0):
+def durable(tuner_class: type, lease: float = 180.0) -> type:
     """A keras-tuner tuner class whose search survives killed processes.
 
     Use it as the class itself, in one process or in keras-tuner's chief/worker mode, with the

@@ -1,11 +1,14 @@
 """Models of a search, with spin neurons in them."""
 
 import copy
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import keras_tuner as kt
 
 from spinkeras import checks
+from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.energy.tracker import EnergyTracker
 from spinkeras.layer.conversion import to_spin
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons
@@ -44,7 +47,13 @@ class SpinHyperModel(kt.HyperModel):
     A search is then `kt.RandomSearch(hypermodel, objective=hypermodel.objective.objective, ...)`.
     """
 
-    def __init__(self, network, objective=None, assumptions=None, **space):
+    def __init__(
+        self,
+        network: Any,
+        objective: EnergyObjective | None = None,
+        assumptions: EnergyAssumptions | None = None,
+        **space: Any,
+    ) -> None:
         super().__init__()
         if not callable(network):
             raise ValueError(
@@ -55,7 +64,7 @@ class SpinHyperModel(kt.HyperModel):
         self.assumptions = assumptions
         self.space = space
 
-    def build(self, hp):
+    def build(self, hp: Any) -> keras.Model:
         settings = spin_search_space(hp, **self.space)
         if isinstance(self.network, keras.Model):
             model = to_spin(self.network, **settings)
@@ -85,14 +94,20 @@ class SpinHyperModel(kt.HyperModel):
             )
         return model
 
-    def fit(self, hp, model, *args, callbacks=(), **kwargs):
+    def fit(
+        self, hp: Any, model: keras.Model, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any
+    ) -> Any:
         first = [EnergyTracker(self.assumptions), copy.copy(self.objective)]
         return model.fit(*args, callbacks=[*first, *callbacks], **kwargs)
 
 
 def dense_classifier(
-    input_shape, classes, hidden=(16, 64), hidden_layers=1, learning_rate=(1e-3, 3e-2)
-):
+    input_shape: tuple[int, ...],
+    classes: int,
+    hidden: Any = (16, 64),
+    hidden_layers: Any = 1,
+    learning_rate: Any = (1e-3, 3e-2),
+) -> Callable[..., keras.Model]:
     """Network function for `SpinHyperModel`: dense layers with spin neurons, softmax output.
 
     Args:

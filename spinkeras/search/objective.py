@@ -1,6 +1,7 @@
 """What a search is for: accuracy at a price of energy."""
 
 import math
+from typing import Any
 
 import keras
 import keras_tuner as kt
@@ -50,14 +51,14 @@ class EnergyObjective(keras.callbacks.Callback):
 
     def __init__(
         self,
-        delta=0.01,
-        rate=2.0,
-        metric="val_accuracy",
-        energy="val_energy_pj",
-        reference_pj=1.0,
-        direction="max",
-        name="energy_score",
-    ):
+        delta: float = 0.01,
+        rate: float = 2.0,
+        metric: str = "val_accuracy",
+        energy: str = "val_energy_pj",
+        reference_pj: float | None = 1.0,
+        direction: str = "max",
+        name: str = "energy_score",
+    ) -> None:
         super().__init__()
         of_metric, factor = "(units of the metric)", "(a factor of energy)"
         self.delta = checks.number("delta", delta, of_metric, 0.0, 1e12, "0.01 is one point of 100")
@@ -69,11 +70,11 @@ class EnergyObjective(keras.callbacks.Callback):
         self.name = checks.text("name", name, "a key for the logs")
 
     @property
-    def objective(self):
+    def objective(self) -> Any:
         """The `keras_tuner.Objective` to give to a tuner."""
         return kt.Objective(self.name, self.direction)
 
-    def score(self, metric, energy_pj):
+    def score(self, metric: float, energy_pj: float) -> float:
         """Score of a metric and an energy in pJ."""
         if not energy_pj > 0:
             raise ValueError(
@@ -83,7 +84,7 @@ class EnergyObjective(keras.callbacks.Callback):
         cost = self.delta * math.log(energy_pj / self.reference_pj) / math.log(self.rate)
         return float(metric - cost if self.direction == "max" else metric + cost)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         logs = {} if logs is None else logs
         missing = [key for key in (self.metric, self.energy) if key not in logs]
         if missing:
@@ -95,7 +96,9 @@ class EnergyObjective(keras.callbacks.Callback):
         logs[self.name] = self.score(logs[self.metric], logs[self.energy])
 
 
-def energy_front(tuner, metric="val_accuracy", energy="val_energy_pj", direction="max"):
+def energy_front(
+    tuner: Any, metric: str = "val_accuracy", energy: str = "val_energy_pj", direction: str = "max"
+) -> list[dict[str, Any]]:
     """The finished trials that no other finished trial beats in metric and in energy.
 
     Args:

@@ -10,6 +10,8 @@ not load. The pieces, each usable alone:
     energy_front        the trials of a search that no other trial beats in both
 """
 
+from typing import Any
+
 from spinkeras import checks
 from spinkeras.layer.neuron import SpinNeuron
 from spinkeras.physics.device import get_device, presets
@@ -26,18 +28,18 @@ _SHARING = ("channel", "layer")
 
 
 def spin_search_space(
-    hp,
-    device=None,
-    shortest_pulse=(2e-9, 10e-9),
-    window=(1.5, 10.0),
-    train=("none", "pulse_width", "both"),
-    sharing=("channel", "layer"),
-    gain=(0.3, 3.0),
-    recenter=True,
-    pulses=None,
-    rank=2,
-    prefix="spin",
-):
+    hp: Any,
+    device: Any = None,
+    shortest_pulse: Any = (2e-9, 10e-9),
+    window: Any = (1.5, 10.0),
+    train: Any = ("none", "pulse_width", "both"),
+    sharing: Any = ("channel", "layer"),
+    gain: Any = (0.3, 3.0),
+    recenter: Any = True,
+    pulses: Any = None,
+    rank: int = 2,
+    prefix: str = "spin",
+) -> dict[str, Any]:
     """Declare the choices of a spin neuron to keras-tuner; returns arguments of `SpinNeuron`.
 
     The pulse widths of a neuron may move in `[t, min(t * window, longest)]`, with `longest` the

@@ -7,11 +7,13 @@ import pathlib
 import re
 import shutil
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 
 from spinkeras import checks, files
+from spinkeras._typing import PathLike
 from spinkeras.layer.knobs import KNOBS
 from spinkeras.layer.neuron import spin_neurons
 
@@ -58,16 +60,16 @@ class ExactBackup(keras.callbacks.Callback):
     1
     """
 
-    def __init__(self, backup_dir, delete=True):
+    def __init__(self, backup_dir: PathLike, delete: bool = True) -> None:
         super().__init__()
         if not isinstance(backup_dir, (str, os.PathLike)):
             raise ValueError(f"backup_dir = {checks.shown(backup_dir)} must be a path.")
         self.backup_dir = os.fspath(backup_dir)
         self.delete = checks.flag("delete", delete)
-        self._earlier = []
-        self._history = []
+        self._earlier: list[Any] = []
+        self._history: list[Any] = []
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._earlier, self._history = [], []
         self.model._initial_epoch = None  # Keras keeps that of an earlier fit
         self._remove_unfinished()
@@ -83,7 +85,7 @@ class ExactBackup(keras.callbacks.Callback):
         # Where Keras' own BackupAndRestore puts it; `fit` reads it after this call.
         self.model._initial_epoch = epochs
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         numbers = {key: np.asarray(value).tolist() for key, value in (logs or {}).items()}
         self._history.append([epoch, numbers])
         values = [keras.ops.convert_to_numpy(variable) for variable in self._variables()]
@@ -106,7 +108,7 @@ class ExactBackup(keras.callbacks.Callback):
             if _age(older) < _age(name):
                 shutil.rmtree(os.path.join(self.backup_dir, older), ignore_errors=True)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         history = getattr(self.model, "history", None)
         if self._earlier and history is not None:
             history.epoch = [epoch for epoch, _ in self._earlier] + history.epoch

@@ -268,5 +268,5 @@ def test_an_old_backup_goes_on_with_the_same_layer_only(driver, tmp_path):
     content["neurons"] = [old_form(config) for config in content["neurons"]]
     path.write_text(json.dumps(content))
     backup(driver).on_train_begin()
-    with pytest.raises(ValueError, match="spin layer 0 has another .*driver than"):
+    with pytest.raises(ValueError, match=r"spin layer 0 has another .*driver than"):
         backup(Driver(gate_levels=9)).on_train_begin()
