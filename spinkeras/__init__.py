@@ -4,6 +4,7 @@ The map, in the order in which the rooms build on each other:
 
     _typing           names for kinds of values, for annotations
     checks, files     values checked where they enter; files that appear whole, or not at all
+    versions          show_versions: what is installed
     _keras            what Keras offers only privately
     _tensorflow       what TensorFlow offers only privately
 
@@ -92,6 +93,7 @@ from spinkeras.physics import (
     switching_probability,
 )
 from spinkeras.training import ExactBackup
+from spinkeras.versions import show_versions
 
 __all__ = [
     "ChipReport",
@@ -133,6 +135,7 @@ __all__ = [
     "reliability",
     "sample_devices",
     "search",
+    "show_versions",
     "slope_at_midpoint",
     "spin_neurons",
     "switching_probability",

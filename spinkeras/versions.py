@@ -1,0 +1,39 @@
+"""What is installed, for a report of a problem."""
+
+import platform
+from collections.abc import Callable
+from importlib import metadata
+
+import keras
+
+from spinkeras._version import __version__
+
+_PACKAGES = (
+    *("tensorflow", "jax", "torch", "numpy", "scipy"),
+    *("keras-tuner", "tensorflow-probability", "ai-edge-litert", "onnxruntime"),
+)
+
+
+def show_versions(print_fn: Callable[[str], object] = print) -> None:
+    """Print the versions that a report of a problem needs; nothing is imported for it.
+
+    Args:
+        print_fn: function that receives the lines as one text. Default `print`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> spinkeras.show_versions(lambda text: print(text.splitlines()[0]))
+    spinkeras 0.1.0
+    """
+    lines = [
+        f"spinkeras {__version__}",
+        f"Keras {keras.__version__}, backend {keras.backend.backend()}",
+        f"Python {platform.python_version()}, {platform.platform()}",
+    ]
+    for name in _PACKAGES:
+        try:
+            lines.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{name} not installed")
+    print_fn("\n".join(lines))
