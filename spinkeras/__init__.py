@@ -3,6 +3,7 @@
 The map, in the order in which the rooms build on each other:
 
     checks, files     values checked where they enter; files that appear whole, or not at all
+    tables            results as data frames and CSV files
     _keras            what Keras offers only privately
     _tensorflow       what TensorFlow offers only privately
 
@@ -26,6 +27,7 @@ The map, in the order in which the rooms build on each other:
       conversion        to_spin: spin neurons for an existing model
     training          what callbacks do to a fit
       steps             a callback's hold on a model's steps
+      tensorboard       SpinTensorBoard: Keras's TensorBoard, with the knobs in ns and mV
       backup            ExactBackup: a killed training goes on to the last bit
 
     energy            what an inference costs
@@ -53,6 +55,8 @@ The map, in the order in which the rooms build on each other:
       objective         EnergyObjective
       hypermodel        SpinHyperModel
       durability        durable: searches that survive killed processes
+    cards             HTML cards with which devices, layers and results introduce themselves
+    plot              a picture of each of them, with matplotlib, imported when it is asked for
 """
 
 import importlib
@@ -90,7 +94,7 @@ from spinkeras.physics import (
     slope_at_midpoint,
     switching_probability,
 )
-from spinkeras.training import ExactBackup
+from spinkeras.training import ExactBackup, SpinTensorBoard
 
 __all__ = [
     "ChipReport",
@@ -107,6 +111,7 @@ __all__ = [
     "NeelBrown",
     "NewChipEachEpoch",
     "SpinNeuron",
+    "SpinTensorBoard",
     "__version__",
     "apply_device_settings",
     "calibration",
@@ -127,6 +132,7 @@ __all__ = [
     "macrospin",
     "midpoint_current",
     "physics",
+    "plot",
     "presets",
     "pulse_width_for_slope",
     "reliability",
@@ -141,8 +147,8 @@ __all__ = [
 
 
 def __getattr__(name):
-    if name == "search":  # keras-tuner takes longer to import than all the rest
-        return importlib.import_module("spinkeras.search")
+    if name in ("cards", "plot", "search"):  # keras-tuner takes longer to import than all the rest
+        return importlib.import_module(f"spinkeras.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

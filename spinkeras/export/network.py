@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from spinkeras.energy.meter import refuse_unseen, traced_energies
-from spinkeras.energy.report import unique_names
+from spinkeras.layer.neuron import unique_names
 from spinkeras.layer import core
 from spinkeras.layer.neuron import FEW_PULSES, spin_neurons
 from spinkeras.layer.observation import Expected, observing

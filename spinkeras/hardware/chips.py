@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 from scipy import stats
 
-from spinkeras import checks, files
+from spinkeras import checks, files, tables
 from spinkeras.energy.meter import refuse_unseen, traced_energies
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.layer import core
@@ -162,8 +162,8 @@ def _cut(model):
 
 
 @dataclasses.dataclass(frozen=True)
-class ChipReport:
-    """Result of `evaluate_chips`.
+class ChipReport(tables.Table):
+    """Result of `evaluate_chips`. `to_dataframe()` and `to_csv(path)` give one row per chip.
 
     Attributes:
         accuracy: array of shape `(chips,)`, fraction of samples right (or the given metric).
@@ -181,6 +181,25 @@ class ChipReport:
     spread: ChipSpread
     pulses: int | None
     is_fraction: bool = True
+
+    def columns(self) -> dict:
+        """One row per chip: its number, its accuracy (or metric) and its energy in pJ."""
+        name = "accuracy" if self.is_fraction else "metric"
+        numbers = range(len(self.accuracy))
+        return {"chip": [*numbers], name: self.accuracy, "energy_pj": self.energy_pj}
+
+    def __repr__(self):
+        drawn = "expected values" if self.pulses is None else f"{self.pulses} pulse(s)"
+        return (
+            f"{type(self).__name__}({len(self.accuracy)} chip(s), {drawn}, mean "
+            f"{np.mean(self.accuracy):.4g}, nominal {self.nominal:.4g}, "
+            f"{np.mean(self.energy_pj):.4g} pJ)"
+        )
+
+    def _repr_html_(self):
+        import spinkeras
+
+        return spinkeras.cards.chips(self)
 
     def chip_yield(self, target, confidence=0.95):
         """Fraction of chips at or above a target, with its exact (Clopper-Pearson) interval.

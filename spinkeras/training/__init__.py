@@ -1,5 +1,6 @@
-"""What callbacks do to a fit: a hold on its steps, a backup to go on from."""
+"""What callbacks do to a fit: a hold on its steps, a backup to go on from, what TensorBoard sees."""
 
 from spinkeras.training.backup import ExactBackup
+from spinkeras.training.tensorboard import SpinTensorBoard
 
-__all__ = ["ExactBackup"]
+__all__ = ["ExactBackup", "SpinTensorBoard"]
