@@ -154,7 +154,13 @@ def duration(seconds) -> str:
     """A time in the unit in which people would say it."""
     if not np.isfinite(seconds) or seconds > 1e6 * 3.156e7:
         return "over a million years"
-    for unit, size in (("years", 3.156e7), ("days", 86400), ("hours", 3600), ("s", 1), ("ms", 1e-3)):
+    for unit, size in (
+        ("years", 3.156e7),
+        ("days", 86400),
+        ("hours", 3600),
+        ("s", 1),
+        ("ms", 1e-3),
+    ):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"

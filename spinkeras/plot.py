@@ -296,7 +296,7 @@ def history(history, metric=None, ax=None):
         if kind == "energy":
             factor, unit = _energy_unit(np.max(np.abs(finite), initial=0.0))
             axis.set_ylabel(f"energy ({unit} per inference)")
-        elif "acc" in key and finite.size and 0 <= finite.min() and finite.max() <= 1:
+        elif "acc" in key and finite.size and finite.min() >= 0 and finite.max() <= 1:
             factor = 100.0
             axis.set_ylabel(f"{_text(key.replace('_', ' '))} (%)")
         else:
@@ -404,7 +404,9 @@ def fit(result, ax=None):
     top.set_ylim(-0.03, 1.03)
     few = len(shown) < len(groups)
     title = "pulse width" + (", gate" if gated else "")
-    top.legend(title=title + (f"\n({len(shown)} of {len(groups)})" if few else ""), fontsize="small")
+    top.legend(
+        title=title + (f"\n({len(shown)} of {len(groups)})" if few else ""), fontsize="small"
+    )
     bottom.axhspan(-2, 2, color="0.92", zorder=0)
     bottom.axhline(0, color=_GREY, linewidth=1)
     bottom.set_ylabel("deviance\nresidual")
@@ -486,24 +488,25 @@ def front(rows, ax=None):
         ax: `Axes`. Default `None`: that of a new figure.
 
     Returns:
-        The `Axes`: metric over energy in pJ (logarithmic where it spans more than tenfold).
+        The `Axes`: metric over energy in pJ or fJ (logarithmic where it spans more than tenfold).
 
     Raises:
         ValueError: for anything else.
 
     Example: `spinkeras.plot.front(spinkeras.search.energy_front(tuner))`.
     """
-    keys = {"energy_pj", "metric", "on_front"}
+    keys = ("energy_pj", "metric", "on_front")
     good = isinstance(rows, (list, tuple)) and rows
-    if not (good and all(isinstance(row, dict) and keys <= set(row) for row in rows)):
+    if not (good and all(isinstance(row, dict) and {*keys} <= {*row} for row in rows)):
         raise ValueError(
             f"rows = {checks.shown(rows)} must be what spinkeras.search.energy_front(tuner) "
             "returns, with one trial or more."
         )
     (axis,) = _axes(ax, 1, (6.5, 4.5))
-    picojoule, metric = (np.array([row[key] for row in rows], float) for key in keys_of_front)
+    picojoule, metric = (np.array([row[key] for row in rows], float) for key in keys[:2])
     ahead = np.array([bool(row["on_front"]) for row in rows])
-    energies, unit = picojoule, "pJ"
+    factor, unit = _energy_unit(picojoule.max())
+    energies = picojoule * factor
     if np.any(~ahead):
         axis.plot(energies[~ahead], metric[~ahead], "o", color="0.6", label="other trials")
     order = np.argsort(energies[ahead])
@@ -518,9 +521,6 @@ def front(rows, ax=None):
     axis.grid(alpha=0.3)
     axis.legend()
     return axis
-
-
-keys_of_front = ("energy_pj", "metric")
 
 
 # --- inside ----------------------------------------------------------------------------------
@@ -545,9 +545,8 @@ def _axes(ax, count, size, columns=None, **options):
 
     columns = count if columns is None else columns
     grid = (-(-count // columns), columns)
-    figure, axes = pyplot.subplots(
-        *grid, figsize=size, layout="constrained", squeeze=False, **options
-    )
+    options |= dict(figsize=size, layout="constrained", squeeze=False)
+    axes = pyplot.subplots(*grid, **options)[1]
     axes = axes.ravel()
     for spare in axes[count:]:
         spare.remove()
@@ -592,10 +591,9 @@ def _current_unit(current):
 
 def _scaled(current):
     """A current with its unit."""
-    for scale, unit in ((1e3, "mA"), (1e6, "uA"), (1e9, "nA")):
-        if abs(current) * scale >= 1:
-            break
-    return current * scale, unit
+    units = {1e3: "mA", 1e6: "uA", 1e9: "nA"}
+    scale = next((scale for scale in units if current * scale >= 1), 1e9)
+    return current * scale, units[scale]
 
 
 def _energy_unit(picojoule):
