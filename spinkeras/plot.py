@@ -67,8 +67,8 @@ def device(device, ax=None):
         axis.margins(x=0)
         axis.grid(alpha=0.3)
     left.set_ylabel("switching probability")
-    left.legend(title="pulse width", loc="upper left")
-    right.legend(title="gate voltage", loc="upper left")
+    left.legend(title="pulse width", loc="lower right")
+    right.legend(title="gate voltage", loc="lower right")
     left.set_title(f"{_text(device.name) or 'device'}, gate at 0 V")
     right.set_title(f"pulses of {device.nominal_pulse_width * 1e9:.3g} ns")
     return axes
@@ -128,13 +128,15 @@ def slope(device, ax=None):
         axis.plot(box[0], corners, color=COLOURS[1], linewidth=2, label="device's range")
         if settings:
             where = [values.ravel() for values in np.broadcast_arrays(*settings)]
-            marker = dict(color="white", edgecolor="black", s=25, zorder=3, clip_on=False)
+            size = 25 if len(where[0]) <= 200 else 4
+            marker = dict(color="white", edgecolor="black", linewidth=0.5, s=size, zorder=3)
             axis.scatter(*where, **marker, label="neurons")
         axis.set_ylabel("gate voltage (V)")
         _nanoseconds(axis)
         axis.set_xlim(widths[0] * 1e9, widths[-1] * 1e9)
-    axis.set_title(f"{_text(layer.name if layer else device.name) or 'device'}")
-    axis.legend(loc="upper left")
+    axis.set_xlabel("pulse width (ns)")
+    axis.set_title(_text(layer.name if layer else device.name) or "device")
+    axis.legend(loc="lower right")
     return axis
 
 
@@ -180,9 +182,7 @@ def knobs(model, ax=None):
             axis.hist(values, edges, color=colour, label=label, **style)
             if style:
                 axis.hist(values, edges, color=colour, histtype="step", linewidth=1.5)
-        if gateless:
-            _say(axis, "no gate: vcma_coefficient is 0")
-        else:
+        if not gateless:
             for number, limit in enumerate(np.unique(limits)):
                 label = None if number else "limits of the device"
                 axis.axvline(limit, color="black", linestyle="--", linewidth=1, label=label)
@@ -191,7 +191,8 @@ def knobs(model, ax=None):
         axis.yaxis.get_major_locator().set_params(integer=True)
         if logarithmic:
             _nanoseconds(axis)
-        axis.set_title(_at_ends(layers, knob), fontsize="medium")
+        title = "no gate: vcma_coefficient is 0" if gateless else _at_ends(layers, knob)
+        axis.set_title(title, fontsize="medium")
         axis.set_ylim(top=axis.get_ylim()[1] * (1.1 + 0.09 * (len(groups) + 1)))
         axis.legend(loc="upper center", fontsize="small")
     return axes
@@ -238,18 +239,18 @@ def compare(model, before=None, ax=None):
         reach = max(np.max(np.abs(middle) + 1.5 * width) for middle, width, _ in (start, end))
         x = np.linspace(-reach, reach, 401)
         untrained = "untrained" if old is None else "before"
-        for (_, _, respond), colour, label in (
-            (start, COLOURS[1], untrained),
-            (end, COLOURS[0], "after training"),
+        for (_, _, respond), colour, label, style in (
+            (start, COLOURS[1], untrained, dict(linestyle="--", zorder=3)),  # seen on top of it
+            (end, COLOURS[0], "after training", {}),
         ):
             y = respond(x[:, None])
             y = np.unique(y, axis=1) if y.shape[1] > 1 else y
             if y.shape[1] <= _MOST_LINES:
-                lines = axis.plot(x, y, color=colour, alpha=0.9 if y.shape[1] == 1 else 0.6)
+                lines = axis.plot(x, y, color=colour, alpha=0.6 if y.shape[1] > 1 else 1, **style)
                 lines[0].set_label(label)
             else:
                 low, middle, high = np.quantile(y, [0.05, 0.5, 0.95], axis=1)
-                axis.plot(x, middle, color=colour, label=f"{label}: median, middle 90 %")
+                axis.plot(x, middle, color=colour, label=f"{label}: median, middle 90 %", **style)
                 axis.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
         current, unit = _scaled(layer.current_scale)
         axis.set_xlabel(f"input (1 is {current:.3g} {unit})")
@@ -257,7 +258,7 @@ def compare(model, before=None, ax=None):
         axis.set_title(_text(name))
         axis.margins(x=0)
         axis.grid(alpha=0.3)
-        axis.legend(loc="upper left", fontsize="small")
+        axis.legend(loc="lower right", fontsize="small")
     return axes if len(axes) > 1 else axes[0]
 
 
@@ -331,7 +332,7 @@ def energy(report, ax=None):
     """
     _needs("report", report, ("layers", "total_pj"), "an EnergyReport, of energy_report(model, x)")
     rows = report.layers
-    (axis,) = _axes(ax, 1, (7, min(1.6 + 0.4 * len(rows), 30)))
+    (axis,) = _axes(ax, 1, (7, min(2 + 0.4 * len(rows), 30)))
     places = np.arange(len(rows))
     totals = np.array([row["total_pj"] for row in rows])
     factor, unit = _energy_unit(totals.max())
@@ -344,9 +345,9 @@ def energy(report, ax=None):
         axis.annotate(
             f"{total:.3g}", (total, place), (3, 0), textcoords="offset points", va="center"
         )
-    axis.set_yticks(places, [_text(row["name"]) for row in rows])
+    axis.set_yticks(places, [_text(row["name"], 24) for row in rows])
     axis.invert_yaxis()
-    axis.set_xlim(0, 1.12 * start.max() or 1)
+    axis.set_xlim(0, 1.2 * start.max() or 1)
     axis.set_xlabel(f"energy ({unit} per inference)")
     axis.set_title(
         f"{report.total_pj * factor:.4g} {unit} per inference, latency {report.latency_ns:.3g} ns",
