@@ -346,6 +346,7 @@ def energy(report, ax=None):
             f"{total:.3g}", (total, place), (3, 0), textcoords="offset points", va="center"
         )
     axis.set_yticks(places, [_text(row["name"], 24) for row in rows])
+    axis.set_ylabel("spin layer")
     axis.invert_yaxis()
     axis.set_xlim(0, 1.2 * start.max() or 1)
     axis.set_xlabel(f"energy ({unit} per inference)")
