@@ -209,7 +209,7 @@ def test_slope_is_that_of_the_device_inside_its_box():
     expected = spinkeras.slope_at_midpoint(np.array([2e-9, 20e-9]), REFERENCE) * 1e-6
     assert mesh.get_array().min() < expected[0]
     assert mesh.get_array().max() > expected[1]
-    neurons = [c for c in axis.collections if c.get_label() == "neurons"][0]
+    neurons = next(c for c in axis.collections if c.get_label() == "neurons")
     np.testing.assert_allclose(neurons.get_offsets()[:, 0], [2, 9, 20], rtol=1e-6)
     (curve,) = plot.slope(NO_GATE).lines
     np.testing.assert_allclose(
@@ -302,7 +302,7 @@ def test_fit_shows_the_data_and_the_residuals():
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_sentence(function, value):
-    with pytest.raises(ValueError, match="device|SpinNeuron|must be") as caught:
+    with pytest.raises(ValueError, match=r"device|SpinNeuron|must be") as caught:
         function(value)
     assert len(str(caught.value)) < 500
     assert not plt.get_fignums()
