@@ -217,9 +217,9 @@ def test_what_is_no_device_of_a_name_is_refused(tmp_path):
     for bad in (3, None, b"mine.json", ["mine.json"]):
         with pytest.raises(ValueError, match="path = "):
             spinkeras.MTJDevice.load(bad)
-        with pytest.raises(ValueError, match=r"must end in '\.json'\"):
+        with pytest.raises(ValueError, match=r"must end in '\.json'"):
             REFERENCE.save(bad)
-    with pytest.raises(ValueError, match=r"must end in '\.json'\"):
+    with pytest.raises(ValueError, match=r"must end in '\.json'"):
         REFERENCE.save(tmp_path / "mine.txt")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         REFERENCE.save(tmp_path / "no" / "mine.json")
