@@ -101,15 +101,14 @@ def slope(device, ax=None):
     shortest, longest = device.pulse_width_range
     lowest, highest = device.gate_voltage_range
     widths = np.geomspace(shortest / 1.5, longest * 1.5, 120)
-    options = {} if layer is None else _options(layer)
     if not _has_gate(device):
-        values = _slopes(widths, device.anisotropy, device, model, options)
+        values = _slopes(widths, device.anisotropy, device, model)
         axis.plot(widths * 1e9, values, color=COLOURS[0])
         axis.axvspan(shortest * 1e9, longest * 1e9, color="0.9", zorder=0, label="device's range")
         axis.set_ylabel("slope at the midpoint (1/uA)")
         axis.set_ylim(bottom=0)
         if settings:
-            own = _slopes(layer.pulse_width.ravel(), device.anisotropy, device, model, options)
+            own = _slopes(layer.pulse_width.ravel(), device.anisotropy, device, model)
             axis.plot(settings[0].ravel(), own, "o", color=COLOURS[1], label="neurons")
         _nanoseconds(axis)
         axis.set_xlim(widths[0] * 1e9, widths[-1] * 1e9)
@@ -117,7 +116,7 @@ def slope(device, ax=None):
         beyond = 0.15 * (highest - lowest) or 0.1
         volts = np.linspace(lowest - beyond, highest + beyond, 121)
         anisotropy = device.anisotropy_at(volts)[:, None]
-        values = _slopes(widths, anisotropy, device, model, options)
+        values = _slopes(widths, anisotropy, device, model)
         mesh = axis.pcolormesh(widths * 1e9, volts, values, cmap="cividis", shading="nearest")
         mesh.set_rasterized(True)
         axis.figure.colorbar(mesh, ax=axis, label="slope at the midpoint (1/uA)")
@@ -616,15 +615,9 @@ def _has_gate(device):
     return device.vcma_coefficient != 0
 
 
-def _options(layer):
-    if layer.switching_model != "neel_brown":
-        return {}
-    return {"barrier_exponent": layer.barrier_exponent, "attempt_time": layer.attempt_time}
-
-
-def _slopes(widths, anisotropy, device, model, options):
+def _slopes(widths, anisotropy, device, model):
     """Slopes at the midpoint in 1/uA; NaN where the switching law says nothing."""
-    law = laws.get_curve(model, device=device, **options)
+    law = laws.get_curve(model, device)
     duration = widths / device.diffusion_time
     stability = device.stability_at(anisotropy)
     known = (stability > 0) & (duration > 0)

@@ -87,7 +87,10 @@ PICTURES = {
     **{f"device, {k}": (plot.device, lambda v=v: v) for k, v in ODD_DEVICES.items()},
     **{f"slope, {k}": (plot.slope, lambda v=v: v) for k, v in ODD_DEVICES.items()},
     "slope, layer": (plot.slope, lambda: layer(widths=[2e-9, 9e-9, 20e-9])),
-    "slope, law": (plot.slope, lambda: layer(switching_model="neel_brown", attempt_time=1e-9)),
+    "slope, law": (
+        plot.slope,
+        lambda: layer(switching_model=spinkeras.NeelBrown(attempt_time=1e-9)),
+    ),
     "slope, layer, no gate": (plot.slope, lambda: layer(device=NO_GATE, train="pulse_width")),
     "knobs": (plot.knobs, lambda: layer(widths=[2e-9, 9e-9, 20e-9])),
     "knobs, one": (plot.knobs, lambda: layer(1, name="a_name_without_end" * 9)),
