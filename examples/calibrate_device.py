@@ -66,7 +66,7 @@ def measured_junction(output):
         f"With the shape of thermal activation the deviance is {thermal.deviance:.1f} "
         f"(p = {thermal.p_value:.1g}): rejected."
     )
-    fit.plot().savefig(output / "sot_junction.png", dpi=130)
+    fit.plot()[0].figure.savefig(output / "sot_junction.png", dpi=130)
 
 
 def simulated_junction(output, seed):
@@ -94,7 +94,7 @@ def simulated_junction(output, seed):
     print(fit.summary())
     print("true values: " + ", ".join(f"{name} {getattr(truth, name):.5g}" for name in free))
     print(f"\nPosterior:\n{fit.posterior.summary()}")
-    fit.plot().savefig(output / "stt_junction.png", dpi=130)
+    fit.plot()[0].figure.savefig(output / "stt_junction.png", dpi=130)
 
     # What the uncertainty means for the activation ...
     drawn = calibration.sample_devices(fit, 200, seed=seed)
@@ -120,7 +120,7 @@ def simulated_junction(output, seed):
 
 
 def own_data(args, output):
-    device = spinkeras.MTJDevice.preset(args.device)
+    device = spinkeras.physics.get_device(args.device)
     if device.switching_curve is None:
         free = args.free or ("anisotropy", "spin_torque_efficiency")
         fit = calibration.fit_device(args.data, device, free, resistance=args.resistance)
@@ -129,7 +129,7 @@ def own_data(args, output):
             args.data, args.free, device=device, resistance=args.resistance
         )
     print(fit.summary())
-    fit.plot().savefig(output / "calibration.png", dpi=130)
+    fit.plot()[0].figure.savefig(output / "calibration.png", dpi=130)
     (output / "device.json").write_text(fit.device.to_json() + "\n")
     print(f"wrote {output / 'calibration.png'} and {output / 'device.json'}")
 
@@ -137,7 +137,9 @@ def own_data(args, output):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", nargs="?", help="CSV file, see docs/calibration.md")
-    parser.add_argument("--device", default="stt_reference", choices=spinkeras.presets())
+    parser.add_argument(
+        "--device", default="stt_reference", help="preset, or a file of MTJDevice.save"
+    )
     parser.add_argument("--free", nargs="+", help="fields to fit; default see the library")
     parser.add_argument("--resistance", type=float, help="ohm, for a table of voltages")
     parser.add_argument("--seed", type=int, default=0)

@@ -5,6 +5,8 @@ The map, in the order in which the rooms build on each other:
     _typing           names for kinds of values, for annotations
     checks, files     values checked where they enter; files that appear whole, or not at all
     versions          show_versions: what is installed
+    intervals         the exact binomial interval
+    tables            results as data frames and CSV files
     _keras            what Keras offers only privately
     _tensorflow       what TensorFlow offers only privately
 
@@ -19,15 +21,15 @@ The map, in the order in which the rooms build on each other:
       spread            ChipSpread: how devices differ
     macrospin         the ground truth behind the closed form: fokker_planck, llg
 
-    layer             the Keras layer
+    layer             the Keras layer, and what callbacks do to its training
       core              the curve of many neurons at once, with its gradient
       knobs             what the device allows and the driver can make: DeviceRange, Driver
       former            configurations of earlier versions
       observation       who watches a layer's call, who answers it
       neuron            SpinNeuron
       conversion        to_spin: spin neurons for an existing model
-    training          what callbacks do to a fit
       steps             a callback's hold on a model's steps
+      tensorboard       SpinTensorBoard: Keras's TensorBoard, with the knobs in ns and mV
       backup            ExactBackup: a killed training goes on to the last bit
 
     energy            what an inference costs
@@ -55,11 +57,13 @@ The map, in the order in which the rooms build on each other:
       objective         EnergyObjective
       hypermodel        SpinHyperModel
       durability        durable: searches that survive killed processes
+    cards             HTML cards with which devices, layers and results introduce themselves
+    plot              a picture of each of them, with matplotlib, imported when it is asked for
 """
 
 import importlib
 
-from spinkeras import calibration, energy, export, hardware, layer, macrospin, physics, training
+from spinkeras import calibration, energy, export, hardware, layer, macrospin, physics
 from spinkeras._version import __version__
 from spinkeras.calibration import fit_device, fit_empirical, sample_devices
 from spinkeras.energy import (
@@ -80,7 +84,15 @@ from spinkeras.hardware import (
     evaluate_chips,
     reliability,
 )
-from spinkeras.layer import DeviceRange, Driver, SpinNeuron, spin_neurons, to_spin
+from spinkeras.layer import (
+    DeviceRange,
+    Driver,
+    ExactBackup,
+    SpinNeuron,
+    SpinTensorBoard,
+    spin_neurons,
+    to_spin,
+)
 from spinkeras.physics import (
     ChipSpread,
     EmpiricalCurve,
@@ -92,7 +104,6 @@ from spinkeras.physics import (
     slope_at_midpoint,
     switching_probability,
 )
-from spinkeras.training import ExactBackup
 from spinkeras.versions import show_versions
 
 __all__ = [
@@ -110,6 +121,7 @@ __all__ = [
     "NeelBrown",
     "NewChipEachEpoch",
     "SpinNeuron",
+    "SpinTensorBoard",
     "__version__",
     "apply_device_settings",
     "calibration",
@@ -130,6 +142,7 @@ __all__ = [
     "macrospin",
     "midpoint_current",
     "physics",
+    "plot",
     "presets",
     "pulse_width_for_slope",
     "reliability",
@@ -140,13 +153,12 @@ __all__ = [
     "spin_neurons",
     "switching_probability",
     "to_spin",
-    "training",
 ]
 
 
 def __getattr__(name):
-    if name == "search":  # keras-tuner takes longer to import than all the rest
-        return importlib.import_module("spinkeras.search")
+    if name in ("cards", "plot", "search"):  # keras-tuner takes longer to import than all the rest
+        return importlib.import_module(f"spinkeras.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from spinkeras import tables
 from spinkeras._typing import Array
 from spinkeras.calibration.posterior import Posterior
 from spinkeras.physics.device import MTJDevice
@@ -13,8 +13,10 @@ from spinkeras.physics.empirical import EmpiricalCurve
 
 
 @dataclasses.dataclass(frozen=True)
-class FitResult:
+class FitResult(tables.Table):
     """Outcome of `fit_device` and `fit_empirical`.
+
+    `to_dataframe()` and `to_csv(path)` give one row per setting: the table and what was fitted.
 
     Attributes:
         device: fitted `MTJDevice`; after `fit_empirical` the given device with the fitted curve
@@ -71,46 +73,35 @@ class FitResult:
         )
         return "\n".join(lines)
 
-    def plot(self) -> Any:
-        """Figure of data and fit above, residuals below (needs matplotlib).
+    def plot(self, ax: Any = None) -> Any:
+        """Data and fit above, residuals below: `spinkeras.plot.fit` of this result.
+
+        Args:
+            ax: two `matplotlib.axes.Axes`. Default `None`: those of a new figure.
 
         Returns:
-            `matplotlib.figure.Figure`; `result.plot().savefig("fit.png")`.
+            Array of the two `Axes`; `result.plot()[0].figure.savefig("fit.png")`.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError("plot() needs matplotlib: pip install matplotlib.") from error
-        figure = Figure(figsize=(7, 6), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.5, 1))
-        current = self.table["current_a"]
-        settings = np.stack([self.table["pulse_width_s"], self.table["gate_voltage_v"]], axis=-1)
-        switched, trials = self.table["switched"], self.table["trials"]
-        fraction = switched / trials
-        low = stats.beta.ppf(0.16, switched + 0.5, trials - switched + 0.5)
-        high = stats.beta.ppf(0.84, switched + 0.5, trials - switched + 0.5)
-        bars = np.maximum([fraction - low, high - fraction], 0)
-        scale, unit = (1e6, "uA") if np.max(np.abs(current)) < 1e-3 else (1e3, "mA")
-        groups = np.unique(settings, axis=0)
-        gated = np.any(groups[:, 1])
-        shown = groups[np.unique(np.linspace(0, len(groups) - 1, 10).astype(int))]
-        for number, (width, gate) in enumerate(shown):
-            rows = np.all(settings == (width, gate), axis=1)
-            colour = f"C{number}"
-            x = current[rows] * scale
-            margin = 0.1 * np.ptp(current[rows]) or 0.1 * abs(current[rows][0])
-            fine = np.linspace(current[rows].min() - margin, current[rows].max() + margin, 300)
-            top.plot(fine * scale, self.predict(fine, width, gate), color=colour)
-            label = f"{width * 1e9:.3g} ns" + (f", {gate:+.2g} V" if gated else "")
-            top.errorbar(x, fraction[rows], bars[:, rows], fmt="o", color=colour, label=label)
-            bottom.plot(x, self.residuals[rows], "o", color=colour)
-        top.set_ylabel("switching probability")
-        top.legend(title="pulse width" + (", gate" if gated else ""))
-        bottom.axhspan(-2, 2, color="0.92", zorder=0)
-        bottom.axhline(0, color="0.5", linewidth=1)
-        bottom.set_ylabel("deviance residual")
-        bottom.set_xlabel(f"current ({unit})")
-        top.set_title(
-            f"deviance {self.deviance:.1f} on {self.degrees_of_freedom} degrees of freedom"
+        import spinkeras
+
+        return spinkeras.plot.fit(self, ax)
+
+    def columns(self) -> dict:
+        """One row per setting: those of `table`, and what was fitted to them."""
+        return {**self.table, "probability": self.probability, "residual": self.residuals}
+
+    def __repr__(self):
+        fitted = ", ".join(
+            f"{name} {value:.4g} +- {self.standard_errors[name]:.2g}"
+            for name, value in self.parameters.items()
         )
-        return figure
+        return (
+            f"{type(self).__name__}({fitted}; deviance {self.deviance:.4g} on "
+            f"{self.degrees_of_freedom} degrees of freedom, p {self.p_value:.2g}, "
+            f"{len(self.residuals)} settings)"
+        )
+
+    def _repr_html_(self):
+        import spinkeras
+
+        return spinkeras.cards.fit(self)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import _keras
+from spinkeras import _keras, tables
 from spinkeras.energy.meter import PICO, refuse_unseen, spread_mask
 from spinkeras.energy.pulse import (
     COMPONENTS,
@@ -18,7 +18,7 @@ from spinkeras.energy.pulse import (
 )
 from spinkeras.layer import core
 from spinkeras.layer.knobs import knob_range
-from spinkeras.layer.neuron import SpinNeuron, spin_neurons
+from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
 from spinkeras.layer.observation import Expected, Observation, observing
 
 
@@ -97,8 +97,11 @@ def least_stability(layer) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class EnergyReport:
+class EnergyReport(tables.Table):
     """Result of `energy_report`.
+
+    `print(report)` shows the table, a notebook a card. `to_dataframe()` and `to_csv(path)` give
+    one row per spin layer.
 
     Attributes:
         layers: one dictionary per spin layer: `name`, `pulses` (per inference), `write_pj`,
@@ -113,6 +116,8 @@ class EnergyReport:
         inferences: number of samples measured.
         other_layers: layers with weights or functions whose energy is not counted, by class.
         assumptions: lines of text.
+        printed: whether `energy_report` has printed the table; a notebook then does not show it
+            once more, but one line.
     """
 
     layers: list[dict]
@@ -121,6 +126,39 @@ class EnergyReport:
     inferences: int
     other_layers: dict[str, int]
     assumptions: list[str]
+    printed: bool = dataclasses.field(default=False, compare=False)
+
+    def columns(self) -> dict:
+        """One row per spin layer: the numbers of `layers`, by name and unit."""
+        pairs = {
+            ("shortest_pulse_ns", "longest_pulse_ns"): "pulse_width_ns",
+            ("lowest_gate_v", "highest_gate_v"): "gate_voltage",
+        }
+        plain = ("pulses", *(f"{name}_pj" for name in COMPONENTS), "total_pj", "latency_ns")
+        columns = {"layer": [row["name"] for row in self.layers]}
+        columns |= {name: [row[name] for row in self.layers] for name in plain}
+        for names, key in pairs.items():
+            columns |= {n: [row[key][k] for row in self.layers] for k, n in enumerate(names)}
+        columns["peak_voltage_v"] = [row["peak_voltage"] for row in self.layers]
+        for end in (end for ends in ENDS.values() for end in ends):
+            name = f"share_at_{end.replace(' ', '_')}"
+            columns[name] = [row["at_limit"][end] for row in self.layers]
+        for name in ("thermal_stability", "retention_s"):
+            columns[name] = [row[name] for row in self.layers]
+        return columns
+
+    def __repr__(self):
+        return (
+            f"{type(self).__name__}({self.total_pj:.4g} pJ per inference, latency "
+            f"{self.latency_ns:.4g} ns, {len(self.layers)} spin layer(s), "
+            f"{self.inferences} inference(s), {len(self.other_layers)} kind(s) of layers not "
+            "counted)"
+        )
+
+    def _repr_html_(self):
+        import spinkeras
+
+        return None if self.printed else spinkeras.cards.energy(self)
 
     def __str__(self):
         head = ("layer", "pulses", "write pJ", "gate pJ", "read pJ", "reset pJ", "total pJ")
@@ -177,7 +215,8 @@ def energy_report(
         x: input data as for `model.predict`: an array, or a list or dictionary of arrays.
         batch_size: samples per step, > 0. Default 256.
         assumptions: `EnergyAssumptions`.
-        print_fn: function that receives the table, or `None` to print nothing.
+        print_fn: function that receives the table, or `None` to print nothing. In a notebook a
+            report that was printed shows one line as the value of its cell, with `None` its card.
 
     Returns:
         `EnergyReport`; sums are taken in float64.
@@ -197,7 +236,7 @@ def energy_report(
     report = _report(model, x, batch_size, recorder)
     if print_fn is not None:
         print_fn(str(report))
-    return report
+    return dataclasses.replace(report, printed=print_fn is print)
 
 
 def nominal_report(model, x, assumptions):
@@ -251,15 +290,3 @@ def _report(model, x, batch_size, recorder):
         other_layers=others,
         assumptions=[line for device in devices for line in assumptions.lines(device)],
     )
-
-
-def unique_names(layers):
-    """Layer names, numbered where two nested layers share one."""
-    names = []
-    for layer in layers:
-        name, count = layer.name, 1
-        while name in names:
-            count += 1
-            name = f"{layer.name}_{count}"
-        names.append(name)
-    return names

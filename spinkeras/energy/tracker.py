@@ -13,10 +13,10 @@ from spinkeras.energy.pulse import (
     checked_assumptions,
     reset_energy,
 )
-from spinkeras.energy.report import at_limit, latency, least_stability, unique_names
-from spinkeras.layer.neuron import spin_neurons
+from spinkeras.energy.report import at_limit, latency, least_stability
+from spinkeras.layer.neuron import spin_neurons, unique_names
 from spinkeras.layer.observation import observing
-from spinkeras.training.steps import Lease
+from spinkeras.layer.steps import Lease
 
 
 class EnergyTracker(keras.callbacks.Callback):

@@ -13,9 +13,8 @@ import numpy as np
 from keras import ops
 
 from spinkeras.energy.meter import refuse_unseen, traced_energies
-from spinkeras.energy.report import unique_names
 from spinkeras.layer import core
-from spinkeras.layer.neuron import FEW_PULSES, spin_neurons
+from spinkeras.layer.neuron import FEW_PULSES, spin_neurons, unique_names
 from spinkeras.layer.observation import Expected, observing
 
 TOLERANCE = 1e-4

@@ -13,17 +13,17 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from scipy import stats
 
-from spinkeras import checks, files
+from spinkeras import checks, files, tables
 from spinkeras._typing import PathLike
 from spinkeras.energy.meter import refuse_unseen, traced_energies
 from spinkeras.energy.pulse import EnergyAssumptions
+from spinkeras.intervals import clopper_pearson
 from spinkeras.layer import core
 from spinkeras.layer.neuron import spin_neurons
 from spinkeras.layer.observation import Observation, observing
+from spinkeras.layer.steps import Lease
 from spinkeras.physics.spread import CAUSES, ChipLayer, ChipSpread
-from spinkeras.training.steps import Lease
 
 _COMPILE = 2**17  # elements per call from which a compiled kernel pays
 _KEEP = 2**29  # bytes of what the layers before the first spin layer answer to the data
@@ -165,8 +165,8 @@ def _cut(model):
 
 
 @dataclasses.dataclass(frozen=True)
-class ChipReport:
-    """Result of `evaluate_chips`.
+class ChipReport(tables.Table):
+    """Result of `evaluate_chips`. `to_dataframe()` and `to_csv(path)` give one row per chip.
 
     Attributes:
         accuracy: array of shape `(chips,)`, fraction of samples right (or the given metric).
@@ -184,6 +184,25 @@ class ChipReport:
     spread: ChipSpread
     pulses: int | None
     is_fraction: bool = True
+
+    def columns(self) -> dict:
+        """One row per chip: its number, its accuracy (or metric) and its energy in pJ."""
+        name = "accuracy" if self.is_fraction else "metric"
+        numbers = range(len(self.accuracy))
+        return {"chip": [*numbers], name: self.accuracy, "energy_pj": self.energy_pj}
+
+    def __repr__(self):
+        drawn = "expected values" if self.pulses is None else f"{self.pulses} pulse(s)"
+        return (
+            f"{type(self).__name__}({len(self.accuracy)} chip(s), {drawn}, mean "
+            f"{np.mean(self.accuracy):.4g}, nominal {self.nominal:.4g}, "
+            f"{np.mean(self.energy_pj):.4g} pJ)"
+        )
+
+    def _repr_html_(self):
+        import spinkeras
+
+        return spinkeras.cards.chips(self)
 
     def chip_yield(self, target: float, confidence: float = 0.95) -> tuple[float, float, float]:
         """Fraction of chips at or above a target, with its exact (Clopper-Pearson) interval.
@@ -208,9 +227,7 @@ class ChipReport:
             "confidence", confidence, "(a probability)", 0.5, 0.999999, "95 % is 0.95"
         )
         good, count = int(np.sum(self.accuracy >= target)), len(self.accuracy)
-        tail = (1 - confidence) / 2
-        low = stats.beta.ppf(tail, good, count - good + 1) if good else 0.0
-        high = stats.beta.isf(tail, good + 1, count - good) if good < count else 1.0
+        low, high = clopper_pearson(good, count, confidence)
         return good / count, float(low), float(high)
 
     def __str__(self):

@@ -1,7 +1,18 @@
-"""The Keras layer, what it computes, and who may watch it."""
+"""The Keras layer, what it computes, who may watch it, and what callbacks do to its training."""
 
+from spinkeras.layer.backup import ExactBackup
 from spinkeras.layer.conversion import ConversionReport, to_spin
 from spinkeras.layer.knobs import DeviceRange, Driver
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons
+from spinkeras.layer.tensorboard import SpinTensorBoard
 
-__all__ = ["ConversionReport", "DeviceRange", "Driver", "SpinNeuron", "spin_neurons", "to_spin"]
+__all__ = [
+    "ConversionReport",
+    "DeviceRange",
+    "Driver",
+    "ExactBackup",
+    "SpinNeuron",
+    "SpinTensorBoard",
+    "spin_neurons",
+    "to_spin",
+]

@@ -417,6 +417,20 @@ class SpinNeuron(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
         return input_shape
 
+    def __repr__(self):
+        """As that of every Keras layer, with the device, the trained knobs and the output."""
+        facts = {"name": self.name, "built": self.built}
+        if hasattr(self, "output_mode"):  # else the constructor is not so far
+            facts["device"] = self.device.name or "unnamed"
+            facts["train"] = list(self.trained_knobs)
+            facts["output"] = self.output_mode
+        return f"<{type(self).__name__} {', '.join(f'{k}={v}' for k, v in facts.items())}>"
+
+    def _repr_html_(self):
+        import spinkeras
+
+        return spinkeras.cards.neuron(self)
+
     # --- read-outs in SI units --------------------------------------------------------------
 
     @property
@@ -803,3 +817,15 @@ def spin_neurons(model: keras.Model) -> list[SpinNeuron]:
     ['spin']
     """
     return [layer for layer in _keras.all_layers(model) if isinstance(layer, SpinNeuron)]
+
+
+def unique_names(layers):
+    """Names of layers, numbered where two nested ones share one."""
+    names = []
+    for layer in layers:
+        name, count = layer.name, 1
+        while name in names:
+            count += 1
+            name = f"{layer.name}_{count}"
+        names.append(name)
+    return names

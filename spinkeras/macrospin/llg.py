@@ -33,10 +33,11 @@ import warnings
 
 import keras
 import numpy as np
-from scipy import constants, special, stats
+from scipy import constants, special
 
 from spinkeras import checks
 from spinkeras._typing import Array
+from spinkeras.intervals import clopper_pearson
 from spinkeras.physics.device import GYROMAGNETIC_RATIO, DeviceLike, MTJDevice, get_device
 
 BLOCK = 2048  # trajectories advanced together: the state stays in the processor's cache
@@ -190,10 +191,7 @@ def simulate_switching(
                 keep = rank < kept
                 magnetization[owner[keep], rank[keep]] = path[: owner.size][keep]
 
-    tail = (1 - confidence) / 2
-    missed = trajectories - switched
-    low = np.where(switched > 0, stats.beta.ppf(tail, switched, missed + 1), 0.0)
-    high = np.where(missed > 0, stats.beta.isf(tail, switched + 1, missed), 1.0)
+    low, high = clopper_pearson(switched, trajectories, confidence)
     return SwitchingResult(
         probability=(switched / trajectories).reshape(shape),
         low=low.reshape(shape),

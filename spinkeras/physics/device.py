@@ -17,16 +17,19 @@ Trans. Magn. 48, 4684 (2012) for the critical current of the perpendicular macro
 """
 
 import dataclasses
+import difflib
 import json
 import math
+import os
+import pathlib
 from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from scipy import constants, special
 
-from spinkeras import checks
-from spinkeras._typing import Array
+from spinkeras import checks, files
+from spinkeras._typing import Array, PathLike
 from spinkeras.physics import provenance
 from spinkeras.physics.presets import DEVICES
 
@@ -158,6 +161,23 @@ class MTJDevice:
                 f"than {abs(self.anisotropy / self._anisotropy_per_volt):.3g} V."
             )
         provenance.keep(self)
+
+    def __repr__(self):
+        """One line: name, stability, critical current, resistance and the ranges of the knobs."""
+        named = f"{checks.shown(self.name)}, " if self.name else ""
+        shortest, longest = self.pulse_width_range
+        lowest, highest = self.gate_voltage_range
+        return (
+            f"{type(self).__name__}({named}Delta {self.thermal_stability:.3g}, "
+            f"Ic0 {self.critical_current * 1e6:.3g} uA, R_P {self.resistance_parallel:.3g} ohm, "
+            f"pulses {shortest * 1e9:.3g} to {longest * 1e9:.3g} ns, "
+            f"gate {lowest:g} to {highest:g} V)"
+        )
+
+    def _repr_html_(self):
+        import spinkeras
+
+        return spinkeras.cards.device(self)
 
     # --- geometry and magnetics -------------------------------------------------------------
 
@@ -392,6 +412,63 @@ class MTJDevice:
         """Device from the text of `to_json`; malformed text gives a `ValueError`."""
         return cls.from_config(checks.from_json(text, "A device description"))
 
+    def save(self, path: PathLike) -> None:
+        """Write the device to a file, in place of one of that name; `MTJDevice.load` reads it.
+
+        Wherever a preset name is accepted, so is the path of such a file.
+
+        Args:
+            path: must end in `.json`.
+
+        Raises:
+            ValueError: for a path of another ending.
+            FileNotFoundError: for a folder that does not exist.
+
+        Example:
+
+        >>> import spinkeras
+        >>> spinkeras.MTJDevice.preset("stt_reference").replace(damping=0.02).save("mine.json")
+        >>> spinkeras.SpinNeuron(device="mine.json").device.damping
+        0.02
+        """
+        if not _is_file(path):
+            raise ValueError(
+                f"path = {checks.shown(path)} must end in '.json', such as 'device.json'; a name "
+                "without it is one of a preset."
+            )
+        folder = pathlib.Path(path).parent
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"The folder {checks.shown(str(folder))} for the device does not exist; make it "
+                "first."
+            )
+        files.write(path, self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: PathLike) -> "MTJDevice":
+        """The device in a file that `save` wrote, or that holds the fields of a device as JSON.
+
+        Args:
+            path: of a text file in UTF-8, SI units.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it holds anything else, or a field outside its range.
+
+        Example: `MTJDevice.load("device.json").critical_current`.
+        """
+        if not isinstance(path, (str, os.PathLike)):
+            raise ValueError(
+                f"path = {checks.shown(path)} must be the path of a file, such as 'device.json'."
+            )
+        path = pathlib.Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"There is no file {checks.shown(str(path))} with a device. MTJDevice.save writes "
+                f"one; presets, which need no file, are {presets()}."
+            )
+        return checks.named(checks.shown(str(path)), cls.from_json, files.read_text(path))
+
     @classmethod
     def preset(cls, name: str) -> "MTJDevice":
         """One of the devices listed by `spinkeras.presets()`.
@@ -399,8 +476,12 @@ class MTJDevice:
         Example: `MTJDevice.preset("stt_reference").critical_current`.
         """
         if not isinstance(name, str) or name not in DEVICES:
+            close = difflib.get_close_matches(name, DEVICES, 1) if isinstance(name, str) else ()
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            hint = " MTJDevice.load reads a file." if _is_file(name) else hint
             raise ValueError(
-                f"Unknown preset {checks.shown(name)} for a device. Available presets: {presets()}."
+                f"Unknown preset {checks.shown(name)} for a device.{hint} Available presets: "
+                f"{presets()}."
             )
         return cls(name=name, **DEVICES[name])
 
@@ -421,13 +502,18 @@ def presets() -> list[str]:
 
 
 def get_device(device: Any) -> MTJDevice:
-    """An `MTJDevice` from a device, a preset name or a serialised device.
+    """An `MTJDevice` from a device, a preset name, the path of a file or a serialised device.
+
+    A text that ends in `.json`, and any `pathlib.Path`, is a path.
 
     Raises:
-        ValueError: for an unknown preset or anything else.
+        ValueError: for an unknown preset, a file without a device or anything else.
+        FileNotFoundError: for a path without a file.
     """
     if isinstance(device, MTJDevice):
         return device
+    if _is_file(device) or isinstance(device, os.PathLike):
+        return MTJDevice.load(device)
     if isinstance(device, str):
         return MTJDevice.preset(device)
     if isinstance(device, dict):
@@ -435,9 +521,15 @@ def get_device(device: Any) -> MTJDevice:
             return checks.revived("device", device, MTJDevice)
         return MTJDevice.from_config(device)
     raise ValueError(
-        f"device must be an MTJDevice or one of the presets {presets()}; got "
-        f"{checks.shown(device)}."
+        f"device must be an MTJDevice or one of the presets {presets()}, or the path of a file "
+        f"of MTJDevice.save; got {checks.shown(device)}."
     )
+
+
+def _is_file(name) -> bool:
+    """Whether a name is the path of a device's file, by its ending, and not that of a preset."""
+    is_name = isinstance(name, (str, os.PathLike))
+    return is_name and os.fsdecode(os.fspath(name)).lower().endswith(".json")
 
 
 def _curve(value):

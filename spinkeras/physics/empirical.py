@@ -182,6 +182,15 @@ class EmpiricalCurve:
             )
         provenance.keep(self)
 
+    def __repr__(self):
+        """One line: name, threshold and slope at their pulse width, and the two plateaus."""
+        named = f"{checks.shown(self.name)}, " if self.name else ""
+        return (
+            f"{type(self).__name__}({named}threshold {self.threshold:.4g} A, slope "
+            f"{self.slope:.4g} 1/A at {self.pulse_width:.3g} s, from {self.floor:.3g} to "
+            f"{self.ceiling:.3g})"
+        )
+
     def replace(self, **changes: Any) -> "EmpiricalCurve":
         """A copy with some fields changed, validated like a new curve."""
         return dataclasses.replace(self, **changes)

@@ -120,6 +120,16 @@ class ChipSpread:
             object.__setattr__(self, name, checks.number(name, getattr(self, name), *limits))
         object.__setattr__(self, "devices", _device_table(self.devices))
 
+    def __repr__(self):
+        """One line: the values that are not the default."""
+        given = [
+            f"{field.name}={getattr(self, field.name):g}"
+            for field in dataclasses.fields(self)
+            if field.name != "devices" and getattr(self, field.name) != field.default
+        ]
+        given += [f"{len(self.devices)} devices"] if self.devices else []
+        return f"{type(self).__name__}({', '.join(given)})"
+
     @classmethod
     def from_devices(cls, devices: Sequence[MTJDevice], nominal: DeviceLike, **spread: Any) -> Self:
         """Spread of given devices: measured ones, or what `sample_devices` returns.

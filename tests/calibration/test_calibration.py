@@ -1115,11 +1115,16 @@ def test_sample_devices_needs_draws():
 
 
 def test_plot(tmp_path):
-    pytest.importorskip("matplotlib")
-    figure = calibration.fit_device(synthetic(), REFERENCE).plot()
-    assert len(figure.axes) == 2
-    figure.savefig(tmp_path / "fit.png")
-    calibration.fit_empirical(MEASURED, resistance=776.0).plot().savefig(tmp_path / "other.png")
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.switch_backend("Agg")
+    for fit in (
+        calibration.fit_device(synthetic(), REFERENCE),
+        calibration.fit_empirical(MEASURED, resistance=776.0),
+    ):
+        axes = fit.plot()
+        assert len(axes) == len(axes[0].figure.axes) == 2
+        axes[0].figure.savefig(tmp_path / "fit.png")
+        pyplot.close(axes[0].figure)
 
 
 def test_presets_in_the_docs_are_computed():

@@ -1,0 +1,190 @@
+"""HTML cards: what a notebook shows of a device, a layer or a result.
+
+Every name and text is escaped; the cards have no scripts and no links, and take their colours from
+the page.
+"""
+
+import html
+
+import numpy as np
+
+from spinkeras import checks
+from spinkeras.energy.pulse import COMPONENTS
+from spinkeras.layer.knobs import knob_range
+from spinkeras.physics import switching
+
+_BOX = (
+    "border:1px solid currentColor;border-radius:6px;padding:0.6em 1em;display:inline-block;"
+    "max-width:60em;overflow-x:auto"
+)
+_CELL = "text-align:left;padding:0.1em 1em 0.1em 0;vertical-align:top"
+_LONGEST = 300  # characters of a text
+
+
+def card(title, facts, table=None, note="") -> str:
+    """A card: a title, a list of facts, perhaps a table and a note below.
+
+    Args:
+        title: text.
+        facts: texts by name.
+        table: columns by name, or `None`.
+        note: text.
+    """
+    rows = "".join(
+        f'<tr><th style="{_CELL}">{_escaped(name)}</th><td style="{_CELL}">{_escaped(fact)}</td>'
+        "</tr>"
+        for name, fact in facts.items()
+    )
+    parts = [f"<strong>{_escaped(title)}</strong>", f"<table>{rows}</table>" if rows else ""]
+    if table is not None:
+        head = "".join(f'<th style="{_CELL}">{_escaped(name)}</th>' for name in table)
+        body = "".join(
+            "<tr>" + "".join(f'<td style="{_CELL}">{_escaped(cell)}</td>' for cell in row) + "</tr>"
+            for row in zip(*table.values())
+        )
+        parts.append(f"<table><tr>{head}</tr>{body}</table>")
+    if note:
+        parts.append(f"<small>{_escaped(note)}</small>")
+    return f'<div style="{_BOX}">{"".join(parts)}</div>'
+
+
+def device(device) -> str:
+    """Card of an `MTJDevice`: what follows from its fields."""
+    lowest, highest = map(device.stability_at, device.anisotropy_range)
+    facts = {
+        "thermal stability Delta": f"{device.thermal_stability:.3g} (by the gate {lowest:.3g} to "
+        f"{highest:.3g})",
+        "critical current Ic0": f"{device.critical_current * 1e6:.3g} uA",
+        "resistances": f"R_P {device.resistance_parallel:.4g} ohm, R_AP "
+        f"{device.resistance_antiparallel:.4g} ohm",
+    }
+    if device.write_resistance is not None:
+        facts["write channel"] = f"{device.write_resistance:.4g} ohm"
+    facts["retention"] = duration(device.retention_time)
+    facts["pulse width"] = _span(np.array(device.pulse_width_range) * 1e9, "ns")
+    facts["gate voltage"] = _span(device.gate_voltage_range, "V")
+    facts["midpoint, slope at 0 V"] = _slopes(device)
+    for name in ("source", "assumed"):
+        if getattr(device, name):
+            facts[name] = getattr(device, name)
+    return card(f"MTJDevice {device.name}", facts)
+
+
+def neuron(layer) -> str:
+    """Card of a `SpinNeuron`: its knobs and what they make of the curve."""
+    facts = {
+        "device": layer.device.name or "unnamed",
+        "trained": ", ".join(layer.trained_knobs) or "nothing",
+        "output": f"{layer.output_mode}, {layer.pulses} pulse(s)"
+        + (", bipolar" if layer.bipolar else ""),
+        "input": f"1 is {layer.current_scale * 1e6:.3g} uA",
+    }
+    title = f"{type(layer).__name__} {layer.name}"
+    try:
+        widths, gates, slopes = layer.pulse_width * 1e9, layer.gate_voltage, layer.slope
+    except Exception:  # not built, or while a graph is traced, where knobs have no values
+        return card(title, facts, note="No knobs yet: the layer is not built.")
+    allowed = np.array(knob_range(layer.device, "pulse_width")) * 1e9
+    facts["knobs"] = f"{np.size(widths)} of each kind"
+    facts["pulse width"] = f"{_span(widths, 'ns')} (device: {_span(allowed, 'ns')})"
+    gate = _span(layer.device.gate_voltage_range, "V")
+    facts["gate voltage"] = f"{_span(gates, 'V')} (device: {gate})"
+    facts["slope per unit of input"] = _span(slopes, "")
+    return card(title, facts)
+
+
+def fit(result) -> str:
+    """Card of a `FitResult`: estimates with their standard errors, and how good the fit is."""
+    rows = result.parameters.items()
+    table = {
+        "parameter (SI units)": [name for name, _ in rows],
+        "estimate": [f"{value:.5g}" for _, value in rows],
+        "standard error": [f"{result.standard_errors[name]:.2g}" for name, _ in rows],
+    }
+    facts = {
+        "deviance": f"{result.deviance:.1f} on {result.degrees_of_freedom} degrees of freedom "
+        f"(p = {result.p_value:.2g})",
+        "data": f"{result.table['trials'].sum():.0f} pulses at {len(result.residuals)} settings",
+    }
+    return card(type(result).__name__, facts, table)
+
+
+def energy(report) -> str:
+    """Card of an `EnergyReport`: its table, and what it assumes."""
+    rows = report.layers
+    table = {"layer": [row["name"] for row in rows]}
+    for name in (*COMPONENTS, "total"):
+        table[f"{name} pJ"] = [f"{row[f'{name}_pj']:.4g}" for row in rows]
+    table["pulse width"] = [_span(row["pulse_width_ns"], "ns") for row in rows]
+    table["gate voltage"] = [_span(row["gate_voltage"], "V") for row in rows]
+    table["peak voltage"] = [f"{row['peak_voltage']:.2f} V" for row in rows]
+    table["at a limit"] = [
+        ", ".join(f"{share:.0%} {end}" for end, share in row["at_limit"].items() if share) or "none"
+        for row in rows
+    ]
+    table["retention"] = [duration(row["retention_s"]) for row in rows]
+    others = ", ".join(f"{count} {name}" for name, count in report.other_layers.items())
+    facts = {
+        "total": f"{report.total_pj:.4g} pJ per inference (mean over {report.inferences})",
+        "latency": f"{report.latency_ns:.4g} ns",
+        "not counted": others or "no other layers",
+    }
+    return card(type(report).__name__, facts, table, "; ".join(report.assumptions))
+
+
+def chips(report) -> str:
+    """Card of a `ChipReport`: how accuracy and energy spread over the chips."""
+    percent, name = (100, "accuracy %") if report.is_fraction else (1, "metric")
+    table = {"": [name, "energy pJ"]}
+    both = [np.asarray(report.accuracy) * percent, np.asarray(report.energy_pj)]
+    for label, share in (("worst" if percent == 100 else "least", 0), ("5 %", 5), ("median", 50)):
+        table[label] = [f"{np.percentile(values, share):.4g}" for values in both]
+    table["most"] = [f"{values.max():.4g}" for values in both]
+    table["mean"] = [f"{values.mean():.4g}" for values in both]
+    drawn = "expected values" if report.pulses is None else f"{report.pulses} pulse(s) per neuron"
+    facts = {
+        "chips": f"{len(report.accuracy)}, {drawn}",
+        "nominal": f"{report.nominal * percent:.4g}" + (" %" if percent == 100 else ""),
+        "spread": repr(report.spread),
+    }
+    return card(type(report).__name__, facts, table)
+
+
+def duration(seconds) -> str:
+    """A time in the unit in which people would say it."""
+    if not np.isfinite(seconds) or seconds > 1e6 * 3.156e7:
+        return "over a million years"
+    for unit, size in (
+        ("years", 3.156e7),
+        ("days", 86400),
+        ("hours", 3600),
+        ("s", 1),
+        ("ms", 1e-3),
+    ):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _slopes(device):
+    widths = np.unique(device.pulse_width_range)
+    try:
+        middle = switching.midpoint_current(widths, device) * 1e6
+        steep = switching.slope_at_midpoint(widths, device) * 1e-6
+    except ValueError as error:  # a card is no place to fail
+        return checks.shown_error(error)
+    return "; ".join(
+        f"{current:.4g} uA, {slope:.3g} 1/uA at {width * 1e9:.3g} ns"
+        for current, slope, width in zip(middle, steep, widths)
+    )
+
+
+def _span(values, unit):
+    low, high = float(np.min(values)), float(np.max(values))
+    text = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    return f"{text} {unit}".rstrip()
+
+
+def _escaped(text):
+    text = str(text)
+    return html.escape(text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "...")
