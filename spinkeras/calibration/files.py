@@ -127,7 +127,7 @@ def _numbered(reader):
 
 def _words(line):
     """Cells separated by spaces; a unit in brackets belongs to the name before it."""
-    return re.sub(r"\s+([\[(][^\])]*[\])])", r"\1", line).split()
+    return re.findall(r"\S+(?:\s+[\[(][^\])]*[\])])*", line)
 
 
 def _sheet(content, where, sheet):
@@ -162,7 +162,7 @@ def _sheet(content, where, sheet):
 def _named(records, lines, comment, names, where, commas):
     """Cells with the names of their columns: given, in the first record, or in the comment."""
     notes = []
-    bare = bool(records) and all(_is_number(cell) for cell in records[0])
+    bare = bool(records) and all(is_number(cell) for cell in records[0])
     if not records:
         raise ValueError(f"{where} is empty; its first line must name the columns.")
     if names is not None:
@@ -210,7 +210,8 @@ def _blank_end(record, length):
     return len(record) < length or (len(record) == length and not str(record[-1]).strip())
 
 
-def _is_number(cell):
+def is_number(cell):
+    """Whether a cell is a number or looks like one."""
     return not isinstance(cell, str) or _NUMBER.fullmatch(cell.strip()) is not None
 
 
@@ -221,9 +222,9 @@ def _from_comment(comment, length):
     for mark in ("\t", ";", ","):
         parts = [part.strip() for part in comment.split(mark)]
         if len(parts) == length:
-            return parts if not any(map(_is_number, parts)) else None
+            return parts if not any(map(is_number, parts)) else None
     words = _words(comment)
-    return words if len(words) == length and not any(map(_is_number, words)) else None
+    return words if len(words) == length and not any(map(is_number, words)) else None
 
 
 def _shown(record):

@@ -17,6 +17,7 @@ import warnings
 
 import numpy as np
 
+from spinkeras.calibration.diagnosis import poor
 from spinkeras.calibration.law import CORRECTION, CurveLaw, DeviceLaw, Scaled, scaled_fields
 from spinkeras.calibration.likelihood import condensed, listed, maximum_likelihood
 from spinkeras.calibration.posterior import Posterior, sample_devices, sample_posterior
@@ -153,6 +154,7 @@ def fit_device(
             switching_model,
         )
 
+    _warn_if_poor(fit)
     fit = dataclasses.replace(fit, device=fitted, _predict=predict)
     fit = _with_posterior(fit, law, posterior, seed)
     return dataclasses.replace(fit, table=table)
@@ -204,7 +206,8 @@ def fit_empirical(
         ValueError: as `fit_device`.
 
     Warns:
-        UserWarning: if an estimate lies on its bound, or where the curve can hardly rise less.
+        UserWarning: if an estimate lies on its bound, or where the curve can hardly rise less; if
+            the curve does not describe the data.
 
     Example:
 
@@ -223,13 +226,8 @@ def fit_empirical(
         device = get_device(device)
         resistance = device.write_path_resistance if resistance is None else resistance
     table = read_table(data, resistance)
-    current, widths = table["current_a"], np.unique(table["pulse_width_s"])
+    widths = np.unique(table["pulse_width_s"])
     several_gates = len(np.unique(table["gate_voltage_v"])) > 1
-    if np.max(current) <= 0:
-        raise ValueError(
-            "Every current of the table is <= 0; positive current favours reversal, so reverse "
-            "the sign of the column."
-        )
     fixed = dict(fixed or {})
     unknown = sorted(set(fixed) - set(empirical.LIMITS))
     if unknown:
@@ -271,6 +269,7 @@ def fit_empirical(
         ratio = np.exp(law.log_ratio(gate_voltage))
         return curve.switching_probability(current, pulse_width, ratio)
 
+    _warn_if_poor(fit)
     fit = dataclasses.replace(fit, curve=curve, device=device, _predict=predict)
     return _with_posterior(fit, law, posterior, seed)
 
@@ -333,6 +332,12 @@ def _about(device, measured):
     rest = {key: f" The other fields: {text}" if text else "" for key, text in texts.items()}
     texts["source"] = measured + rest["source"]
     return texts | ({"assumed": rest["assumed"].strip()} if texts["assumed"] else {})
+
+
+def _warn_if_poor(fit):
+    reason = poor(fit)
+    if reason:
+        warnings.warn(reason, stacklevel=3)
 
 
 def _with_posterior(fit, law, posterior, seed):

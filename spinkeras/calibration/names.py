@@ -85,9 +85,8 @@ QUANTITIES = {
     "switching_current_a": Quantity("A", _AMPERES, ("ic", "isw", "iswitch", "switchingcurrent")),
     "switching_voltage_v": Quantity("V", _VOLTS, ("vc", "vsw", "vswitch", "switchingvoltage")),
 }  # fmt: skip
-_ALIASES = {
-    name.rpartition("_")[0]: name for name in QUANTITIES if name.endswith(("_a", "_v", "_s"))
-}
+_SHORT = {name: name[:-2] for name in QUANTITIES if name[-2:] in ("_a", "_v", "_s")}
+_ALIASES = {short: name for name, short in _SHORT.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,13 +99,14 @@ class Column:
     stated: bool = False  # the unit was in the name or given
 
 
-def identify(found, columns, units, where):
+def identify(found, columns, units, given, where):
     """Which column holds which quantity.
 
     Args:
         found: names of the columns.
         columns: `{quantity: name}`, what the caller says.
         units: `{name or quantity: unit}`, as well.
+        given: quantities that need no column.
         where: what an error calls the data.
 
     Returns:
@@ -117,10 +117,11 @@ def identify(found, columns, units, where):
     taken = set(said.values())
     result, notes = {}, []
     for quantity, name in said.items():
-        result[quantity] = _column(quantity, name, units)
+        if quantity not in given:
+            result[quantity] = _column(quantity, name, units)
     drives = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v")
     for quantity in QUANTITIES:
-        if quantity in result or (quantity in drives and any(d in said for d in drives)):
+        if quantity in {*result, *given} or (quantity in drives and any(d in said for d in drives)):
             continue
         if quantity in ("switched", "fraction") and ("switched" in result or "fraction" in said):
             continue  # two ways to say the same
@@ -135,11 +136,9 @@ def identify(found, columns, units, where):
             continue
         column = result[quantity] = _column(quantity, (own or names)[0], units)
         if column.name != quantity:
-            unit = "" if column.unit == _COUNT else f" in {column.unit}"
-            notes.append(
-                f"{column.name!r} as {quantity.removesuffix('_' + column.unit.lower())}"
-                f"{unit if column.unit != '1' else ''}"
-            )
+            what = _SHORT.get(quantity, quantity)
+            unit = "" if column.unit in (_COUNT, "1") else f" in {column.unit}"
+            notes.append(f"{column.name!r} as {what}{unit}")
     return result, notes
 
 

@@ -6,9 +6,9 @@ is a setting of `n` trials, `k` of them switched, at the current `I` and the pul
 
     P(I, dI / r) = k / n,     that is a rate  -(r / dI) ln(1 - k / n)
 
-the estimate of Fulton and Dunkleberger. In a staircase each step is such a pulse by itself. It holds
-if the rate hardly changes within an interval and the magnetisation follows the current (the dwell is
-long beside the damping): thermal activation, not the ballistic reversal of nanoseconds.
+the estimate of Fulton and Dunkleberger. In a staircase each step is such a pulse by itself. It
+holds if the rate hardly changes within an interval and the magnetisation follows the current (the
+dwell is long beside the damping): thermal activation, not the ballistic reversal of nanoseconds.
 
 Reference: T. A. Fulton and L. N. Dunkleberger, Phys. Rev. B 9, 4760 (1974), equation 8.
 """

@@ -95,14 +95,13 @@ def read_table(
     """
     cells, columns = _cells(data, columns, sheet)
     cells = _selected(cells, where)
-    found, guesses = names.identify(list(cells.columns), columns, units, cells.where)
-    cells.notes += guesses
     given = {
         "pulse_width_s": _constant("pulse_width", pulse_width, "s", 1e-11, 1e-2),
         "trials": _constant("trials", trials, "(a count)", 1, 1e12),
     }
     given = {quantity: value for quantity, value in given.items() if value is not None}
-    found = {quantity: column for quantity, column in found.items() if quantity not in given}
+    found, guesses = names.identify(list(cells.columns), columns, units, given, cells.where)
+    cells.notes += guesses
     drive = _check_columns(found, given, cells, ramp)
     groups = {None: cells} if by is None else _grouped(cells, by)
     notes, tables = list(cells.notes), {}
@@ -172,7 +171,7 @@ def _check_columns(found, given, cells, ramp):
         raise ValueError(
             f"{cells.where} has one switching current or voltage per ramp "
             f"({found[drive[0]].name}): give ramp={{'rate': A/s or V/s}}, or {{'step': A or V, "
-            "'dwell': s} of a staircase. If the rows are settings of pulses, say columns={'current_a': ...}."
+            "'dwell': s} of a staircase. For settings of pulses say columns={'current_a': ...}."
         )
     if ramp is not None and not ramps_given:
         raise ValueError(
@@ -458,10 +457,12 @@ def _as_numbers(quantity, name, cells):
 def _from_text(quantity, name, values, cells):
     """Cells with a decimal point; what may mean two numbers is refused."""
     joined = "".join(value for value in values if isinstance(value, str))
-    marks = [mark for mark in ("_", ",", "%") if mark in joined]
-    if not marks:
+    count = quantity in ("switched", "trials")
+    # A point beside decimal commas marks thousands.
+    pointed = count and "." in joined and cells.commas and _has_commas(cells)
+    if not pointed and not any(mark in joined for mark in "_,%"):
         return values
-    comma = "," in marks and cells.commas
+    comma = "," in joined and cells.commas
     for index, value in enumerate(values):
         problem = None
         if not isinstance(value, str):
@@ -472,15 +473,24 @@ def _from_text(quantity, name, values, cells):
             problem = "is not a number"
         elif comma and "." in text:
             problem = "has a point, while other numbers of the column have decimal commas"
-        elif "," in text and quantity in ("switched", "trials") and len(tail) == 3 and head:
+        elif count and ("," in text or pointed) and len(tail) == 3 and head:
             problem = "may have a mark for thousands; write it without"
         if problem:
             raise ValueError(f"{cells.where}, {cells.row(index)}: {name} = {value!r} {problem}.")
         if comma:
             text = text.replace(",", ".", 1)
         if quantity == "fraction" and text.endswith("%"):
-            text = f"{text[:-1].strip()}e-2"
+            number = text[:-1].strip()
+            text = repr(float(number) / 100) if files.is_number(number) else text
         values[index] = text
     if comma and "decimal commas" not in cells.notes:
         cells.notes.append("decimal commas")
     return values
+
+
+def _has_commas(cells):
+    return any(
+        isinstance(cell, str) and "," in cell
+        for column in cells.columns.values()
+        for cell in column
+    )
