@@ -139,7 +139,7 @@ def _sheet(content, where, sheet):
     except ImportError as error:
         raise ImportError(
             f"{where} is a workbook, which needs pandas and openpyxl ({error}): "
-            "pip install pandas openpyxl, or save the sheet as CSV."
+            "pip install spinkeras[excel], or save the sheet as CSV."
         ) from error
     except Exception as error:  # the readers of damaged workbooks raise what they like
         raise ValueError(f"{where} cannot be read as a workbook ({error}).") from None
