@@ -182,7 +182,8 @@ def fit_empirical(
             `b`, `d`, `ceiling` and `floor` that are worth it: added, or taken away again, one by
             one as long as the deviance falls by 10.8 or more for each, which chance does in one
             table of a thousand, and all of them are determined (`a` only beside `c`, `d` beside
-            `b`, because each pair does much the same alone).
+            `b`, because each pair does much the same alone; `floor` and `ceiling` only where a
+            row comes within a tenth of the curve's height).
         fixed: values of other fields, for example `{"ceiling": 1.0}`; the default `free` leaves
             these out. Default: those of `EmpiricalCurve`; `pulse_width` is the (geometric) middle
             of the data.
@@ -374,6 +375,8 @@ def _stepwise(fit_with, names, start, fit, fixed):
                 fit = fit_with([*names, *sorted(extra)], start | nearby.parameters)
         except (ValueError, UserWarning):
             return math.inf, None
+        if not extra.isdisjoint(("floor", "ceiling")) and not _reaches(fit, fixed):
+            return math.inf, None
         return fit.deviance + _LEAST_GAIN * len(extra), fit
 
     # `a` alone is much like `c` alone, `d` alone like `b` alone
@@ -391,6 +394,19 @@ def _stepwise(fit_with, names, start, fit, fixed):
             break
         chosen = best
     return fit.parameters
+
+
+def _reaches(fit, fixed):
+    """Whether the table reaches the plateaus that were fitted, within a tenth of the curve.
+
+    One that no row comes near is an extrapolation of the shape, and moves the threshold.
+    """
+    p = fit.probability
+    floor, ceiling = ((fit.parameters | fixed).get(n, v) for n, v in (("floor", 0), ("ceiling", 1)))
+    near = 0.1 * (ceiling - floor)
+    return not ("ceiling" in fit.parameters and np.max(p) < ceiling - near) and not (
+        "floor" in fit.parameters and np.min(p) > floor + near
+    )
 
 
 def _first_guess(table, base):

@@ -49,12 +49,12 @@ def test_intervals_contain_the_truth_as_often_as_they_say(trials):
         assert 0.93 <= count / repeats <= 0.97, name
 
 
-@pytest.mark.parametrize("trials", [10_000, 1_000_000, 100_000_000])
+@pytest.mark.parametrize("trials", [100_000, 100_000_000])
 def test_many_pulses_do_not_reject_the_own_device(trials):
     """Estimates and deviance of a few tables, however many pulses see the closed form's error."""
     table = exact_table((2e-9, 20e-9), 5)
     chi_squared = deviance = 0.0
-    repeats = 3
+    repeats = 2
     for seed in range(repeats):
         fit = calibration.fit_device(drawn(table, trials, seed), REFERENCE, FREE, exact=True)
         error = np.array([fit.standard_errors[name] for name in FREE])
@@ -89,6 +89,46 @@ def test_exact_is_checked(monkeypatch):
 CURVE = EmpiricalCurve(threshold=1e-3, slope=5e3, pulse_width=1e-9)
 
 
+@pytest.mark.parametrize("ends", [(0.6, 0.99), (0.83, 0.96), (0.01, 0.4), (0.001, 0.15)])
+@pytest.mark.parametrize("shift", [0.0, 0.5e-3])
+def test_tables_of_one_side_of_the_transition(ends, shift):
+    """Write errors or read disturb: the threshold lies outside the currents of the table."""
+    q = np.log(np.divide(ends, 1 - np.array(ends)))
+    truth = CURVE.replace(threshold=1e-3 + shift)
+    current = truth.threshold + np.linspace(*q, 7) / (4 * truth.slope)
+    table = dict(
+        current_a=current,
+        pulse_width_s=np.full(7, 1e-9),
+        switched=np.random.default_rng(4).binomial(
+            10_000, truth.switching_probability(current, 1e-9)
+        ),
+        trials=np.full(7, 10_000),
+    )
+    fit = calibration.fit_empirical(table)
+    assert list(fit.parameters) == ["threshold", "slope"]
+    off = abs(fit.parameters["threshold"] - truth.threshold)
+    assert off < 5 * fit.standard_errors["threshold"] < 0.3 * truth.threshold
+
+
+@pytest.mark.filterwarnings("ignore:The fit does not describe")
+def test_no_plateau_where_no_row_reaches_one():
+    """A foot up to P = 0.13 is no curve that ends at 0.18, whatever its shape is."""
+    current = np.linspace(0.5, 0.8, 6) * spinkeras.midpoint_current(2e-9, REFERENCE)
+    table = dict(
+        current_a=current,
+        pulse_width_s=np.full(6, 2e-9),
+        switched=[2, 23, 63, 246, 661, 1268],
+        trials=np.full(6, 10_000),
+    )
+    fit = calibration.fit_empirical(table)
+    assert "ceiling" not in fit.parameters
+    mirrored = table | {
+        "current_a": 2e-4 - current[::-1],
+        "switched": 10_000 - np.array(table["switched"])[::-1],
+    }
+    assert "floor" not in calibration.fit_empirical(mirrored).parameters
+
+
 def of_curve(trials=1000, ceiling=1.0, points=25, seed=0):
     rng = np.random.default_rng(seed)
     current = np.linspace(0.7e-3, 1.3e-3, points)
@@ -119,7 +159,7 @@ def test_a_poor_fit_says_what_to_look_at():
 @pytest.mark.filterwarnings("ignore:The fit does not describe")
 def test_scaled_errors_cover_extra_noise():
     """Counts with nine times their binomial variance: plain errors are too small."""
-    off, repeats, points = [], 40, 25
+    off, repeats, points = [], 25, 15
     for seed in range(repeats):
         rng = np.random.default_rng(seed)
         table = of_curve(points=points)

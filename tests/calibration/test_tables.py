@@ -186,6 +186,7 @@ def test_where_selects_and_by_groups(tmp_path):
             calibration.read_table(path, 776.0, **options)
 
 
+@pytest.mark.filterwarnings("ignore:The fit does not describe")
 def test_rows_that_are_not_alike_are_named(tmp_path):
     path = write(tmp_path, two_devices())
     alike = r"lab.csv: rows of one setting are not alike \(chi-squared \d+ on \d+\).*current_a = "
