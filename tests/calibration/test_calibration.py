@@ -241,7 +241,7 @@ def gated(device=GATED, gates=(-0.8, 0.0, 0.8), trials=400, seed=21, widths=(2e-
 
 def test_law_of_a_gate_coefficient_alone_takes_draws():
     """Draws come as a column, and nothing else then gives the pulse widths their shape."""
-    law = DeviceLaw(GATED, "macrospin", 2.0, None)
+    law = DeviceLaw(GATED, "macrospin")
     table = calibration.read_table(gated())
     rows = {name: table[name] for name in ("current_a", "pulse_width_s", "gate_voltage_v")}
     draws = np.array([[10.0], [50.0]])
