@@ -3,6 +3,7 @@
     python examples/calibrate_device.py              # half a minute
     python examples/calibrate_device.py my_data.csv --device stt_reference --resistance 8000
     python examples/calibrate_device.py gated.csv --free anisotropy damping vcma_coefficient
+    python examples/calibrate_device.py lab.xlsx --where device_id=A direction=up --trials 50
 
 Without a file it goes through two tables:
 
@@ -23,6 +24,7 @@ import argparse
 import csv
 import os
 import pathlib
+import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -61,6 +63,7 @@ def measured_junction(output):
     fit = calibration.fit_empirical(path, resistance=CHANNEL)
     print(fit.summary())
     free = ("threshold", "slope")
+    warnings.filterwarnings("ignore", "The fit does not describe")  # the next one does not
     thermal = calibration.fit_empirical(path, free, fixed=THERMAL, resistance=CHANNEL)
     print(
         f"With the shape of thermal activation the deviance is {thermal.deviance:.1f} "
@@ -121,13 +124,18 @@ def simulated_junction(output, seed):
 
 def own_data(args, output):
     device = spinkeras.physics.get_device(args.device)
+    table = calibration.read_table(
+        args.data,
+        args.resistance or device.write_path_resistance,
+        pulse_width=args.pulse_width,
+        trials=args.trials,
+        where=dict(pair.split("=", 1) for pair in args.where) or None,
+    )
     if device.switching_curve is None:
         free = args.free or ("anisotropy", "spin_torque_efficiency")
-        fit = calibration.fit_device(args.data, device, free, resistance=args.resistance)
+        fit = calibration.fit_device(table, device, free)
     else:
-        fit = calibration.fit_empirical(
-            args.data, args.free, device=device, resistance=args.resistance
-        )
+        fit = calibration.fit_empirical(table, args.free, device=device)
     print(fit.summary())
     fit.plot()[0].figure.savefig(output / "calibration.png", dpi=130)
     (output / "device.json").write_text(fit.device.to_json() + "\n")
@@ -136,12 +144,15 @@ def own_data(args, output):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", nargs="?", help="CSV file, see docs/calibration.md")
+    parser.add_argument("data", nargs="?", help="text file or workbook, see docs/calibration.md")
     parser.add_argument(
         "--device", default="stt_reference", help="preset, or a file of MTJDevice.save"
     )
     parser.add_argument("--free", nargs="+", help="fields to fit; default see the library")
     parser.add_argument("--resistance", type=float, help="ohm, for a table of voltages")
+    parser.add_argument("--where", nargs="+", default=[], help="rows to use: column=value ...")
+    parser.add_argument("--pulse-width", type=float, help="s, for a file without such a column")
+    parser.add_argument("--trials", type=int, help="pulses at every row, instead of a column")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="results", help="folder for figures and tables")
     args = parser.parse_args()

@@ -42,8 +42,11 @@ The map, in the order in which the rooms build on each other:
       margins           reliability: how long bits last, how often pulses fail
       driver_table      device_settings: the table for the driver chip
     calibration       from lab data to a device
-      table             measured switching counts, checked
+      files, names      cells of a laboratory's file; which column is what, in which unit
+      likeness, ramps   whether rows may be added up; ramps of the current as trials of pulses
+      table             read_table: measured switching counts, checked
       posterior         draws of what is not known or differs
+      diagnosis         what residuals say
       result            FitResult
       law, likelihood   what is fitted, and how
       fit               fit_device, fit_empirical

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from spinkeras.calibration.law import CurveLaw, DeviceLaw, Scaled, scaled_fields
+from spinkeras.calibration.diagnosis import poor
+from spinkeras.calibration.law import CORRECTION, CurveLaw, DeviceLaw, Scaled, scaled_fields
 from spinkeras.calibration.likelihood import condensed, listed, maximum_likelihood
 from spinkeras.calibration.posterior import Posterior, sample_devices, sample_posterior
 from spinkeras.calibration.result import FitResult
@@ -35,6 +36,8 @@ __all__ = [
     "sample_devices",
 ]
 
+_MANY_PULSES = 1e4  # sum of P (1 - P) over the pulses
+_MOST_SOLUTIONS = 2000  # of the exact solver, unasked
 _LEAST_GAIN = 10.8
 """Deviance that a number of the curve must save: chance does that once in 1000 tables."""
 
@@ -47,6 +50,7 @@ def fit_device(
     switching_model: Any = "macrospin",
     resistance: float | None = None,
     max_relative_error: float = 0.5,
+    exact: bool | None = None,
     posterior: bool | dict[str, Any] = False,
     seed: int = 0,
 ) -> FitResult:
@@ -73,6 +77,10 @@ def fit_device(
             vcma_coefficient: relative to itself or to 10 fJ/(V m), whichever is larger). Default
             0.5. With `posterior` it may be `math.inf`: the bounds of `free` then limit what the
             data do not.
+        exact: compare with the exact solver instead of the closed form, whose error of up to 0.001
+            many pulses would see (`"macrospin"` only). Default `None`: where that matters, from
+            some 60 000 pulses in the transition on, and the table has 2000 currents or fewer (about
+            10 ms each, two or three times). `True`, `False`: always, never.
         posterior: `True` adds draws from the posterior (TensorFlow Probability, NUTS, some tens
             of seconds), the prior being uniform between the bounds of `free`, in the logarithm
             but for vcma_coefficient, with a smooth shoulder over the outer 3 %. A dictionary sets
@@ -88,7 +96,9 @@ def fit_device(
             domain of the switching law.
 
     Warns:
-        UserWarning: if an estimate lies on its bound.
+        UserWarning: if an estimate lies on its bound; if the law does not describe the data; if
+            the pulses are so many that they see the error of the closed form, and the settings too
+            many for the exact solver.
 
     Example:
 
@@ -116,15 +126,25 @@ def fit_device(
     table = read_table(data, resistance)
     scaled = scaled_fields(free, device, table)
     start = {name: getattr(device, name) for name in scaled.names}
-    fit = maximum_likelihood(law, scaled, start, table, max_relative_error)
-    try:
-        texts = _about(device, _measured(table, fit.parameters))
-        fitted = device.replace(**fit.parameters, **texts)
-    except ValueError as error:
-        raise ValueError(
-            f"The fit ended at {listed(fit.parameters)}, which the other fields of the device do "
-            f"not allow: {error}"
-        ) from None
+
+    def fit_to(table, start, **options):
+        return maximum_likelihood(law, scaled, start, table, max_relative_error, **options)
+
+    def fitted_device(fit):
+        try:
+            texts = _about(device, _measured(table, fit.parameters))
+            return device.replace(**fit.parameters, **texts)
+        except ValueError as error:
+            raise ValueError(
+                f"The fit ended at {listed(fit.parameters)}, which the other fields of the device "
+                f"do not allow: {error}"
+            ) from None
+
+    fit = fit_to(table, start)
+    fitted = fitted_device(fit)
+    if _needs_exact_solver(exact, switching_model, fit):
+        fit = _refined(law, fit, fit_to)
+        fitted = fitted_device(fit)
 
     def predict(current, pulse_width, gate_voltage):
         return switching.switching_probability(
@@ -135,8 +155,10 @@ def fit_device(
             switching_model,
         )
 
+    _warn_if_poor(fit)
     fit = dataclasses.replace(fit, device=fitted, _predict=predict)
-    return _with_posterior(fit, law, posterior, seed)
+    fit = _with_posterior(fit, law, posterior, seed)
+    return dataclasses.replace(fit, table=table)
 
 
 def fit_empirical(
@@ -161,7 +183,8 @@ def fit_empirical(
             `b`, `d`, `ceiling` and `floor` that are worth it: added, or taken away again, one by
             one as long as the deviance falls by 10.8 or more for each, which chance does in one
             table of a thousand, and all of them are determined (`a` only beside `c`, `d` beside
-            `b`, because each pair does much the same alone).
+            `b`, because each pair does much the same alone; `floor` and `ceiling` only where a
+            row comes within a tenth of the curve's height).
         fixed: values of other fields, for example `{"ceiling": 1.0}`; the default `free` leaves
             these out. Default: those of `EmpiricalCurve`; `pulse_width` is the (geometric) middle
             of the data.
@@ -185,7 +208,8 @@ def fit_empirical(
         ValueError: as `fit_device`.
 
     Warns:
-        UserWarning: if an estimate lies on its bound, or where the curve can hardly rise less.
+        UserWarning: if an estimate lies on its bound, or where the curve can hardly rise less; if
+            the curve does not describe the data.
 
     Example:
 
@@ -204,13 +228,8 @@ def fit_empirical(
         device = get_device(device)
         resistance = device.write_path_resistance if resistance is None else resistance
     table = read_table(data, resistance)
-    current, widths = table["current_a"], np.unique(table["pulse_width_s"])
+    widths = np.unique(table["pulse_width_s"])
     several_gates = len(np.unique(table["gate_voltage_v"])) > 1
-    if np.max(current) <= 0:
-        raise ValueError(
-            "Every current of the table is <= 0; positive current favours reversal, so reverse "
-            "the sign of the column."
-        )
     fixed = dict(fixed or {})
     unknown = sorted(set(fixed) - set(empirical.LIMITS))
     if unknown:
@@ -252,8 +271,53 @@ def fit_empirical(
         ratio = np.exp(law.log_ratio(gate_voltage))
         return curve.switching_probability(current, pulse_width, ratio)
 
+    _warn_if_poor(fit)
     fit = dataclasses.replace(fit, curve=curve, device=device, _predict=predict)
     return _with_posterior(fit, law, posterior, seed)
+
+
+def _needs_exact_solver(exact, switching_model, fit):
+    """Whether the error of the closed form, up to 0.001, would show beside that of the counts."""
+    if exact not in (None, True, False):
+        raise ValueError(f"exact = {exact!r} must be True, False or None (where it matters).")
+    if switching_model != "macrospin":
+        if exact:
+            raise ValueError(
+                f'exact=True needs switching_model="macrospin"; {switching_model!r} is no '
+                "approximation of the exact solver."
+            )
+        return False
+    if exact is not None:
+        return bool(exact)
+    # An error of 0.002 P (1 - P) shifts no estimate by more than 0.2 standard errors below this.
+    if np.sum(fit.table["trials"] * fit.probability * (1 - fit.probability)) < _MANY_PULSES:
+        return False
+    columns = [fit.table[name] for name in ("current_a", "gate_voltage_v")]
+    solutions = len(np.unique(np.stack(columns), axis=1).T)
+    if solutions > _MOST_SOLUTIONS:
+        warnings.warn(
+            f"So many pulses see the error of the closed form, up to 0.001 in P, and {solutions} "
+            "different currents are many for the exact solver: the standard errors may be too "
+            "small. exact=True uses it all the same (10 ms each), exact=False says that you know.",
+            stacklevel=3,
+        )
+    return solutions <= _MOST_SOLUTIONS
+
+
+def _refined(law, fit, fit_to):
+    """The fit of the exact solver: of the closed form times what it lacks at the estimate.
+
+    What it lacks hardly changes within the standard errors, so two rounds are enough mostly.
+    """
+    for _ in range(5):
+        odds = law.correction(fit.parameters, fit.table)
+        table = fit.table | {CORRECTION: odds}
+        _, theta, information = fit._internal
+        fit = fit_to(table, fit.parameters, search=False)
+        step = fit._internal.theta - theta
+        if step @ information @ step < 0.01:  # a tenth of a standard error
+            break
+    return fit
 
 
 def _measured(table, names):
@@ -270,6 +334,12 @@ def _about(device, measured):
     rest = {key: f" The other fields: {text}" if text else "" for key, text in texts.items()}
     texts["source"] = measured + rest["source"]
     return texts | ({"assumed": rest["assumed"].strip()} if texts["assumed"] else {})
+
+
+def _warn_if_poor(fit):
+    reason = poor(fit)
+    if reason:
+        warnings.warn(reason, stacklevel=3)
 
 
 def _with_posterior(fit, law, posterior, seed):
@@ -306,6 +376,8 @@ def _stepwise(fit_with, names, start, fit, fixed):
                 fit = fit_with([*names, *sorted(extra)], start | nearby.parameters)
         except (ValueError, UserWarning):
             return math.inf, None
+        if not extra.isdisjoint(("floor", "ceiling")) and not _reaches(fit, fixed):
+            return math.inf, None
         return fit.deviance + _LEAST_GAIN * len(extra), fit
 
     # `a` alone is much like `c` alone, `d` alone like `b` alone
@@ -323,6 +395,19 @@ def _stepwise(fit_with, names, start, fit, fixed):
             break
         chosen = best
     return fit.parameters
+
+
+def _reaches(fit, fixed):
+    """Whether the table reaches the plateaus that were fitted, within a tenth of the curve.
+
+    One that no row comes near is an extrapolation of the shape, and moves the threshold.
+    """
+    p = fit.probability
+    floor, ceiling = ((fit.parameters | fixed).get(n, v) for n, v in (("floor", 0), ("ceiling", 1)))
+    near = 0.1 * (ceiling - floor)
+    return not ("ceiling" in fit.parameters and np.max(p) < ceiling - near) and not (
+        "floor" in fit.parameters and np.min(p) > floor + near
+    )
 
 
 def _first_guess(table, base):

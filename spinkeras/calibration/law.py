@@ -11,6 +11,7 @@ import numpy as np
 from scipy import special
 
 from spinkeras import checks
+from spinkeras.macrospin import fokker_planck
 from spinkeras.physics import empirical, laws
 from spinkeras.physics.device import LIMITS
 
@@ -27,6 +28,9 @@ _POWERS = {
     "vcma_coefficient": (0, 0, 0, 1),
 }
 _FEMTO = 1e-15
+CORRECTION = "exact_odds"
+"""Column of a table: the odds of the exact solver over those of the closed form."""
+_RELIABLE = 1e-7  # probabilities of the exact solver have an absolute error of 3e-8
 _EPSILON = 1e-6  # a fitted probability is at least this far from 0 and 1
 
 # Everywhere a fitted logit is at least this times as steep as at the midpoint, so that the curve
@@ -218,7 +222,30 @@ class DeviceLaw:
                 xp, log_duration, xp.exp(log_stability), self.model.barrier_exponent, log_attempt
             )
         drive = rows["current_a"] * xp.exp(-log_unit)
-        return curve.probability(drive - curve.midpoint), excess
+        probability = curve.probability(drive - curve.midpoint)
+        odds = rows.get(CORRECTION)
+        if odds is not None:
+            probability = probability * odds / (1 - probability + probability * odds)
+        return probability, excess
+
+    def correction(self, values, rows):
+        """By what the odds of the closed form must be multiplied to be those of the exact solver.
+
+        Args:
+            values: fitted fields in SI units, by name.
+            rows: settings; a correction that they already have does not count.
+        """
+        device = self.device.replace(**values)
+        bare = {name: column for name, column in rows.items() if name != CORRECTION}
+        scale = {name: math.log(v) for name, v in values.items() if name != "vcma_coefficient"}
+        if "vcma_coefficient" in values:
+            scale["vcma_coefficient"] = values["vcma_coefficient"] / _FEMTO
+        current, width = rows["current_a"], rows["pulse_width_s"]
+        anisotropy = device.anisotropy_at(rows["gate_voltage_v"])
+        exact = fokker_planck.switching_probability(current, width, device, anisotropy)
+        closed, _ = self.probability(np, scale, bare)
+        odds = [special.logit(np.clip(p, _RELIABLE, 1 - _RELIABLE)) for p in (exact, closed)]
+        return np.exp(odds[0] - odds[1])
 
     def outside(self, values):
         """Why a best fit outside the domain is refused."""

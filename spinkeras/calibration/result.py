@@ -1,12 +1,14 @@
 """What a fit found."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
 from spinkeras import tables
 from spinkeras._typing import Array
+from spinkeras.calibration.diagnosis import pattern
 from spinkeras.calibration.posterior import Posterior
 from spinkeras.physics.device import MTJDevice
 from spinkeras.physics.empirical import EmpiricalCurve
@@ -50,6 +52,29 @@ class FitResult(tables.Table):
     posterior: Posterior | None = None
     _internal: Any = dataclasses.field(default=None, repr=False)
     _predict: Any = dataclasses.field(default=None, repr=False)
+
+    @property
+    def overdispersion(self) -> float:
+        """Deviance over degrees of freedom: about 1 if the law holds; NaN without freedom."""
+        freedom = self.degrees_of_freedom
+        return self.deviance / freedom if freedom else math.nan
+
+    def scaled(self) -> "FitResult":
+        """A copy with standard errors times `sqrt(overdispersion)`, if that is more than 1.
+
+        Right where the counts scatter about the curve with a constant multiple of their binomial
+        variance. Jitter of the current acts most where the curve is steep, and a wrong law stays
+        wrong: these errors are then still too small.
+
+        Reference: P. McCullagh and J. A. Nelder, Generalized Linear Models, 2nd ed. (1989), 4.5.
+        """
+        factor = math.sqrt(max(1.0, np.nan_to_num(self.overdispersion, nan=1.0)))
+        errors = {name: factor * error for name, error in self.standard_errors.items()}
+        return dataclasses.replace(self, standard_errors=errors)
+
+    def pattern(self) -> list[str]:
+        """What the residuals have in common, in words; empty if they look like chance."""
+        return pattern(self.table, self.probability, self.residuals)
 
     def predict(self, current: Array, pulse_width: Array, gate_voltage: Array = 0.0) -> np.ndarray:
         """Fitted switching probability at currents in A, pulse widths in s, gates in V (NumPy).

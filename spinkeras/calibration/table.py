@@ -6,41 +6,84 @@ A table has one row per setting of the pulse generator, with the columns
     voltage_v       V, divided by `resistance` to give the current
     pulse_width_s   s
     gate_voltage_v  V during the pulse, optional; 0 where there is no such column
-    switched        how many pulses reversed the device
+    switched        how many pulses reversed the device, or
+    fraction        the share of them, a probability
     trials          how many pulses were sent
 
-as a CSV file (comma-separated, names in the first line; further columns are ignored, lines that
-start with `#` too) or as a dictionary or data frame of columns. Every trial starts from the reset
-state; positive current favours the reversal.
+as a text file, a workbook, or a dictionary or data frame of columns. Files of laboratories name
+their columns as they like (`spinkeras.calibration.names`). Every trial starts from the reset state;
+positive current favours the reversal.
+
+Instead of pulses a table may hold ramps, `switching_current_a` or `switching_voltage_v` of each
+(`spinkeras.calibration.ramps`).
 """
 
-import collections
-import csv
+import math
 import os
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from spinkeras import checks
+from spinkeras.calibration import files, names, ramps
+from spinkeras.calibration.likeness import warn_if_unlike
 
-_COLUMNS = ("pulse_width_s", "switched", "trials")
-_DRIVES = ("current_a", "voltage_v")
 _GATE = "gate_voltage_v"
+_DRIVES = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v")
+# quantity: (least, most) of the largest absolute value; a junction has no other
+_PLAUSIBLE = {
+    "current_a": (1e-8, 0.2),
+    "voltage_v": (1e-3, 20.0),
+    "switching_current_a": (1e-8, 0.2),
+    "switching_voltage_v": (1e-3, 20.0),
+}
 
 
-def read_table(data: Any, resistance: float | None = None) -> dict[str, np.ndarray]:
+def read_table(
+    data: Any,
+    resistance: float | None = None,
+    *,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
+    units: Mapping[str, str] | None = None,
+    pulse_width: float | None = None,
+    trials: int | None = None,
+    where: Mapping[str, Any] | None = None,
+    by: str | Sequence[str] | None = None,
+    ramp: Any = None,
+    sheet: Any = None,
+) -> dict:
     """A checked table of switching counts, rows of the same setting added up.
 
     Args:
-        data: path of a CSV file, or a dictionary or data frame of columns; see the module.
+        data: path of a text file (tabs, `;`, `,` or spaces between the cells, lines that start with
+            `#` or `%` skipped, decimal commas) or of a workbook, or a dictionary or data frame of
+            columns; see the module.
         resistance: ohm, > 0. Needed for a table of voltages.
+        columns: `{quantity: name of its column}`, for example `{"voltage_v": "Vpp", "fraction":
+            "y"}`; or the list of all names, for a file without a line of names. Default: known by
+            their names.
+        units: `{column: unit}`, for example `{"t": "ns", "P": "%"}`. Default: the unit in the name
+            of the column, `t_p (ns)` or `I_uA`, or else SI.
+        pulse_width: s, of all rows, instead of a column.
+        trials: pulses at every row, instead of a column (also where there is one).
+        where: `{column: value}` or `{column: [values]}`: only rows with these.
+        by: name of a column or a list of them: one table for each of its values.
+        ramp: for ramps, `{"rate": A/s or V/s}`, or `{"step": A or V, "dwell": s}` of a staircase.
+        sheet: name of the sheet of a workbook.
 
     Returns:
         Dictionary of float64 columns `current_a`, `pulse_width_s`, `gate_voltage_v`, `switched`
-        and `trials`, sorted by gate voltage, pulse width and current.
+        and `trials`, sorted by gate voltage, pulse width and current. With `by`, a dictionary of
+        such tables, by value (or tuple of values).
 
     Raises:
-        ValueError: naming the column and the row that cannot be used, and why.
+        ValueError: naming the column and the row that cannot be used, and why; for numbers in a
+            unit that they cannot have, currents of both signs or negative ones only.
+
+    Warns:
+        UserWarning: one line with all that was guessed; rows of one setting that are not alike.
 
     Example:
 
@@ -52,128 +95,404 @@ def read_table(data: Any, resistance: float | None = None) -> dict[str, np.ndarr
     >>> table["trials"]
     array([100.,  50.])
     """
+    cells, columns = _cells(data, columns, sheet)
+    cells = _selected(cells, where)
+    given = {
+        "pulse_width_s": _constant("pulse_width", pulse_width, "s", 1e-11, 1e-2),
+        "trials": _constant("trials", trials, "(a count)", 1, 1e12),
+    }
+    given = {quantity: value for quantity, value in given.items() if value is not None}
+    found, guesses = names.identify(list(cells.columns), columns, units, given, cells.where)
+    cells.notes += guesses
+    drive = _check_columns(found, given, cells, ramp)
+    groups = {None: cells} if by is None else _grouped(cells, by)
+    notes, tables = list(cells.notes), {}
+    for value, part in groups.items():
+        part.notes = []
+        tables[value] = _table(part, found, given, drive, resistance, ramp)
+        notes += [note for note in part.notes if note not in notes]
+    if notes:
+        warnings.warn(
+            f"{cells.where}: guessed {'; '.join(notes)}. Say it by columns=, units=, trials=, "
+            "where= or by= of read_table.",
+            stacklevel=2,
+        )
+    return tables[None] if by is None else tables
+
+
+def _cells(data, columns, sheet):
+    """The columns as they are, and what is said about their meaning."""
     if isinstance(data, (str, os.PathLike)):
-        columns, rows, where = _read_csv(data)
-    elif hasattr(data, "keys"):
-        columns = {str(key): data[key] for key in data.keys()}  # noqa: SIM118 (data frames)
-        rows, where = None, "the table"
-    else:
-        raise ValueError(
-            "data must be the path of a CSV file or a dictionary of columns "
-            f"{(*_DRIVES, *_COLUMNS)}; got {type(data).__name__}."
-        )
+        listed = isinstance(columns, (list, tuple))
+        cells = files.read(data, list(columns) if listed else None, sheet)
+        return cells, None if listed else columns
+    if hasattr(data, "keys"):
+        found = {str(key): data[key] for key in data.keys()}  # noqa: SIM118 (data frames)
+        for name, values in found.items():
+            if np.ndim(values) != 1:
+                raise ValueError(f"The column {name} of the table must be a list of numbers.")
+        lengths = {name: len(values) for name, values in found.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"The columns of the table differ in length: {lengths}.")
+        return files.Cells(found, None, "the table", commas=True), columns
+    raise ValueError(
+        "data must be the path of a CSV file or a dictionary of columns "
+        f"('current_a' or 'voltage_v', 'pulse_width_s', 'switched', 'trials'); got "
+        f"{type(data).__name__}."
+    )
 
-    def row(index):
-        return f"row {index} (counted from 0)" if rows is None else f"line {rows[index]}"
 
-    drive = [name for name in _DRIVES if name in columns]
-    missing = [name for name in _COLUMNS if name not in columns]
-    if len(drive) != 1 or missing:
+def _constant(name, value, unit, low, high):
+    if value is None:
+        return None
+    hint = "2 ns is 2e-9" if unit == "s" else "pulses at every setting"
+    value = checks.number(name, value, unit, low, high, hint)
+    if name == "trials" and value != round(value):
+        raise ValueError(f"trials = {value:g} must be a whole number.")
+    return value
+
+
+def _check_columns(found, given, cells, ramp):
+    """The quantity of the drive; refuses a table that lacks a column."""
+    drive = [name for name in _DRIVES if name in found]
+    ramps_given = any(name.startswith("switching") for name in drive)
+    needed = () if ramps_given else ("pulse_width_s", "switched", "trials")
+    have = set(found) | set(given) | ({"switched"} if "fraction" in found else set())
+    missing = [name for name in needed if name not in have]
+    if missing or len(drive) != 1:
         problem = f"lacks the columns {missing}" if missing else "needs one column for the drive"
+        if not missing and len(drive) > 1:
+            problem += f", but {[found[name].name for name in drive]} all may be"
+        hint = " Fractions need the number of trials." * (missing == ["trials"])
         raise ValueError(
-            f"{where} {problem}: it must have either 'current_a' (A) or 'voltage_v' (V), and "
-            f"{', '.join(_COLUMNS)}. Found: {list(columns)[:20]}."
+            f"{cells.where} {problem}: it must have either 'current_a' (A) or 'voltage_v' (V), and "
+            f"pulse_width_s, switched (or fraction), trials; columns= says which is which.{hint} "
+            f"Found: {list(cells.columns)[:20]}."
         )
-    names = (*drive, *_COLUMNS, *([_GATE] if _GATE in columns else []))
-    table = {name: _as_numbers(name, columns[name], row, where) for name in names}
-    lengths = {name: len(values) for name, values in table.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"The columns of {where} differ in length: {lengths}.")
-    if lengths["trials"] == 0:
+    if ramps_given and ramp is None:
+        raise ValueError(
+            f"{cells.where} has one switching current or voltage per ramp "
+            f"({found[drive[0]].name}): give ramp={{'rate': A/s or V/s}}, or {{'step': A or V, "
+            "'dwell': s} of a staircase. For settings of pulses say columns={'current_a': ...}."
+        )
+    if ramp is not None and not ramps_given:
+        raise ValueError(
+            f"{cells.where} has no switching current per ramp, which `ramp` is about; say "
+            "columns={'switching_current_a': ...}."
+        )
+    return drive[0]
+
+
+def _table(cells, found, given, drive, resistance, ramp):
+    where = cells.where
+    used = {drive: found[drive]}
+    used |= {q: found[q] for q in ("pulse_width_s", "switched", "fraction", "trials", _GATE)
+             if q in found and not (q == "fraction" and "switched" in found)}  # fmt: skip
+    raw = {q: _as_numbers(q, column.name, cells) for q, column in used.items()}
+    table = {q: values * used[q].factor for q, values in raw.items()}
+    rows = len(table[drive])
+    if rows == 0:
         raise ValueError(f"{where} has no rows; give one row per current and pulse width.")
 
-    def refuse(bad, name, rule):
+    def refuse(bad, quantity, rule):
         if np.any(bad):
             index = int(np.flatnonzero(bad)[0])
             more = f" ({np.sum(bad)} such rows)" if np.sum(bad) > 1 else ""
-            raise ValueError(
-                f"{where}, {row(index)}: {name} = {table[name][index]:g} {rule}{more}."
-            )
+            name = used[quantity].name if quantity in used else quantity
+            shown = raw[quantity][index] if quantity in raw else table[quantity][index]
+            raise ValueError(f"{where}, {cells.row(index)}: {name} = {shown:g} {rule}{more}.")
 
-    for name, values in table.items():
-        refuse(~np.isfinite(values), name, "is not a finite number")
-    width, switched, trials = (table[name] for name in _COLUMNS)
-    refuse(~((width >= 1e-11) & (width <= 1e-2)), "pulse_width_s", "is not 1e-11 to 1e-2 s")
+    for quantity, values in table.items():
+        refuse(~np.isfinite(values), quantity, "is not a finite number")
+    refuse_units(drive, used[drive], table[drive], refuse)
+    for quantity, value in given.items():
+        table[quantity] = np.full(rows, value)
+    gate = table.get(_GATE, np.zeros(rows))
+    refuse(np.abs(gate) > 10, _GATE, f"is not -10 to 10 V{_likely(used.get(_GATE), 'mV')}")
+    current, resistance = _currents(table[drive], drive, resistance, where)
+    if drive.startswith("switching"):
+        refuse(
+            current <= 0, drive, "is not > 0: ramp towards positive current, or reverse the sign"
+        )
+        per_volt = 1.0 if resistance is None else 1 / resistance
+        return _pool(*ramps.counts(current, gate, ramp, per_volt))
+    width, trials = table["pulse_width_s"], table["trials"]
+    column = used.get("pulse_width_s")
+    short = f"is not 1e-11 to 1e-2 s{_likely(column, 'ns')}"
+    refuse(~((width >= 1e-11) & (width <= 1e-2)), "pulse_width_s", short)
     refuse(~((trials >= 1) & (trials == np.round(trials))), "trials", "is not a whole number >= 1")
+    if "switched" in table:
+        switched = table["switched"]
+        refuse(
+            (switched < 0) | (switched != np.round(switched)),
+            "switched",
+            "is not a whole number >= 0; give counts, not fractions (a column `fraction`)",
+        )
+        refuse(switched > trials, "switched", "exceeds the trials of its row")
+    else:
+        switched = _counts(table["fraction"], trials, used, cells, refuse)
+    settings = {"current_a": current, "pulse_width_s": width, _GATE: gate}
+    _check_sign(settings, switched, trials, where)
+    others = {
+        name: values
+        for name, values in cells.columns.items()
+        if name not in {column.name for column in used.values()}
+    }
+    pooled = _pool(settings, switched, trials)
+    cells.notes += warn_if_unlike(_group(settings)[1], settings, switched, trials, others, where)
+    return pooled
+
+
+def refuse_units(drive, column, values, refuse):
+    """Refuse numbers that no junction has in this unit, with the likely one."""
+    least, most = _PLAUSIBLE[drive]
+    unit = drive[-1].upper()
+    size = float(np.max(np.abs(values)))
+    if size > most:
+        likely = next((p for p in ("m", "u", "n") if size * _PREFIX[p] <= most / 10), None)
+    elif 0 < size < least:
+        likely = next((p for p in ("", "m", "u") if least <= size / column.factor * _PREFIX[p]
+                       <= most / 10), None)  # fmt: skip
+        least, most = 0.0, 0.0
+    else:
+        return
+    hint = "" if likely is None else (
+        f"; the numbers are likely {likely + unit}: units={{{column.name!r}: {likely + unit!r}}}"
+    )  # fmt: skip
+    told = column.unit or unit
     refuse(
-        (switched < 0) | (switched != np.round(switched)),
-        "switched",
-        "is not a whole number >= 0; give counts, not fractions",
+        np.abs(values) > most,
+        drive,
+        f"{told} is no {'current' if unit == 'A' else 'voltage'} of a junction{hint}",
     )
-    refuse(switched > trials, "switched", "exceeds the trials of its row")
-    gate = table.get(_GATE, np.zeros(len(trials)))
-    refuse(np.abs(gate) > 10, _GATE, "is not -10 to 10 V")
-    current = table[drive[0]]
-    if drive[0] == "voltage_v":
-        if resistance is None:
-            raise ValueError(
-                f"{where} gives voltages; give the `resistance` in ohm of the path that carries "
-                "the write current (the junction, or the heavy-metal channel)."
-            )
-        resistance = checks.number("resistance", resistance, "ohm", 1e-3, 1e9, "of the write path")
-        current = current / resistance
-    return _pool({"current_a": current, "pulse_width_s": width, _GATE: gate}, switched, trials)
+
+
+_PREFIX = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+
+def _likely(column, unit):
+    """A hint at the unit that a column may have."""
+    if column is None:
+        return ""
+    if column.stated and column.factor != 1.0:
+        return f", taken in {column.unit}: the numbers may be in SI units already"
+    return f"; the numbers are likely {unit}: units={{{column.name!r}: {unit!r}}}"
+
+
+def _currents(values, drive, resistance, where):
+    """Currents in A, and the resistance if it was needed."""
+    if drive.endswith("_a"):
+        return values, None
+    if resistance is None:
+        raise ValueError(
+            f"{where} gives voltages; give the `resistance` in ohm of the path that carries "
+            "the write current (the junction, or the heavy-metal channel)."
+        )
+    resistance = checks.number("resistance", resistance, "ohm", 1e-3, 1e9, "of the write path")
+    current = values / resistance
+    largest = float(np.max(np.abs(current)))
+    least, most = _PLAUSIBLE["current_a"]
+    if largest > most or 0 < largest < least:
+        hint = "likely it is in kohm" if largest > most else "check it, it is in ohm"
+        raise ValueError(
+            f"{where}: its voltages over resistance = {resistance:g} ohm give {largest:.3g} A, "
+            f"which is no current of a junction ({least:g} to {most:g} A); {hint}."
+        )
+    return current, resistance
+
+
+def _counts(fraction, trials, used, cells, refuse):
+    """Switched pulses from their share."""
+    column = used["fraction"]
+    percent = f"; the numbers are likely percent: units={{{column.name!r}: '%'}}"
+    likely = percent if np.max(fraction) <= 100 and column.factor == 1.0 else ""
+    refuse((fraction < 0) | (fraction > 1), "fraction", f"is not a probability, 0 to 1{likely}")
+    if column.factor != 1.0 and 0 < np.max(fraction) <= 0.01:
+        raise ValueError(
+            f"{cells.where}: no value of {column.name} exceeds 1, though it should be percent; if "
+            f"they are fractions say units={{{column.name!r}: '1'}}."
+        )
+    exact = fraction * trials
+    switched = np.round(exact)
+    digits = max(len(f"{v:.12g}".partition(".")[2]) for v in np.unique(fraction)[:1000])
+    digits = min(digits, 12) if np.all(np.abs(fraction) < 1e12) else 12
+    off = np.abs(exact - switched) > 1e-6 * trials + np.minimum(0.5 * 10.0**-digits, 1) * trials
+    refuse(off, "fraction", f"times its trials is no whole number of pulses (trials {trials[0]:g})")
+    common = int(np.gcd.reduce(np.append(switched, trials).astype(np.int64)))
+    inside = int(np.sum((switched > 0) & (switched < trials)))
+    if common > 1 and inside * math.log10(common) > 6:
+        cells.notes.append(
+            f"{trials[0]:g} trials a row, although every count is a multiple of {common} (were it "
+            f"{trials[0] / common:g} trials, or rounded fractions?)"
+        )
+    return switched
+
+
+def _check_sign(settings, switched, trials, where):
+    """Refuse tables that are not about a positive current that favours the reversal."""
+    current = settings["current_a"]
+    if np.max(current) <= 0:
+        raise ValueError(
+            f"Every current of {where} is <= 0; positive current favours reversal, so reverse the "
+            "sign of the column."
+        )
+    negative = current < 0
+    if not np.any(negative):
+        return
+    small = current <= np.median(current[current >= 0])
+    below, above = negative, ~negative & small
+    first, second = (np.sum(switched[rows]) / np.sum(trials[rows]) for rows in (below, above))
+    share = np.sum(switched[below | above]) / np.sum(trials[below | above])
+    noise = math.sqrt(share * (1 - share) * (1 / trials[below].sum() + 1 / trials[above].sum()))
+    weight = trials[negative]
+    away = current[negative] - np.average(current[negative], weights=weight)
+    mean = np.sum(switched[negative]) / weight.sum()
+    spread = math.sqrt(max(mean * (1 - mean) * np.sum(weight * away**2), 1e-300))
+    falling = np.sum(away * (switched[negative] - mean * weight)) / spread
+    if falling < -4 or first - second > 4 * noise:
+        raise ValueError(
+            f"{where} has currents of both signs, and the pulses of negative current reverse "
+            f"the device too ({first:.0%} of them): a fit describes one direction. Keep the rows "
+            "of one sign, for the negative ones with the sign reversed."
+        )
+
+
+def _group(settings):
+    """Order, and in it the number of the setting of each row; equal to 12 digits is equal."""
+    rounded = [_rounded(column) for column in settings.values()]
+    order = np.lexsort(rounded)
+    new = np.any([np.diff(column[order]) != 0 for column in rounded], axis=0)
+    number = np.empty(len(order), int)
+    number[order] = np.concatenate([[0], np.cumsum(new)])
+    return order, number
+
+
+def _rounded(values):
+    size = 10.0 ** np.floor(np.log10(np.where(values == 0, 1.0, np.abs(values))))
+    return np.round(values / size, 11) * size
 
 
 def _pool(settings, switched, trials):
     """The table with the counts of equal settings added up."""
-    order = np.lexsort(list(settings.values()))
-    sorted_ = {name: column[order] for name, column in settings.items()}
-    new = np.any([np.diff(column) != 0 for column in sorted_.values()], axis=0)
-    first = np.flatnonzero(np.concatenate([[True], new]))
-    table = {name: column[first] for name, column in sorted_.items()}
+    order, number = _group(settings)
+    first = np.flatnonzero(np.diff(number[order], prepend=-1))
+    table = {name: column[order][first] for name, column in settings.items()}
     for name, counts in (("switched", switched), ("trials", trials)):
         table[name] = np.add.reduceat(counts[order], first)
     return table
 
 
-def _read_csv(path):
-    """Columns of text, the line number of every row, and the file's name."""
-    where = os.path.basename(os.fspath(path))
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file)
-        try:
-            header, records, lines = None, [], []
-            for record in reader:
-                if not any(cell.strip() for cell in record) or record[0].startswith("#"):
-                    continue
-                if header is None:
-                    header = [cell.strip() for cell in record]
-                    continue
-                if len(record) != len(header):
-                    raise ValueError(
-                        f"{where}, line {reader.line_num}: {len(record)} values, but the first "
-                        f"line names {len(header)} columns."
-                    )
-                records.append(record)
-                lines.append(reader.line_num)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where} is not text in UTF-8 ({error}); save it as CSV.") from None
-        except csv.Error as error:
-            raise ValueError(f"{where}, line {reader.line_num}: not CSV: {error}.") from None
-    if header is None:
-        raise ValueError(f"{where} is empty; its first line must name the columns.")
-    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-        raise ValueError(f"{where} is not separated by commas; its first line is {header[0]!r}.")
-    twice = [name for name, count in collections.Counter(header).items() if count > 1]
-    if twice:
-        raise ValueError(f"{where} names the columns {twice} more than once.")
-    columns = {name: [r[k] for r in records] for k, name in enumerate(header)}
-    return columns, lines, where
+def _selected(cells, where):
+    """The rows that have the values of `where`."""
+    if where is None:
+        return cells
+    if not isinstance(where, dict):
+        raise ValueError(f"where = {where!r} must be a dictionary {{column: value}}.")
+    rows = np.arange(len(next(iter(cells.columns.values()), ())))
+    for name, wanted in where.items():
+        values = _column_of(cells, name, "where")
+        wanted = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
+        keys = {_key(value) for value in wanted}
+        kept = [k for k in rows if _key(values[k]) in keys]
+        absent = keys - {_key(value) for value in values}
+        if absent or not kept:
+            here = sorted({str(values[k]).strip() for k in rows})
+            raise ValueError(
+                f"{cells.where}: no row with {name} = {sorted(map(str, absent or keys))}"
+                f"{'' if absent else ' is left'}; its values are {here[:10]}."
+            )
+        rows = kept
+    return cells.take(rows)
 
 
-def _as_numbers(name, values, row, where):
+def _grouped(cells, by):
+    several = not isinstance(by, str)
+    columns = [_column_of(cells, name, "by") for name in (by if several else [by])]
+    groups = {}
+    for k, values in enumerate(zip(*columns)):
+        groups.setdefault(tuple(map(_key, values)), []).append(k)
+    if len(groups) > 1000:
+        raise ValueError(f"by = {by!r} makes {len(groups)} tables; 1000 are the most.")
+    parts = {key if several else key[0]: cells.take(rows) for key, rows in groups.items()}
+    for key, part in parts.items():
+        part.where = f"{cells.where} ({by} = {key})"
+    return parts
+
+
+def _column_of(cells, name, option):
+    if name not in cells.columns:
+        raise ValueError(
+            f"{cells.where} has no column {name!r} ({option}); it has {list(cells.columns)[:20]}."
+        )
+    return list(cells.columns[name])
+
+
+def _key(value):
+    """A cell to compare: a number where it is one, else its text."""
+    text = str(value).strip()
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _as_numbers(quantity, name, cells):
+    values, where = cells.columns[name], cells.where
     array = np.asarray(values)
     if array.dtype.kind in "bcmM" or array.ndim != 1:
         raise ValueError(f"The column {name} of {where} must be a list of numbers.")
+    if array.dtype.kind in "OU" and any(isinstance(value, str) for value in values):
+        values = _from_text(quantity, name, list(values), cells)
     try:
-        return array.astype("float64")
+        return np.asarray(values).astype("float64")
     except (TypeError, ValueError):
-        for index, value in enumerate(np.atleast_1d(np.asarray(values, dtype=object))):
+        for index, value in enumerate(cells.columns[name]):
             try:
-                float(value)
+                float(values[index])
             except (TypeError, ValueError):
                 raise ValueError(
-                    f"{where}, {row(index)}: {name} = {value!r} is not a number."
+                    f"{where}, {cells.row(index)}: {name} = {value!r} is not a number."
                 ) from None
         raise
+
+
+def _from_text(quantity, name, values, cells):
+    """Cells with a decimal point; what may mean two numbers is refused."""
+    joined = "".join(value for value in values if isinstance(value, str))
+    count = quantity in ("switched", "trials")
+    # A point beside decimal commas marks thousands.
+    pointed = count and "." in joined and cells.commas and _has_commas(cells)
+    if not pointed and not any(mark in joined for mark in "_,%"):
+        return values
+    comma = "," in joined and cells.commas
+    for index, value in enumerate(values):
+        problem = None
+        if not isinstance(value, str):
+            continue
+        text = value.strip()
+        head, _, tail = text.replace(".", ",").partition(",")
+        if "_" in text:
+            problem = "is not a number"
+        elif comma and "." in text:
+            problem = "has a point, while other numbers of the column have decimal commas"
+        elif count and ("," in text or pointed) and len(tail) == 3 and head:
+            problem = "may have a mark for thousands; write it without"
+        if problem:
+            raise ValueError(f"{cells.where}, {cells.row(index)}: {name} = {value!r} {problem}.")
+        if comma:
+            text = text.replace(",", ".", 1)
+        if quantity == "fraction" and text.endswith("%"):
+            number = text[:-1].strip()
+            text = repr(float(number) / 100) if files.is_number(number) else text
+        values[index] = text
+    if comma and "decimal commas" not in cells.notes:
+        cells.notes.append("decimal commas")
+    return values
+
+
+def _has_commas(cells):
+    return any(
+        isinstance(cell, str) and "," in cell
+        for column in cells.columns.values()
+        for cell in column
+    )

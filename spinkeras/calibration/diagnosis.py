@@ -1,0 +1,92 @@
+"""What the residuals of a fit say about it, in words."""
+
+import numpy as np
+from scipy import stats
+
+_CLEAR = 3.0  # standard deviations
+
+
+def pattern(table, probability, residuals):
+    """Sentences about what the residuals have in common; none if they look like chance.
+
+    Residuals of a law that holds are about standard normal and independent, so the mean of `m` of
+    them has the standard deviation `1 / sqrt(m)`. Reported is what is 3 standard deviations off:
+    the mean at a pulse width, at a gate voltage, at the foot, the middle and the shoulder of the
+    curve; the number of runs of one sign along the current (Wald and Wolfowitz); single rows of
+    more than 4.
+
+    Args:
+        table: pooled counts.
+        probability: fitted, of every row.
+        residuals: signed, of every row.
+    """
+    part = np.digitize(probability, (0.2, 0.8))
+    names = np.array(["at the foot (P < 0.2)", "in the middle (P 0.2 to 0.8)",
+                      "at the shoulder (P > 0.8)"])  # fmt: skip
+    widths = np.array([f"at {1e9 * width:.4g} ns" for width in table["pulse_width_s"]])
+    gates = np.array([f"at a gate voltage of {gate:+.3g} V" for gate in table["gate_voltage_v"]])
+    found = [*_shifts(widths, residuals), *_shifts(gates, residuals)]
+    found += _shifts(names[part], residuals)
+    runs = _runs(table, residuals)
+    if runs:
+        found.append(runs)
+    worst = int(np.argmax(np.abs(residuals)))
+    if abs(residuals[worst]) > 4:
+        trials = table["trials"][worst]
+        found.append(
+            f"the worst row is {table['current_a'][worst]:.4g} A, {widths[worst][3:]}: "
+            f"{table['switched'][worst]:g} of {trials:g} switched, where the fit expects "
+            f"{trials * probability[worst]:.4g}"
+        )
+    return found
+
+
+def _shifts(labels, residuals):
+    kinds = np.unique(labels)
+    for kind in kinds if len(kinds) > 1 else ():
+        own = residuals[labels == kind]
+        if abs(np.mean(own)) * np.sqrt(len(own)) > _CLEAR:
+            side = "above" if np.mean(own) > 0 else "below"
+            yield f"the data lie {side} the fit {kind} (mean residual {np.mean(own):+.1f})"
+
+
+def _runs(table, residuals):
+    """Whether residuals of one sign follow each other along the current."""
+    order = np.lexsort([table["current_a"], table["pulse_width_s"], table["gate_voltage_v"]])
+    above = (residuals[order] > 0) & True
+    count, up = len(above), int(np.sum(above))
+    down = count - up
+    if min(up, down) < 4:
+        return None
+    runs = 1 + int(np.sum(above[1:] != above[:-1]))
+    expected = 1 + 2 * up * down / count
+    variance = (expected - 1) * (expected - 2) / (count - 1)
+    if (expected - runs) < _CLEAR * np.sqrt(variance):
+        return None
+    return (
+        f"residuals of one sign follow each other along the current ({runs} runs where chance "
+        f"makes {expected:.0f}): the shape is another"
+    )
+
+
+def poor(fit):
+    """Why a fit does not describe its table, or `None` if it does (p of 0.01 or more).
+
+    Deviance and Pearson's chi-squared must both say so: with few pulses at a setting one of them
+    may exceed its degrees of freedom by itself.
+    """
+    if not fit.degrees_of_freedom or not fit.p_value < 0.01:
+        return None
+    trials, p = fit.table["trials"], fit.probability
+    pearson = np.sum((fit.table["switched"] - trials * p) ** 2 / (trials * p * (1 - p)))
+    if stats.chi2.sf(pearson, fit.degrees_of_freedom) >= 0.01:
+        return None
+    said = pattern(fit.table, p, fit.residuals) or ["the residuals have no pattern"]
+    return (
+        f"The fit does not describe the table: deviance {fit.deviance:.1f} on "
+        f"{fit.degrees_of_freedom} degrees of freedom (p = {fit.p_value:.2g}). Look at this: "
+        f"{'; '.join(said)}. The standard errors are too small, by "
+        f"{np.sqrt(fit.overdispersion):.2g} if the scatter is extra noise: scaled() gives larger "
+        "ones. A pattern asks for another law, more free parameters, or a look at the table "
+        "(drift, two devices or directions in one)."
+    )

@@ -1,0 +1,232 @@
+"""Text files and Excel sheets of measurements, as columns of cells with their line numbers."""
+
+import collections
+import csv
+import dataclasses
+import io
+import os
+import re
+
+_COMMENTS = ("#", "%")
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?%?|[+-]?(nan|inf)", re.IGNORECASE)
+_EXCEL = (".xlsx", ".xlsm", ".xls", ".ods")
+
+
+@dataclasses.dataclass
+class Cells:
+    """Columns as they were found, before anything is known about their meaning.
+
+    Attributes:
+        columns: cells by name of the column.
+        lines: line of the file of every row, or `None` for what was not a file.
+        where: what an error calls the data.
+        kept: number of every row before some were taken out, or `None`.
+        commas: a comma in a cell may be a decimal one.
+        notes: what was guessed, for the one warning about it.
+    """
+
+    columns: dict
+    lines: list | None
+    where: str
+    kept: list | None = None
+    commas: bool = False
+    notes: list = dataclasses.field(default_factory=list)
+
+    def row(self, index):
+        """Where a row is, in words."""
+        if self.lines is None:
+            index = index if self.kept is None else self.kept[index]
+            return f"row {index} (counted from 0)"
+        return f"line {self.lines[index]}"
+
+    def take(self, rows):
+        """The same columns with some rows only."""
+        columns = {name: [cells[k] for k in rows] for name, cells in self.columns.items()}
+        lines = None if self.lines is None else [self.lines[k] for k in rows]
+        kept = [k if self.kept is None else self.kept[k] for k in rows]
+        return dataclasses.replace(self, columns=columns, lines=lines, kept=kept)
+
+
+def read(path, names=None, sheet=None) -> Cells:
+    """Cells of a file.
+
+    Separated by tabs, semicolons, commas or spaces, whichever the first line of cells has, in this
+    order. Blank lines, and those that start with `#` or `%`, are skipped.
+
+    Args:
+        path: of a text file or an Excel or OpenDocument workbook.
+        names: of the columns, for a file that does not name them.
+        sheet: name of the sheet, for a workbook with more than one.
+    """
+    where = os.path.basename(os.fspath(path))
+    with open(path, "rb") as file:
+        content = file.read()
+    if where.lower().endswith(_EXCEL) or content.startswith(b"PK\x03\x04"):
+        records, lines = _sheet(content, where, sheet)
+        return _named(records, lines, None, names, where, commas=True)
+    if sheet is not None:
+        raise ValueError(f"sheet = {sheet!r} is for workbooks; {where} is a text file.")
+    text, notes = _text(content, where)
+    records, lines, comment, separator = _split(text, where)
+    cells = _named(records, lines, comment, names, where, commas=separator != ",")
+    cells.notes[:0] = notes
+    return cells
+
+
+def _text(content, where):
+    """Text of a file and what was guessed about its encoding."""
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return content.decode(encoding), []
+    except UnicodeDecodeError as error:
+        # Programs on Windows write a unit like uA with the Greek letter in their own encoding.
+        head = [
+            number
+            for number, line in enumerate(content.split(b"\n"))
+            if not line.isascii() and (number == 0 or line.lstrip().startswith((b"#", b"%")))
+        ]
+        tail = [line for k, line in enumerate(content.split(b"\n")) if k not in head]
+        if encoding == "utf-8-sig" and head and all(line.isascii() for line in tail):
+            try:
+                return content.decode("cp1252"), ["the encoding Windows-1252"]
+            except UnicodeDecodeError:
+                pass
+        raise ValueError(f"{where} is not text in UTF-8 ({error}); save it as CSV.") from None
+
+
+def _split(text, where):
+    """Records, their lines, the last comment before them, and the separator."""
+    comment, separator = None, None
+    for line in text.splitlines():
+        if line.lstrip(' "\t').startswith(_COMMENTS):
+            comment = line.strip().lstrip("#% ")
+        elif line.strip():
+            separator = next((mark for mark in "\t;," if mark in line), None)
+            break
+    records, lines = [], []
+    reader = None if separator is None else csv.reader(io.StringIO(text), delimiter=separator)
+    rows = enumerate(text.splitlines(), 1) if reader is None else _numbered(reader)
+    try:
+        for number, record in rows:
+            if isinstance(record, str):
+                record = _words(record)
+            if not record or not any(cell.strip() for cell in record):
+                continue
+            if not record[0].lstrip().startswith(_COMMENTS):
+                records.append(record)
+                lines.append(number)
+    except csv.Error as error:
+        raise ValueError(f"{where}, line {reader.line_num}: not CSV: {error}.") from None
+    return records, lines, comment, separator
+
+
+def _numbered(reader):
+    for record in reader:
+        yield reader.line_num, record
+
+
+def _words(line):
+    """Cells separated by spaces; a unit in brackets belongs to the name before it."""
+    return re.findall(r"\S+(?:\s+[\[(][^\])]*[\])])*", line)
+
+
+def _sheet(content, where, sheet):
+    """Records and row numbers of a workbook's sheet."""
+    try:
+        import pandas
+
+        frames = pandas.read_excel(io.BytesIO(content), sheet_name=None, header=None, dtype=object)
+    except ImportError as error:
+        raise ImportError(
+            f"{where} is a workbook, which needs pandas and openpyxl ({error}): "
+            "pip install spinkeras[excel], or save the sheet as CSV."
+        ) from error
+    except Exception as error:  # the readers of damaged workbooks raise what they like
+        raise ValueError(f"{where} cannot be read as a workbook ({error}).") from None
+    frames = {name: frame for name, frame in frames.items() if frame.notna().any(axis=None)}
+    if sheet is None and len(frames) > 1:
+        raise ValueError(f"{where} has the sheets {list(frames)}; say which one: sheet=....")
+    if sheet is not None and sheet not in frames:
+        raise ValueError(f"{where} has no sheet {sheet!r} with cells in it; it has {list(frames)}.")
+    records, lines = [], []
+    for frame in [frames[sheet]] if sheet is not None else frames.values():
+        rows = frame.where(frame.notna(), "").to_numpy().tolist()
+        for number, record in enumerate(rows, 1):
+            first = next((str(cell) for cell in record if str(cell).strip()), "#")
+            if not first.lstrip().startswith(_COMMENTS):
+                records.append(record)
+                lines.append(number)
+    return records, lines
+
+
+def _named(records, lines, comment, names, where, commas):
+    """Cells with the names of their columns: given, in the first record, or in the comment."""
+    notes = []
+    bare = bool(records) and all(is_number(cell) for cell in records[0])
+    if not records:
+        raise ValueError(f"{where} is empty; its first line must name the columns.")
+    if names is not None:
+        if not bare:
+            raise ValueError(
+                f"{where} has a line of names, {[str(c) for c in records[0]][:20]}; a list of "
+                "columns is for files without one. Say which column is what by a dictionary: "
+                "columns={'voltage_v': 'V'}."
+            )
+        header = [str(name).strip() for name in names]
+    elif bare:
+        header = _from_comment(comment, len(records[0]))
+        if header is None:
+            raise ValueError(
+                f"{where} has no line of names: its first line is {_shown(records[0])}. Name the "
+                "columns in their order, for example columns=['voltage_v', 'fraction']."
+            )
+        notes.append(f"the names {header} from the comment above the numbers")
+    else:
+        header = [str(cell).strip() for cell in records[0]]
+        records, lines = records[1:], lines[1:]
+    # A separator at the end of every line makes an empty column.
+    while header and not header[-1] and all(_blank_end(r, len(header)) for r in records):
+        header = header[:-1]
+        records = [record[: len(header)] for record in records]
+    for record, line in zip(records, lines):
+        if len(record) != len(header):
+            if names is not None:
+                raise ValueError(
+                    f"{where}, line {line}: {len(record)} values, but columns names {len(header)}."
+                )
+            hint = " Decimal commas need ; or tabs between the cells." if not commas else ""
+            raise ValueError(
+                f"{where}, line {line}: {len(record)} values, but the first line names "
+                f"{len(header)} columns.{hint}"
+            )
+    twice = [name for name, count in collections.Counter(header).items() if count > 1]
+    if twice:
+        raise ValueError(f"{where} names the columns {twice} more than once.")
+    columns = {name: [record[k] for record in records] for k, name in enumerate(header)}
+    return Cells(columns, lines, where, None, commas, notes)
+
+
+def _blank_end(record, length):
+    return len(record) < length or (len(record) == length and not str(record[-1]).strip())
+
+
+def is_number(cell):
+    """Whether a cell is a number or looks like one."""
+    return not isinstance(cell, str) or _NUMBER.fullmatch(cell.strip()) is not None
+
+
+def _from_comment(comment, length):
+    """Names in a comment, if it has as many as there are columns."""
+    if not comment:
+        return None
+    for mark in ("\t", ";", ","):
+        parts = [part.strip() for part in comment.split(mark)]
+        if len(parts) == length:
+            return parts if not any(map(is_number, parts)) else None
+    words = _words(comment)
+    return words if len(words) == length and not any(map(is_number, words)) else None
+
+
+def _shown(record):
+    text = ", ".join(str(cell) for cell in record)
+    return repr(text if len(text) < 60 else text[:57] + "...")

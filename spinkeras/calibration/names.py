@@ -1,0 +1,240 @@
+"""What a column of a measured table means: its quantity and its unit, from its name.
+
+A quantity has one name of the library's own, such as `voltage_v`, which is never a guess, and the
+names that laboratories give it, with the unit in brackets, after a slash or at the end:
+`V`, `I_uA`, `t_p (ns)`, `P_sw [%]`.
+"""
+
+import dataclasses
+import re
+
+_PREFIXES = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12}
+_COUNT = "(a count)"
+
+
+def _scaled(unit, prefixes):
+    return {prefix + unit: _PREFIXES[prefix] for prefix in prefixes}
+
+
+_AMPERES = _scaled("A", ("", "m", "u", "µ", "μ", "n"))
+_VOLTS = _scaled("V", ("", "m", "u", "µ", "μ"))
+_SECONDS = _scaled("s", ("", "m", "u", "µ", "μ", "n", "p"))
+_SHARES = {"1": 1.0, "%": 1e-2, "percent": 1e-2, "pct": 1e-2}
+
+_DRIVE = ("drive", "amplitude", "pulseamplitude", "ampl")  # the unit tells which
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantity:
+    """One thing that a column can hold.
+
+    Attributes:
+        unit: SI unit.
+        units: what other units are worth in it.
+        names: how laboratories call it, in lower case and without marks.
+        if_unit: names that count only if the unit is stated.
+    """
+
+    unit: str
+    units: dict
+    names: tuple
+    if_unit: tuple = ()
+
+
+QUANTITIES = {
+    "current_a": Quantity(
+        "A",
+        _AMPERES,
+        ("i", "current", "ipulse", "iwrite", "iw", "pulsecurrent", "writecurrent", "ibias"),
+        _DRIVE,
+    ),
+    "voltage_v": Quantity(
+        "V",
+        _VOLTS,
+        ("v", "voltage", "vpulse", "vwrite", "vp", "vw", "pulsevoltage", "writevoltage", "vbias"),
+        _DRIVE,
+    ),
+    "pulse_width_s": Quantity(
+        "s",
+        _SECONDS,
+        ("tp", "tpulse", "tw", "pulsewidth", "width", "pw", "pulselength", "pulseduration"),
+        ("t", "duration", "length", "pulse", "time"),
+    ),
+    "gate_voltage_v": Quantity("V", _VOLTS, ("vg", "vgate", "gatevoltage"), ("gate",)),
+    "switched": Quantity(
+        _COUNT,
+        {},
+        ("switched", "nsw", "nswitched", "switches", "switchcount", "switchevents", "successes"),
+    ),
+    "trials": Quantity(
+        _COUNT,
+        {},
+        (
+            "trials", "n", "nreps", "reps", "ntrials", "repeats", "repetitions", "npulses",
+            "shots", "nshots", "attempts", "ntotal",
+        ),
+    ),
+    "fraction": Quantity(
+        "1",
+        _SHARES,
+        (
+            "p", "psw", "pswitch", "pswitching", "prob", "probability", "switchingprobability",
+            "switchprobability", "fraction", "switchedfraction",
+        ),
+    ),
+    "switching_current_a": Quantity("A", _AMPERES, ("ic", "isw", "iswitch", "switchingcurrent")),
+    "switching_voltage_v": Quantity("V", _VOLTS, ("vc", "vsw", "vswitch", "switchingvoltage")),
+}  # fmt: skip
+_SHORT = {name: name[:-2] for name in QUANTITIES if name[-2:] in ("_a", "_v", "_s")}
+_ALIASES = {short: name for name, short in _SHORT.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of the file: its name there, and what its numbers are worth in SI units."""
+
+    name: str
+    factor: float = 1.0
+    unit: str = ""
+    stated: bool = False  # the unit was in the name or given
+
+
+def identify(found, columns, units, given, where):
+    """Which column holds which quantity.
+
+    Args:
+        found: names of the columns.
+        columns: `{quantity: name}`, what the caller says.
+        units: `{name or quantity: unit}`, as well.
+        given: quantities that need no column.
+        where: what an error calls the data.
+
+    Returns:
+        `{quantity: Column}` and what was guessed, in words.
+    """
+    said = _said(columns, found, where)
+    units = _units(units, found, said, where)
+    taken = set(said.values())
+    result, notes = {}, []
+    for quantity, name in said.items():
+        if quantity not in given:
+            result[quantity] = _column(quantity, name, units)
+    drives = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v")
+    for quantity in QUANTITIES:
+        if quantity in {*result, *given} or (quantity in drives and any(d in said for d in drives)):
+            continue
+        if quantity in ("switched", "fraction") and ("switched" in result or "fraction" in said):
+            continue  # two ways to say the same
+        names = [n for n in found if n not in taken and _means(n, quantity, units)]
+        own = [name for name in names if name == quantity]
+        if len(names) > 1 and not own:
+            raise ValueError(
+                f"{where}: the columns {names} may all be {quantity}. Say which: "
+                f"columns={{{quantity!r}: {names[0]!r}}}."
+            )
+        if not names:
+            continue
+        column = result[quantity] = _column(quantity, (own or names)[0], units)
+        if column.name != quantity:
+            what = _SHORT.get(quantity, quantity)
+            unit = "" if column.unit in (_COUNT, "1") else f" in {column.unit}"
+            notes.append(f"{column.name!r} as {what}{unit}")
+    return result, notes
+
+
+def split(name):
+    """A name in lower case without marks, and its unit or `None`: `"t_p (ns)"` is `tp`, `ns`."""
+    for pattern in (r"(.+?)\s*[(\[]\s*(\S+?)\s*[)\]]", r"(.+?)\s*/\s*(\S+)", r"(.+)[_ -](\S+)"):
+        match = re.fullmatch(pattern, name.strip())
+        if match and _known(match[2]):
+            return _plain(match[1]), _known(match[2])
+    return _plain(name), None
+
+
+def _known(unit):
+    """A unit as the tables above spell it."""
+    every = {**_AMPERES, **_VOLTS, **_SECONDS, **_SHARES}
+    by_case = {key.lower(): key for key in reversed(every)}
+    return unit if unit in every else by_case.get(unit.lower())
+
+
+def _plain(name):
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def _means(name, quantity, units):
+    if name == quantity:
+        return True
+    plain, unit = split(name)
+    unit = units.get(name, unit)
+    kind = QUANTITIES[quantity]
+    if unit is not None and unit not in kind.units:
+        # "n_s" is no number of seconds
+        plain, unit = _plain(name), None
+    return plain in kind.names or (unit is not None and plain in kind.if_unit)
+
+
+def _column(quantity, name, units):
+    kind = QUANTITIES[quantity]
+    if name == quantity:
+        unit = units.get(name)
+    else:
+        unit = units.get(name, split(name)[1])
+        unit = unit if unit in kind.units else None
+    if unit is None:
+        return Column(name, 1.0, kind.unit)
+    return Column(name, kind.units[unit], unit, stated=True)
+
+
+def _said(columns, found, where):
+    if columns is None:
+        return {}
+    if not isinstance(columns, dict):
+        raise ValueError(
+            f"columns = {columns!r} must be a dictionary {{quantity: name of the column}}, or a "
+            "list of names for a file that has none."
+        )
+    said = {}
+    for quantity, name in columns.items():
+        own = _ALIASES.get(quantity, quantity)
+        if own not in QUANTITIES:
+            turned = " It maps quantities to columns, not columns to quantities."
+            raise ValueError(
+                f"columns has the unknown quantity {quantity!r}; it knows {list(QUANTITIES)}."
+                f"{turned if name in QUANTITIES or name in _ALIASES else ''}"
+            )
+        if name not in found:
+            raise ValueError(
+                f"{where} has no column {name!r} (columns[{quantity!r}]); it has {found[:20]}."
+            )
+        said[own] = name
+    return said
+
+
+def _units(units, found, said, where):
+    if units is None:
+        return {}
+    if not isinstance(units, dict):
+        raise ValueError(f"units = {units!r} must be a dictionary {{column: unit}}.")
+    result = {}
+    for key, unit in units.items():
+        quantity = _ALIASES.get(key, key)
+        names = [key] if key in found else [said[quantity]] if quantity in said else None
+        if names is None:
+            names = [n for n in found if quantity in QUANTITIES and _means(n, quantity, {})]
+        kinds = [kind.units for kind in QUANTITIES.values()]
+        if not names:
+            raise ValueError(f"{where} has no column {key!r} (units); it has {found[:20]}.")
+        own = _known(unit) if isinstance(unit, str) else None
+        if own is None:
+            known = sorted({name for kind in kinds for name in kind if name.isascii()})
+            raise ValueError(f"units[{key!r}] = {unit!r} is not one of {known}.")
+        result |= {name: own for name in names}
+    for quantity, name in said.items():
+        unit = result.get(name)
+        if unit is not None and unit not in QUANTITIES[quantity].units:
+            raise ValueError(
+                f"units[{name!r}] = {unit!r} is no unit of {quantity}; "
+                f"{list(QUANTITIES[quantity].units)} are."
+            )
+    return result

@@ -1,0 +1,454 @@
+"""Tables as laboratories write them, and what is wrong with them."""
+
+import builtins
+import os
+import pathlib
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+import spinkeras
+from spinkeras import calibration
+from tests.processes import ROOT
+
+CURRENT = np.array([60.0, 66.0, 72.0, 78.0, 84.0, 90.0])  # uA
+SWITCHED = np.array([154, 298, 461, 614, 738, 830])  # of 1000, 2 ns
+TABLE = {
+    "current_a": CURRENT * 1e-6,
+    "pulse_width_s": [2e-9] * 6,
+    "switched": SWITCHED,
+    "trials": [1000] * 6,
+}
+PLAIN = calibration.read_table(TABLE)
+
+
+def write(folder, text, name="lab.csv", encoding="utf-8"):
+    path = folder / name
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def lines(head, row, mark=",", decimal="."):
+    """A file of the six settings; `row` formats `i` (uA), `k` (switched) and `p` (their share)."""
+    text = [head, *(row.format(i=i, k=k, p=k / 1000) for i, k in zip(CURRENT, SWITCHED))]
+    return "\n".join(text).replace(".", decimal).replace("|", mark) + "\n"
+
+
+def same(table, rtol=1e-12):
+    for name, column in PLAIN.items():
+        np.testing.assert_allclose(table[name], column, rtol=rtol, err_msg=name)
+
+
+def read_quietly(*args, **options):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*guessed")
+        return calibration.read_table(*args, **options)
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+FORMATS = {
+    "units in brackets": lines("I (uA),t_p (ns),n_sw,N", "{i},2,{k},1000"),
+    "units at the end": lines("I_uA,t_p_ns,switched,n_reps", "{i},2,{k},1000"),
+    "units after a slash": lines("I/µA,tp/ns,P_sw,trials", "{i},2,{p},1000"),
+    "brackets": lines("Current [mA],Pulse width [ps],Prob.,Shots", "{i}e-3,2000,{p},1e3"),
+    "percent": lines("I (uA);width (ns);P (%);N", "{i};2;{p}e2;1000", ";"),
+    "percent signs": lines("I (uA);width (ns);P;N", "{i};2;{p}e2%;1000", ";"),
+    "decimal comma": lines("I (uA);t_p (ns);P_sw;n_reps", "{i};2,0;{p};1000", ";", ","),
+    "tabs": lines("I_uA|t_p (ns)|P_sw|n_reps", "{i}|2|{p}|1000", "\t"),
+    "tabs and decimal comma": lines("I_uA|t (ns)|P_sw|n_reps", "{i}|2|{p}|1000", "\t", ","),
+    "spaces": lines("I (uA)  t_p (ns)  P_sw  N", "{i}  2 {p} 1000"),
+    "comments": "% setup 3\n# 300 K\n" + lines("I_uA,t_ns,P,N", "{i},2,{p},1000") + "% end\n",
+    "names in a comment": lines("# I_uA t_ns P N", "{i} 2 {p} 1000"),
+    "a mark at the end of lines": lines("I_uA;t_ns;P;N;", "{i};2;{p};1000;"),
+    "names in the table's own order": lines("N,P,t_ns,I_uA", "1000,{p},2,{i}"),
+    "drive by its unit": lines("amplitude (uA),duration (ns),k_sw,n", "{i},2,{k},1000").replace(
+        "k_sw", "n_sw"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_of_laboratories(tmp_path, name):
+    with pytest.warns(UserWarning, match=r"^lab.csv: guessed .* as current in .*trials") as caught:
+        table = calibration.read_table(write(tmp_path, FORMATS[name]))
+    assert len(caught) == 1  # one line
+    same(table)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "utf-8-sig"])
+def test_encodings(tmp_path, encoding):
+    same(read_quietly(write(tmp_path, FORMATS["units after a slash"], encoding=encoding)))
+
+
+def test_what_is_said_is_no_guess(tmp_path):
+    path = write(tmp_path, lines("x,y,z,note", "{i},{p},2,warm"))
+    options = dict(
+        columns={"current": "x", "fraction": "y", "pulse_width_s": "z"},
+        units={"x": "uA", "pulse_width": "ns"},
+        trials=1000,
+    )
+    same(calibration.read_table(path, **options))  # does not warn
+    bare = write(tmp_path, "\n".join(f"{i}e-6\t{k}" for i, k in zip(CURRENT, SWITCHED)), "bare.txt")
+    names = ["current_a", "switched"]
+    same(calibration.read_table(bare, columns=names, pulse_width=2e-9, trials=1000))
+    columns = {"I": CURRENT * 1e-6, "n": [1000] * 6, "k": SWITCHED}
+    said = {"current_a": "I", "switched": "k", "trials": "n"}
+    same(calibration.read_table(columns, columns=said, pulse_width=2e-9))
+
+
+def test_voltages_and_data_frames():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(
+        {"V (mV)": CURRENT * 1e-6 * 2500 * 1e3, "t_p (ns)": 2.0, "P_sw": SWITCHED / 1000, "N": 1000}
+    )
+    same(read_quietly(frame, 2500.0))
+    same(read_quietly(frame[frame["N"] > 0].set_index(np.arange(6) + 7), 2500.0))
+
+
+def test_workbooks(tmp_path, monkeypatch):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("openpyxl")
+    frame = pandas.DataFrame({"I_uA": CURRENT, "t_ns": 2, "P_sw": SWITCHED / 1000, "N": 1000})
+    path = tmp_path / "lab.xlsx"
+    with pandas.ExcelWriter(path) as book:
+        frame.to_excel(book, sheet_name="run 1", index=False)
+        pandas.DataFrame().to_excel(book, sheet_name="empty")
+    same(read_quietly(path))
+    with pandas.ExcelWriter(path) as book:
+        for name in ("run 1", "run 2"):
+            frame.to_excel(book, sheet_name=name, index=False)
+    same(read_quietly(path, sheet="run 2"))
+    with pytest.raises(ValueError, match=r"has the sheets \['run 1', 'run 2'\]; say which one"):
+        calibration.read_table(path)
+    with pytest.raises(ValueError, match=r"no sheet 'run 3' with cells"):
+        calibration.read_table(path, sheet="run 3")
+    frame.loc[2, "N"] = "many"
+    frame.to_excel(path, index=False)
+    with pytest.raises(ValueError, match=r"lab\.xlsx, line 4: N = 'many' is not a number"):
+        read_quietly(path)
+
+
+def test_workbooks_need_pandas_and_say_so(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **options):
+        if name == "pandas":
+            raise ImportError("No module named 'pandas'")
+        return real(name, *args, **options)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match="is a workbook, which needs pandas and openpyxl"):
+        calibration.read_table(write(tmp_path, "PK\3\4", "lab.xlsx"))
+
+
+# --- devices and directions in one file -----------------------------------------------------------
+
+
+def two_devices():
+    """Two devices, two directions, 12 voltages of 50 pulses, as fractions: of the usual shape."""
+    rows = []
+    rng = np.random.default_rng(3)
+    for device, shift in (("A", 0.0), ("B", 0.03)):
+        for direction, more in (("P->AP", 0.0), ("AP->P", 0.02)):
+            for volts in np.arange(0.80, 1.03, 0.02):
+                p = 1 / (1 + np.exp(-36 * (volts - 0.9 - shift - more)))
+                rows.append(
+                    f"{device},{direction},{volts:.2f},7.5e-10,{rng.binomial(50, p) / 50},50"
+                )
+    return "device_id,direction,V,t_p,P_sw,n_reps\n" + "\n".join(rows) + "\n"
+
+
+def test_where_selects_and_by_groups(tmp_path):
+    path = write(tmp_path, two_devices())
+    by = read_quietly(path, 776.0, by=["device_id", "direction"])
+    assert list(by) == [(d, way) for d in "AB" for way in ("P->AP", "AP->P")]
+    for (device, direction), table in by.items():
+        one = read_quietly(path, 776.0, where={"device_id": device, "direction": direction})
+        for name, column in one.items():
+            np.testing.assert_array_equal(column, table[name])
+        assert len(table["trials"]) == 12
+    assert list(read_quietly(path, 776.0, by="direction", where={"device_id": ["A"]})) == [
+        "P->AP", "AP->P",
+    ]  # fmt: skip
+    curve = calibration.fit_empirical(by["A", "P->AP"]).curve
+    assert curve.threshold * 776 == pytest.approx(0.90, abs=0.02)
+    spinkeras.SpinNeuron("vgsot_zhang2020", switching_model=curve)
+    for options, message in (
+        ({"where": {"direction": "P-AP"}}, r"no row with direction = \['P-AP'\]; its values are"),
+        ({"where": {"way": 1}}, r"has no column 'way' \(where\); it has \['device_id', "),
+        ({"by": "way"}, r"has no column 'way' \(by\)"),
+        ({"where": "A"}, "where = 'A' must be a dictionary"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            calibration.read_table(path, 776.0, **options)
+
+
+@pytest.mark.filterwarnings("ignore:The fit does not describe")
+def test_rows_that_are_not_alike_are_named(tmp_path):
+    path = write(tmp_path, two_devices())
+    alike = r"lab.csv: rows of one setting are not alike \(chi-squared \d+ on \d+\).*current_a = "
+    with (
+        pytest.warns(UserWarning, match=alike + r".*differ in .*device_id.*by="),
+        pytest.warns(UserWarning, match="guessed"),
+    ):
+        calibration.read_table(path, 776.0)
+    both = {name: np.tile(column, 2) for name, column in TABLE.items()}
+    both["switched"] = np.concatenate([SWITCHED, SWITCHED // 2])
+    with pytest.warns(UserWarning, match="rows of one setting are not alike.*830 of 1000, 415 of"):
+        calibration.fit_device(both, "stt_reference")
+    # A run number whose rows are alike is one device, and that is said.
+    both |= {"switched": np.tile(SWITCHED, 2), "run": np.repeat([1, 2], 6)}
+    with pytest.warns(UserWarning, match="guessed one device for all values of 'run'"):
+        calibration.read_table(both)
+
+
+def test_alike_rows_rarely_seem_unlike():
+    rng = np.random.default_rng(1)
+    for trials in (1, 5, 50, 2000):
+        for _ in range(50):
+            p = np.tile(rng.uniform(size=8), 6)
+            table = {
+                "current_a": np.tile(np.arange(1, 9) * 1e-6, 6),
+                "pulse_width_s": np.full(48, 1e-9),
+                "switched": rng.binomial(trials, p),
+                "trials": np.full(48, trials),
+            }
+            calibration.read_table(table)  # does not warn
+
+
+def test_suspicious_numbers_of_trials(tmp_path):
+    p = np.arange(2, 50, 2) / 50  # multiples of 0.04: 25 trials, not 1000
+    text = "current_a,pulse_width_s,fraction,trials\n"
+    text += "\n".join(f"{50 + k}e-6,2e-9,{share},1000" for k, share in enumerate(p))
+    with pytest.warns(
+        UserWarning, match="1000 trials a row, although every count is a multiple of"
+    ):
+        calibration.read_table(write(tmp_path, text))
+    read = calibration.read_table(write(tmp_path, text), trials=25)  # said, so no guess
+    np.testing.assert_allclose(read["switched"], 25 * p)
+
+
+# --- units, signs --------------------------------------------------------------------------------
+
+FITS = (
+    lambda table, **o: calibration.fit_device(table, "stt_reference", resistance=2500.0),
+    lambda table, **o: calibration.fit_empirical(table, resistance=2500.0),
+)
+WRONG = {
+    "uA in A": ({"current_a": CURRENT}, r"current_a = 60 A is no current of a junction; the numbers"
+                r" are likely uA: units=\{'current_a': 'uA'\} \(6 such rows\)"),
+    "nA in A": ({"current_a": CURRENT * 1e3}, r"likely nA|likely uA"),
+    "A in uA": ({"current_a": None, "I_uA": CURRENT * 1e-6}, r"I_uA = 6e-05 .* likely A: units="),
+    "mV in V": ({"current_a": None, "voltage_v": CURRENT * 10}, "likely mV"),
+    "ns in s": ({"pulse_width_s": [2] * 6}, r"pulse_width_s = 2 is not 1e-11 to 1e-2 s; the numbers"
+                r" are likely ns: units=\{'pulse_width_s': 'ns'\}"),
+    "s in ns": ({"pulse_width_s": None, "t_p (ns)": [2e-9] * 6}, "may be in SI units already"),
+    "percent": ({"switched": None, "P": SWITCHED / 10}, r"P = 15.4 .* likely percent: units="),
+    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "say units="),
+    "mV of a gate": ({"gate_voltage_v": [500] * 6}, "not -10 to 10 V; the numbers are likely mV"),
+    "all negative": ({"current_a": -CURRENT * 1e-6}, "Every current of the table is <= 0.*reverse"),
+    "all negative, sorted": ({"current_a": -CURRENT[::-1] * 1e-6}, "Every current of the table"),
+    "both signs": ({"current_a": np.array([-90, -84, -66, 66, 84, 90]) * 1e-6,
+                    "switched": [830, 738, 298, 298, 738, 830]}, "currents of both signs.*one dir"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the table. guessed")
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("name", WRONG)
+def test_units_and_signs_are_checked_at_the_door(fit, name):
+    changes, message = WRONG[name]
+    table = {n: column for n, column in (TABLE | changes).items() if column is not None}
+    with pytest.raises(ValueError, match=message):
+        fit(table)
+
+
+def test_resistance_in_kiloohm():
+    table = {n: c for n, c in TABLE.items() if n != "current_a"} | {"voltage_v": CURRENT / 100}
+    with pytest.raises(
+        ValueError, match=r"resistance = 2.5 ohm give 0.36 A, .*likely it is in kohm"
+    ):
+        calibration.fit_empirical(table, resistance=2.5)
+
+
+def test_a_baseline_of_negative_current_is_allowed():
+    table = {n: np.asarray(c) for n, c in TABLE.items()}
+    more = {"current_a": [-20e-6, 0], "pulse_width_s": [2e-9] * 2, "switched": [3, 2],
+            "trials": [1000] * 2}  # fmt: skip
+    read = calibration.read_table({n: np.concatenate([more[n], c]) for n, c in table.items()})
+    assert len(read["trials"]) == 8
+
+
+# --- ramps ---------------------------------------------------------------------------------------
+
+
+def ramped(rate, count, seed, step=None, dwell=None):
+    """Switching currents of ramps of a device that reverses by thermal activation."""
+    device = spinkeras.MTJDevice.preset("stt_reference")
+    fine = np.linspace(1e-6, 24e-6, 4001) if step is None else np.arange(1e-6, 24e-6, step)
+    width = (fine[1] - fine[0]) / rate if step is None else dwell
+    p = spinkeras.switching_probability(fine, width, device, switching_model="neel_brown")
+    survival = np.cumprod(1 - p)
+    draws = np.random.default_rng(seed).uniform(size=count)
+    return fine[np.minimum(np.searchsorted(-survival, -draws), fine.size - 1)]
+
+
+@pytest.mark.parametrize(
+    ("options", "ramp"),
+    [
+        ({"rate": 1e-3}, {"rate": 1e-3}),
+        ({"rate": 10.0}, {"rate": 10.0}),
+        ({"rate": None, "step": 0.2e-6, "dwell": 1e-4}, {"step": 0.2e-6, "dwell": 1e-4}),
+    ],
+)
+def test_ramps_become_trials_of_pulses(options, ramp):
+    free = ["anisotropy", "spin_torque_efficiency"]
+    current = ramped(count=3000, seed=8, **options)
+    table = calibration.read_table({"switching_current_a": current}, ramp=ramp)
+    assert np.sum(table["switched"]) == 3000
+    assert table["trials"][0] == 3000
+    volts = {"V_sw (mV)": current * 2e3 * 1e3}
+    per_volt = {name: value * (1 if name == "dwell" else 2e3) for name, value in ramp.items()}
+    with pytest.warns(UserWarning, match="guessed 'V_sw .mV.' as switching_voltage in mV"):
+        again = calibration.read_table(volts, 2e3, ramp=per_volt)
+    np.testing.assert_allclose(again["trials"], table["trials"])
+    np.testing.assert_allclose(again["current_a"], table["current_a"], rtol=1e-9)
+    fit = calibration.fit_device(table, "stt_reference", free, switching_model="neel_brown")
+    for name in free:
+        truth = getattr(spinkeras.MTJDevice.preset("stt_reference"), name)
+        assert abs(fit.parameters[name] - truth) < 5.1 * fit.standard_errors[name], name
+        assert fit.standard_errors[name] < 0.1 * truth
+
+
+# --- malformed -----------------------------------------------------------------------------------
+
+HEAD = "I_uA,t_ns,P,N\n"
+MALFORMED = {
+    "empty": ("", {}, "is empty"),
+    "comments only": ("# a\n% b\n", {}, "is empty"),
+    "names only": (HEAD, {}, "has no rows"),
+    "no names": ("60,2,0.1,50\n", {}, r"no line of names: its first line is '60, 2, 0\.1, 50'"),
+    "names twice": (HEAD + "60,2,0.1,50", {"columns": ["a"] * 4}, "a line of names"),
+    "too few names": ("60,2,0.1,50", {"columns": ["current_a"]}, "4 values, but columns names 1"),
+    "no drive": ("t_ns,P,N\n2,0.1,50", {}, "needs one column for the drive"),
+    "two drives": ("I_uA,V," + "t_ns,P,N\n60,1,2,0.1,50", {}, r"\['I_uA', 'V'\] all may be"),
+    "two of a kind": ("I_uA,I (mA),t_ns,P,N\n60,1,2,0.1,50", {}, r"all be current_a. Say which"),
+    "no width": ("I_uA,P,N\n60,0.1,50", {}, r"lacks the columns \['pulse_width_s'\]"),
+    "shares, no trials": ("I_uA,t_ns,P\n60,2,0.1", {}, "Fractions need the number of trials"),
+    "no outcome": ("I_uA,t_ns,N\n60,2,50", {}, r"lacks the columns \['switched'\]"),
+    "column twice": ("I_uA,I_uA,t_ns,P,N\n60,60,2,0.1,50", {}, r"\['I_uA'\] more than once"),
+    "short row": (HEAD + "60,2,0.1,50\n66,2,0.2", {}, "line 3: 3 values, but .* names 4 columns"),
+    "long row": (HEAD + "60,2,0.1,50,7", {}, "line 2: 5 values"),
+    "commas for both": (HEAD + "60,0,2,0,1,50", {}, "Decimal commas need ; or tabs"),
+    "blank cell": (HEAD + "60,2,,50", {}, "line 2: P = '' is not a number"),
+    "text": (HEAD + "60,2,high,50", {}, "line 2: P = 'high' is not a number"),
+    "date": (HEAD + "60,2,0.1,2024-01-05", {}, "line 2: N = '2024-01-05' is not a number"),
+    "unit in a cell": (HEAD + "60 uA,2,0.1,50", {}, "line 2: I_uA = '60 uA' is not a number"),
+    "nan": (HEAD + "60,2,nan,50", {}, "line 2: P = nan is not a finite number"),
+    "infinite": (HEAD + "inf,2,0.1,50", {}, "line 2: I_uA = inf is not a finite"),
+    "underscore": (HEAD + "60,2,0.1,1_000", {}, "line 2: N = '1_000' is not a number"),
+    "thousands": (HEAD + '60,2,0.1,"10,000"', {}, "N = '10,000' may have a mark for thousands"),
+    "thousands ;": (HEAD.replace(",", ";") + "60;2;0,1;10,000", {}, "a mark for thousands"),
+    "thousands .": (HEAD.replace(",", ";") + "60;2;0,1;10.000", {}, "a mark for thousands"),
+    "point and comma": (HEAD.replace(",", ";") + "60;2;0,1;50\n66;2;0.2;50", {}, "a point, while"),
+    "share above 1": (HEAD + "60,2,1.2,50", {}, "P = 1.2 is not a probability, 0 to 1"),
+    "share below 0": (HEAD + "60,2,-0.1,50", {}, "P = -0.1 is not a probability"),
+    "share of no count": (HEAD + "60,2,0.123,50", {}, "P = 0.123 times its trials is no whole"),
+    "part of a trial": (HEAD + "60,2,0.5,50.5", {}, "N = 50.5 is not a whole number >= 1"),
+    "no trials": (HEAD + "60,2,0,0", {}, "N = 0 is not a whole number >= 1"),
+    "more than all": ("I_uA,t_ns,n_sw,N\n60,2,51,50", {}, "n_sw = 51 exceeds the trials"),
+    "shares as counts": ("I_uA,t_ns,n_sw,N\n60,2,0.5,50", {}, "give counts, not fractions"),
+    "zero width": (HEAD + "60,0,0.1,50", {}, "t_ns = 0 is not 1e-11 to 1e-2 s"),
+    "volts": ("V,t_ns,P,N\n0.5,2,0.1,50", {}, "gives voltages; give the `resistance`"),
+    "unknown quantity": (HEAD, {"columns": {"I": "I_uA"}}, "unknown quantity 'I'; it knows"),
+    "turned mapping": (HEAD, {"columns": {"I_uA": "current_a"}}, "maps quantities to columns"),
+    "unknown column": (HEAD, {"columns": {"current_a": "x"}}, r"has no column 'x' \(columns"),
+    "unknown unit": (HEAD, {"units": {"I_uA": "furlong"}}, r"= 'furlong' is not one of \["),
+    "unit of another": (HEAD, {"columns": {"current": "I_uA"}, "units": {"I_uA": "ns"}},
+                        "= 'ns' is no unit of current_a"),
+    "unit of no column": (HEAD, {"units": {"x": "ns"}}, r"has no column 'x' \(units\)"),
+    "trials as text": (HEAD + "60,2,0.1,50", {"trials": "many"}, "trials = 'many' is not a number"),
+    "width as ns": (HEAD + "60,2,0.1,50", {"pulse_width": 2}, r"pulse_width = 2 s is outside"),
+    "ramps, no rate": ("Ic (uA)\n20\n21", {}, "one switching current or voltage per ramp"),
+    "ramp of pulses": (HEAD + "60,2,0.1,50", {"ramp": {"rate": 1}}, "has no switching current per"),
+    "ramp of what": ("Ic (uA)\n20\n21", {"ramp": {"speed": 1}}, "ramp = .* must be"),
+    "few ramps": ("Ic (uA)\n20\n21", {"ramp": {"rate": 1}}, "2 ramps tell no distribution"),
+    "equal ramps": ("Ic (uA)\n" + "20\n" * 12, {"ramp": {"rate": 1}}, "All 12 ramps switched at"),
+    "ramps down": ("Ic (uA)\n" + "-20\n" * 12, {"ramp": {"rate": 1}}, "Ic .uA. = -20 is not > 0"),
+    "sheet of a text": (HEAD, {"sheet": "x"}, "is for workbooks; lab.csv is a text file"),
+    "broken workbook": ("PK\3\4 no", {}, "cannot be read as a workbook|needs pandas and openpyxl"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:lab.csv. guessed")
+@pytest.mark.parametrize("name", MALFORMED)
+def test_malformed_tables_give_one_clear_sentence(tmp_path, name):
+    text, options, message = MALFORMED[name]
+    with pytest.raises((ValueError, ImportError), match=message) as refusal:
+        calibration.read_table(write(tmp_path, text), **options)
+    said = str(refusal.value)
+    assert "\n" not in said
+    assert len(said) < 500
+
+
+# --- measured files ------------------------------------------------------------------------------
+
+
+DATA = pathlib.Path(os.environ.get("SPINKERAS_DATA", "data")) / "mtj"
+
+
+def measured(name):
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"needs {name} in the folder mtj of SPINKERAS_DATA")
+    return path
+
+
+def test_perpendicular_junction_from_its_file():
+    names = ["voltage_v", "fraction"]
+    table = calibration.read_table(
+        measured("rehm_fig1b_300K.txt"), 2530.0, columns=names, pulse_width=1e-9, trials=10_000
+    )
+    fit = calibration.fit_empirical(table)
+    spinkeras.SpinNeuron("stt_reference", switching_model=fit.curve)
+    assert fit.degrees_of_freedom >= 23
+    assert fit.deviance < 36
+
+
+def test_three_terminal_junctions_from_their_file():
+    path = measured("smtj_pbnn_measured_0p75ns.csv")
+    with pytest.warns(UserWarning, match="guessed 'V' as voltage in V; 't_p' as pulse_width in s"):
+        tables = calibration.read_table(path, 776.0, trials=50, by=["device_id", "direction"])
+    fit = calibration.fit_empirical(tables["A", "P->AP"])
+    spinkeras.SpinNeuron("vgsot_zhang2020", switching_model=fit.curve)
+    assert fit.deviance == pytest.approx(11.2, abs=0.1)
+    with pytest.warns(UserWarning, match="The fit does not describe the table"):
+        calibration.fit_empirical(tables["A", "AP->P"])
+    with (
+        pytest.warns(UserWarning, match="rows of one setting are not alike .chi-squared 262 on 26"),
+        pytest.warns(UserWarning, match="guessed"),
+    ):
+        calibration.read_table(path, 776.0, trials=50)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*guessed|The fit does not describe")
+def test_the_page_runs_from_a_clean_start(tmp_path, monkeypatch):
+    """Every block of docs/calibration.md, one after the other, in an empty folder."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("sklearn")
+    text = (ROOT / "docs" / "calibration.md").read_text()
+    files = ("rehm_fig1b_300K.txt", "smtj_pbnn_measured_0p75ns.csv")
+    folder = DATA.resolve()
+    monkeypatch.chdir(tmp_path)
+    for name in files:
+        if (folder / name).exists():
+            (tmp_path / name).write_bytes((folder / name).read_bytes())
+    space = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        missing = [name for name in files if name in block and not (tmp_path / name).exists()]
+        if not missing:
+            exec(block, space)
