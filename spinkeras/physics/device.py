@@ -27,7 +27,7 @@ from scipy import constants, special
 
 from spinkeras import checks
 from spinkeras.physics import provenance
-from spinkeras.physics.presets import DEVICES
+from spinkeras.physics.presets import DEVICES, FREE_RUNNING
 
 GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
 _OXIDE_PERMITTIVITY = 9.7  # MgO, relative
@@ -52,7 +52,10 @@ LIMITS = {
     "gate_voltage_range": ("V", -10.0, 10.0, "a pair such as (-1.0, 1.0)"),
     "nominal_pulse_width": ("s", 1e-11, 1e-2, "5 ns is 5e-9"),
     "write_resistance": ("ohm", 1.0, 1e6, "heavy-metal channel, about 1000; None if two-terminal"),
+    "offset_field": ("T", -0.1, 0.1, "1 mT is 1e-3"),
+    "relaxation_time": ("s", 1e-12, 1e3, "10 ns is 10e-9; None if it is not known"),
 }
+_OPTIONAL = ("write_resistance", "relaxation_time")
 _PAIRS = ("pulse_width_range", "gate_voltage_range")
 
 
@@ -91,6 +94,13 @@ class MTJDevice:
             current. A layer of perpendicular anisotropy under spin-orbit torque does not follow
             that law; with a curve, `damping` and `spin_torque_efficiency` are those of the
             junction, for thermal reversal and read disturb.
+        offset_field: T, -0.1 to 0.1. Default 0. Stray field along the axis, positive where it
+            favours the parallel state. It moves the midpoint of a free-running junction
+            (`switching_model="equilibrium"`), by `I0 Ms V B / (2 kB T)` with `I0 = Ic0 / Delta`,
+            and is not modelled in pulsed ones.
+        relaxation_time: s, 1e-12 to 1e3. Default `None`: that of the macrospin. Measured at
+            balance (no drive but what cancels the stray field), of a free-running junction; all its
+            times scale to it. Real junctions may be faster than a macrospin by orders of magnitude.
         name: free text, not compared by `==`.
         source: citation of the values, not compared by `==`.
         assumed: which values the source does not give, not compared by `==`. A copy with other
@@ -128,6 +138,8 @@ class MTJDevice:
     nominal_pulse_width: float
     write_resistance: float | None = None
     switching_curve: Any = None
+    offset_field: float = 0.0
+    relaxation_time: float | None = None
     name: str = dataclasses.field(default="", compare=False)
     source: str = dataclasses.field(default="", compare=False)
     assumed: str = dataclasses.field(default="", compare=False)
@@ -136,7 +148,7 @@ class MTJDevice:
     def __post_init__(self):
         for field, limits in LIMITS.items():
             value = getattr(self, field)
-            if value is None and field == "write_resistance":
+            if value is None and field in _OPTIONAL:
                 continue
             check = _pair if field in _PAIRS else checks.number
             object.__setattr__(self, field, check(field, value, *limits))  # plain, also from JSON
@@ -397,15 +409,21 @@ class MTJDevice:
 
         Example: `MTJDevice.preset("stt_reference").critical_current`.
         """
-        if not isinstance(name, str) or name not in DEVICES:
+        known = DEVICES | FREE_RUNNING
+        if not isinstance(name, str) or name not in known:
             raise ValueError(
-                f"Unknown preset {checks.shown(name)} for a device. Available presets: {presets()}."
+                f"Unknown preset {checks.shown(name)} for a device. Available presets: "
+                f"{list(known)}."
             )
-        return cls(name=name, **DEVICES[name])
+        return cls(name=name, **known[name])
 
 
-def presets() -> list[str]:
+def presets(free_running=False) -> list[str]:
     """Names of the available device presets.
+
+    Args:
+        free_running: `True`: those of a low barrier, for `switching_model="equilibrium"`, instead
+            of those that are written by pulses. Default `False`.
 
     Example:
 
@@ -413,7 +431,7 @@ def presets() -> list[str]:
     >>> "stt_reference" in spinkeras.presets()
     True
     """
-    return list(DEVICES)
+    return list(FREE_RUNNING if checks.flag("free_running", free_running) else DEVICES)
 
 
 def get_device(device) -> MTJDevice:

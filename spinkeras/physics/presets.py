@@ -120,6 +120,32 @@ DEVICES = {
     ),
 }
 
+# Junctions of a low barrier, for switching_model="equilibrium"
+FREE_RUNNING = {
+    "smtj_reference": dict(
+        diameter=40e-9,
+        thickness=1.2e-9,
+        saturation_magnetization=1.0e6,
+        damping=0.015,
+        spin_torque_efficiency=0.6,
+        anisotropy=13.734e3,
+        resistance_area_product=10e-12,
+        tmr=1.0,
+        tmr_half_voltage=0.5,
+        vcma_coefficient=50e-15,
+        oxide_thickness=1.4e-9,
+        pulse_width_range=(10e-9, 100e-6),
+        gate_voltage_range=(-0.3, 0.3),
+        nominal_pulse_width=2e-6,
+        source="Synthetic low-barrier (superparamagnetic) device of spinkeras: the pillar of "
+        "stt_reference with an anisotropy so low that it runs freely; for "
+        "switching_model='equilibrium'.",
+        assumed="Every value; chosen for a thermal stability of 5 at 300 K (1.7 to 8.3 over the "
+        "gate). Published superparamagnetic junctions leave out magnetisation, damping or "
+        "efficiency, and are often faster than a macrospin: give a measured relaxation_time.",
+    ),
+}
+
 # Estimates of `fit_empirical` from the published counts; tests/calibration repeats the fit.
 CURVES = {
     "sot_80nm": dict(

@@ -150,6 +150,8 @@ def test_a_copy_with_other_values_does_not_claim_the_source(way):
             return {name: None if value else curve}
         if name == "write_resistance":
             return {name: 1000.0}
+        if name == "relaxation_time":
+            return {name: 1e-9}
         if name == "pulse_width_range":
             return {name: (0.9 * value[0], value[1])}
         if isinstance(value, tuple):
