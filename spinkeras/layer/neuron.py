@@ -69,8 +69,9 @@ class SpinNeuron(keras.layers.Layer):
     Args:
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
         train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default `True`: both, or
-            the anisotropy alone of a free-running junction, whose curve has no pulse width; `()` or `False` gives a fixed activation. In the ns regime the pulse width sets the
-            slope and the anisotropy hardly changes it; see docs/physics.md.
+            the anisotropy alone of a free-running junction, whose curve has no pulse width; `()`
+            or `False` gives a fixed activation. In the ns regime the pulse width sets the slope
+            and the anisotropy hardly changes it; see docs/physics.md.
         output: what the layer returns. `"probability"` (default): the expected value.
             `"sampled"`: in training the fraction of `pulses` that switched, drawn from the exact
             binomial law, in inference the probability. `"always_sampled"`: the draw in both.
@@ -223,9 +224,9 @@ class SpinNeuron(keras.layers.Layer):
         self._curve = laws.get_curve(self.switching_model, self.device)
         self._prepare_draws()
         self._grids = self.driver.grids(self.device)
+        self._check_box()
         if self.free_running and self.output_mode != "probability" and self.remembers(self.pulses):
             self._check_chain()
-        self._check_box()
         if current_scale is None:
             wanted = 0.5 if self.bipolar else 0.25
             current_scale = wanted / float(self._slope(*self._nominal()))

@@ -115,6 +115,7 @@ def equilibrium_law(device):
         return equilibrium_curve(xp, log_duration, stability, offset)
 
     curve.domain = (1e-30, 1e30), STABILITY_DOMAIN  # of any time
+    curve.per_tesla = drive_of_field(device, 1.0)
     curve.law, curve.tangents, curve.parameters = equilibrium_curve, _tangents, (offset,)
     return curve
 
@@ -199,6 +200,12 @@ def dwell_times(current, device, anisotropy=None):
     time = time_unit(device) / relaxation_rate(np, drive, stability)
     with np.errstate(divide="ignore"):
         return time / probability, time / (1 - probability)
+
+
+def balance_current(device) -> float:
+    """Current in A at which spin torque cancels the stray field: the signed midpoint."""
+    drive = drive_of_field(device, device.offset_field)
+    return drive * device.critical_current_per_stability
 
 
 def time_unit(device):

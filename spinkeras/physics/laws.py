@@ -141,7 +141,8 @@ def get_curve(switching_model, device: MTJDevice):
     its derivatives by `log_duration` and `ln stability` along a first axis of 2. The others say
     what a spread of devices may change: `domain`, the bounds of `u` and of `Delta`; `in_seconds`,
     true if it depends on the pulse width itself, whatever `t_D`; `measured`, true if what the
-    temperature does to it is not known.
+    temperature does to it is not known; `per_tesla`, how far a field along the axis moves the
+    midpoint of a junction that runs freely.
 
     Args:
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, `"equilibrium"`, or an object

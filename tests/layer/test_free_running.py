@@ -54,14 +54,14 @@ def test_a_fit_moves_the_anisotropy_towards_the_slope_that_is_asked_for():
     model.compile(keras.optimizers.Adam(0.05), "mse", run_eagerly=True)
     x = np.linspace(-4, 4, 64, dtype="float32")[:, None]
     model.fit(x, 1 / (1 + np.exp(-0.85 * x)), epochs=5, batch_size=64, verbose=0)
-    low, high = LOW.anisotropy_range
+    low, _ = LOW.anisotropy_range
     assert low <= layer.anisotropy[0] < LOW.anisotropy  # a softer barrier, a smaller slope
     assert layer.pulse_width[0] == LOW.nominal_pulse_width
 
 
 @pytest.mark.parametrize("train", [("pulse_width",), ["anisotropy", "pulse_width"], "pulse_width"])
 def test_the_interval_between_reads_cannot_be_trained(train):
-    with pytest.raises(ValueError, match="interval between reads.*cannot be trained"):
+    with pytest.raises(ValueError, match=r"interval between reads.*cannot be trained"):
         neuron(train=train)
 
 
