@@ -108,7 +108,7 @@ def test_the_push_of_a_read_is_what_the_exact_equation_says():
     from scipy import linalg
 
     for stability in (0.5, 4.0):
-        matrix, start, readout = fokker_planck.legendre_system(0.1 / stability, stability)
+        matrix, _, readout = fokker_planck.legendre_system(0.1 / stability, stability)
         rest, _, _ = fokker_planck.legendre_system(0.0, stability)
         density = np.append([0.5**0.5], np.linalg.solve(rest[1:, 1:], -rest[1:, 0] * 0.5**0.5))
         moved = readout @ linalg.expm(matrix * stability * 0.01) @ density - 0.5
@@ -130,7 +130,7 @@ def test_the_table_of_the_driver_has_no_margins_of_a_bit_that_is_kept(tmp_path):
         np.testing.assert_allclose(again.layers[-1].gate_voltage, model.layers[-1].gate_voltage)
     with pytest.raises(ValueError, match="another device"):
         spinkeras.apply_device_settings(network(), rows)
-    with pytest.raises(ValueError, match="'free' runs freely.*keeps no bit"):
+    with pytest.raises(ValueError, match=r"'free' runs freely.*keeps no bit"):
         spinkeras.reliability(model)
 
 
@@ -198,14 +198,14 @@ def test_spreads_without_a_meaning_are_refused(spread, device, message):
 
 def test_correlated_reads_are_refused_where_they_would_be_drawn_independently(tmp_path):
     x = np.zeros((3, 4), "float32")
-    with pytest.raises(ValueError, match="'free': 5 reads .* correlated.*on chips"):
+    with pytest.raises(ValueError, match=r"'free': 5 reads .* correlated.*on chips"):
         spinkeras.evaluate_chips(
             network(), x, np.zeros(3), ChipSpread(), chips=1, pulses=5, progress=False
         )
     with pytest.raises(ValueError, match="offset_field"):
         ChipSpread.from_devices([LOW.replace(offset_field=1e-3)], LOW)
     if keras.backend.backend() == "tensorflow":
-        with pytest.raises(ValueError, match="'free': 3 reads .* correlated.*in an export"):
+        with pytest.raises(ValueError, match=r"'free': 3 reads .* correlated.*in an export"):
             spinkeras.export_for_serving(network(), tmp_path, sample=True, assumptions=GENTLE)
 
 
