@@ -34,8 +34,8 @@ DEVICES = {
         pulse_width_range=(2e-9, 20e-9),
         gate_voltage_range=(-0.7, 0.7),
         nominal_pulse_width=2e-9,
-        source="S. Ikeda et al., Nature Materials 9, 721 (2010): 40 nm junction with Delta = 43, Ic0 "
-        "= 49 uA, TMR 124 %, RA 18 ohm um^2; film of 1.3 nm CoFeB with Ms (1.58 T) and "
+        source="S. Ikeda et al., Nature Materials 9, 721 (2010): 40 nm junction with Delta = 43, "
+        "Ic0 = 49 uA, TMR 124 %, RA 18 ohm um^2; film of 1.3 nm CoFeB with Ms (1.58 T) and "
         "damping.",
         assumed="Every value of the source is quoted from memory, not checked against the paper. "
         "thickness, Ms and damping are those of the film: the recording layer of the junction "
@@ -58,8 +58,8 @@ DEVICES = {
         pulse_width_range=(2e-9, 20e-9),
         gate_voltage_range=(-0.5, 0.5),
         nominal_pulse_width=2e-9,
-        source="Example script plot_sllgs_fpe_comparison.py of the mram_simulation_framework of Arm "
-        "(F. Garcia-Redondo et al., SMACD and ESSDERC 2021): diameter, thickness, Ms, "
+        source="Example script plot_sllgs_fpe_comparison.py of the mram_simulation_framework of "
+        "Arm (F. Garcia-Redondo et al., SMACD and ESSDERC 2021): diameter, thickness, Ms, "
         "damping, K_i 1.0 mJ/m^2, polarisation 0.75, 300 K. A setting of a simulation, no "
         "measured device.",
         assumed="anisotropy as K_i / t_f less the demagnetising energy along the axis of the disc "
@@ -115,8 +115,8 @@ DEVICES = {
             slope_anisotropy_exponent=-0.429,
             ceiling_anisotropy_rate=0.901,
         ),
-        source="K. Zhang et al., IEEE Access 8, 50792 (2020); its original model is VGSOT-MTJ of the "
-        "Spinmodel library (spinlib.com/VGSOT_MTJ.html). Constants as in the open Python port "
+        source="K. Zhang et al., IEEE Access 8, 50792 (2020); its original model is VGSOT-MTJ of "
+        "the Spinmodel library (spinlib.com/VGSOT_MTJ.html). Constants as in the open Python port "
         "of that, vgsot_python_model: K_i 0.32 mJ/m^2, Ms 625 kA/m, damping 0.05, spin Hall "
         "angle 0.25, polarisation 0.58, VCMA 60 fJ/(V m), oxide 1.4 nm, RA 650 ohm um^2, TMR "
         "100 %, channel 60 x 50 x 3 nm of 278 uohm cm, exchange bias 50 Oe, field-like torque "

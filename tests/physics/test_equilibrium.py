@@ -231,8 +231,6 @@ def test_questions_without_an_answer_are_refused():
         spinkeras.midpoint_current(1e-6, LOW)
     with pytest.raises(ValueError, match="current = nan A must be finite"):
         equilibrium.correlation_time(np.nan, LOW)
-    with pytest.raises(ValueError, match="belong to switching_model='neel_brown'"):
-        spinkeras.midpoint_current(1e-6, LOW, switching_model="equilibrium", barrier_exponent=1.0)
     for field, value in (("offset_field", 0.2), ("relaxation_time", 0.0)):
         with pytest.raises(ValueError, match=field):
             LOW.replace(**{field: value})
