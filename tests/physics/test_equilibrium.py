@@ -237,3 +237,14 @@ def test_questions_without_an_answer_are_refused():
     assert keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(LOW)) == LOW
     assert spinkeras.presets(free_running=True) == ["smtj_reference"]
     assert "Synthetic" in LOW.source
+
+
+def test_a_table_of_pulses_is_not_fitted_by_it():
+    columns = {
+        "current": [1e-6, 2e-6],
+        "pulse_width": [1e-9, 1e-9],
+        "trials": [100, 100],
+        "switched": [40, 60],
+    }
+    with pytest.raises(ValueError, match="free-running junction .* not fitted"):
+        spinkeras.fit_device(columns, LOW, switching_model="equilibrium")
