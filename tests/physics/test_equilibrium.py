@@ -246,5 +246,5 @@ def test_a_table_of_pulses_is_not_fitted_by_it():
         "trials": [100, 100],
         "switched": [40, 60],
     }
-    with pytest.raises(ValueError, match="free-running junction .* not fitted"):
+    with pytest.raises(ValueError, match=r"free-running junction .* not fitted"):
         spinkeras.fit_device(columns, LOW, switching_model="equilibrium")
