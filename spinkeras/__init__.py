@@ -15,6 +15,7 @@ The map, in the order in which the rooms build on each other:
       presets           published devices and curves
       device            MTJDevice
       series, curve     smooth functions of two numbers; the one family of switching curves
+      equilibrium       junctions of a low barrier that run freely
       laws              the curves of the macrospin and of two textbook laws: NeelBrown
       switching         switching_probability and friends
       empirical         EmpiricalCurve: a measured switching curve instead

@@ -1,6 +1,7 @@
 """The examples run end to end, as a user starts them."""
 
 import json
+import re
 
 import pytest
 
@@ -59,3 +60,21 @@ def test_variation_aware_compares_on_the_same_chips_and_goes_on(tmp_path):
     assert "variation-aware minus ordinary, 10 % spread, one pulse:" in out
     rows = json.loads((tmp_path / "results/variation_aware_digits.json").read_text())["rows"]
     assert len(rows) == 2 * 2 * 3 * 2
+
+
+@pytest.mark.slow
+def test_stochastic_binary_network_samples_what_enumeration_says(tmp_path):
+    pytest.importorskip("sklearn")
+    out = run_example("stochastic_binary_network.py", cwd=tmp_path)
+    alone, machine = (float(v) for v in re.findall(r"(-\d+\.\d+)", out.splitlines()[0]))
+    assert machine > alone + 0.8
+
+    def row(name):
+        line = next(line for line in out.splitlines() if line.startswith(name))
+        return [float(value) for value in line.split()[-3:]]
+
+    exact, free, shifted = map(row, ("exact draws", "free-running", "the same"))
+    assert max(free[:2]) < 0.015
+    assert free[2] < 1.5 * exact[2]
+    assert shifted[2] > 3 * free[2]
+    assert "fJ per bit" in out

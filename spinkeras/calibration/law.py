@@ -163,6 +163,12 @@ class DeviceLaw:
                 "that fit_device finds. Fit the curve with fit_empirical, or give "
                 "device.replace(switching_curve=None)."
             )
+        if switching_model == "equilibrium":
+            raise ValueError(
+                "fit_device fits tables of write pulses; the counts of a free-running junction "
+                "(switching_model='equilibrium') depend on no pulse width and are not fitted. Give "
+                "MTJDevice its values, with offset_field and a measured relaxation_time."
+            )
         self.build = laws.get_curve(switching_model, device)
         self.model, self.device = switching_model, device
 

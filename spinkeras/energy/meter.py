@@ -13,6 +13,7 @@ from keras import ops
 from spinkeras import _keras
 from spinkeras.energy.pulse import (
     COMPONENTS,
+    assumptions_of,
     energies_beside_write,
     pulse_energies,
     write_energy_by,
@@ -157,6 +158,7 @@ def _leads(mask, shape):
 
 def _sums(layer, assumptions, inputs, setting, probability, mask, fused):
     """The four energies in pJ, summed over all elements."""
+    assumptions = assumptions_of(layer, assumptions)
     if mask is not None:
         current = layer.current(inputs)
         energies = traced_energies(layer, current, probability, mask, assumptions)
@@ -230,6 +232,7 @@ def traced_energies(layer, current, probability, mask, assumptions, pulses=None,
         factors: of the devices on `R_P` and TMR, tensors, as `pulse_energies`. Default: 1.
     """
     setting = layer.setting(probability.dtype)
+    assumptions = assumptions_of(layer, assumptions)
     energies = pulse_energies(
         current,
         layer.pulse_widths(setting),

@@ -11,13 +11,16 @@ with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_h)^2))` at the bias that the current 
 and `x` the fraction of the pulse that passes before reversal. In a three-terminal device the
 resistance of write and reset is that of the channel, `write_resistance`, whatever the state. A
 device with a `switching_curve` is reset by pulses that are repeated until a read finds it reset,
-on average `1 / P(I_r)` of them. Not included: the control circuit, wires, leakage of the gate, and
-the synapses.
+on average `1 / P(I_r)` of them. A junction that runs freely is neither written nor reset: `write`
+is then the energy of the current that is held from read to read, that of a pulse that reverses at
+once, `I^2 t [R_P (1 - P) + R_AP(V) P]`. Not included: the control circuit, wires, leakage of the
+gate, and the synapses.
 """
 
 import dataclasses
 import functools
 import math
+import warnings
 from typing import Any
 
 import keras
@@ -28,8 +31,11 @@ from scipy import optimize
 from spinkeras import checks
 from spinkeras._typing import Array
 from spinkeras.macrospin import fokker_planck
+from spinkeras.physics import equilibrium
 from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 from spinkeras.physics.laws import stop_gradient
+
+_STRONG_READ = 0.1
 
 COMPONENTS = ("write", "gate", "read", "reset")
 
@@ -73,8 +79,26 @@ class EnergyAssumptions:
             object.__setattr__(self, name, checks.number(name, getattr(self, name), *limits))
         object.__setattr__(self, "reset", checks.flag("reset", self.reset))
 
-    def lines(self, device: MTJDevice) -> list[str]:
-        """The assumptions in words, for a report."""
+    def lines(self, device: MTJDevice, free_running: bool = False) -> list[str]:
+        """The assumptions in words, for a report.
+
+        Args:
+            device: `MTJDevice`.
+            free_running: whether it is used with `switching_model="equilibrium"`.
+        """
+        if free_running:
+            settled = equilibrium.relaxation_time(
+                equilibrium.balance_current(device), device, device.anisotropy_range[1]
+            )
+            return [
+                self._resistances(device),
+                "write is the current held from read to read; no reset; the time and energy to "
+                f"settle before the first read (relaxation up to {settled * 1e9:.3g} ns) are not "
+                "counted",
+                f"read {self.read_voltage:g} V for {self.read_time * 1e9:g} ns, push of a read "
+                f"{read_push(device, self):.2g} (a disturbance above {_STRONG_READ:g})",
+                "not included: control circuit, wires, gate leakage, synapses",
+            ]
         reset = "none"
         if self.reset:
             pulses = reset_pulses(device, self)
@@ -88,12 +112,50 @@ class EnergyAssumptions:
         if device.write_resistance is not None:
             write = f"write and reset through a channel of {device.write_resistance:.0f} ohm"
         return [
-            f"device {device.name or 'unnamed'}: R_P {device.resistance_parallel:.0f} ohm, TMR "
-            f"{device.tmr:.0%} halved at {device.tmr_half_voltage:g} V",
+            self._resistances(device),
             write,
             f"read {self.read_voltage:g} V for {self.read_time * 1e9:g} ns; reset {reset}",
             "not included: control circuit, wires, gate leakage, synapses",
         ]
+
+    @staticmethod
+    def _resistances(device):
+        return (
+            f"device {device.name or 'unnamed'}: R_P {device.resistance_parallel:.0f} ohm, TMR "
+            f"{device.tmr:.0%} halved at {device.tmr_half_voltage:g} V"
+        )
+
+
+def assumptions_of(layer, assumptions) -> EnergyAssumptions:
+    """The assumptions as they hold for a layer: a junction that runs freely is not reset."""
+    if not layer.free_running:
+        return assumptions
+    return dataclasses.replace(assumptions, reset=False, reversal_fraction=0.0)
+
+
+def read_push(device, assumptions) -> float:
+    """How far a read pushes a free-running junction: `V_r t_r / (R_P (Ic0 / Delta) t_D)`.
+
+    A push of 0.1 changes the probability of a bit in balance by up to 0.05 without a barrier, and
+    by about 0.01 at a thermal stability of 4.
+    """
+    drive = assumptions.read_voltage / device.resistance_parallel
+    drive = drive / device.critical_current_per_stability
+    return drive * assumptions.read_time / equilibrium.time_unit(device)
+
+
+def warn_of_strong_reads(layers, assumptions):
+    """Warn where reading changes the bits of free-running junctions."""
+    for device in dict.fromkeys(layer.device for layer in layers if layer.free_running):
+        push = read_push(device, assumptions)
+        if push > _STRONG_READ:
+            warnings.warn(
+                f"A read of {assumptions.read_voltage:g} V for {assumptions.read_time:g} s may "
+                "change the bit of a free-running junction: its push V_r t_r / (R_P (Ic0 / Delta) "
+                f"t_D) = {push:.2g} is above {_STRONG_READ:g}. Give EnergyAssumptions a lower "
+                "read_voltage or a shorter read_time.",
+                stacklevel=3,
+            )
 
 
 def checked_assumptions(assumptions) -> EnergyAssumptions:

@@ -13,13 +13,16 @@ from spinkeras.energy.meter import PICO, refuse_unseen, spread_mask
 from spinkeras.energy.pulse import (
     COMPONENTS,
     EnergyAssumptions,
+    assumptions_of,
     checked_assumptions,
     pulse_energies,
+    warn_of_strong_reads,
 )
 from spinkeras.layer import core
 from spinkeras.layer.knobs import knob_range
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
 from spinkeras.layer.observation import Expected, Observation, observing
+from spinkeras.physics import equilibrium
 
 
 class _Recorder(Observation):
@@ -44,7 +47,7 @@ class _Recorder(Observation):
             layer.anisotropy,
             probability,
             layer.device,
-            self.assumptions,
+            assumptions_of(layer, self.assumptions),
             layer.pulses,
         )
         fires = np.ones(current.shape)
@@ -110,7 +113,9 @@ class EnergyReport(tables.Table):
             or over the junction in its parallel state), `at_limit` (share of the neurons whose
             trained knob ends at a limit of the device, by `"shortest pulse"`, `"longest pulse"`,
             `"least anisotropy"` and `"most anisotropy"`), `thermal_stability` and `retention_s`
-            (least of all neurons, with the gate at its setting).
+            (least of all neurons, with the gate at its setting). A free-running layer has no
+            retention (NaN) but `relaxation_s`, the longest of its neurons at balance; its
+            `write_pj` is that of the held current, its pulses are reads.
         total_pj: pJ per inference, all spin layers.
         latency_ns: sum of the layers' longest pulses in ns.
         inferences: number of samples measured.
@@ -190,10 +195,13 @@ class EnergyReport(tables.Table):
             f"(mean over {self.inferences} inferences)"
         )
         for row in self.layers:
+            kept = f"retention {row['retention_s']:.3g} s"
+            if "relaxation_s" in row:
+                kept = f"free-running, relaxation up to {row['relaxation_s']:.3g} s"
             shares = [f"{share:.0%} {end}" for end, share in row["at_limit"].items() if share]
             lines.append(
                 f"  {row['name']}: at a limit {', '.join(shares) or 'none'}; least thermal "
-                f"stability {row['thermal_stability']:.3g}, retention {row['retention_s']:.3g} s"
+                f"stability {row['thermal_stability']:.3g}, {kept}"
             )
         lines += [f"  {line}" for line in self.assumptions]
         others = ", ".join(f"{count} {name}" for name, count in self.other_layers.items())
@@ -247,6 +255,7 @@ def nominal_report(model, x, assumptions):
 
 def _report(model, x, batch_size, recorder):
     layers, assumptions = recorder.layers, recorder.assumptions
+    warn_of_strong_reads(layers, assumptions)
     if not layers:
         raise ValueError("energy_report found no SpinNeuron in this model.")
     arrays = keras.tree.flatten(x)
@@ -275,18 +284,24 @@ def _report(model, x, batch_size, recorder):
         row["peak_voltage"] = float(recorder.voltage.get(id(layer), 0.0))
         row["at_limit"] = {end: float(np.mean(near)) for end, near in at_limit(layer).items()}
         row["thermal_stability"] = least_stability(layer)
-        row["retention_s"] = float(layer.device.retention_at(row["thermal_stability"]))
+        if layer.free_running:
+            device, slowest = layer.device, np.max(layer.anisotropy)
+            balance = equilibrium.balance_current(device)
+            row["relaxation_s"] = float(equilibrium.relaxation_time(balance, device, slowest))
+            row["retention_s"] = np.nan
+        else:
+            row["retention_s"] = float(layer.device.retention_at(row["thermal_stability"]))
         rows.append(row)
     others = {}
     for layer in _keras.all_layers(model):
         if not isinstance(layer, (SpinNeuron, keras.layers.InputLayer, keras.Model)):
             others[type(layer).__name__] = others.get(type(layer).__name__, 0) + 1
-    devices = list(dict.fromkeys(layer.device for layer in layers))
+    devices = list(dict.fromkeys((layer.device, layer.free_running) for layer in layers))
     return EnergyReport(
         layers=rows,
         total_pj=sum(row["total_pj"] for row in rows),
         latency_ns=latency(model) * 1e9,
         inferences=samples,
         other_layers=others,
-        assumptions=[line for device in devices for line in assumptions.lines(device)],
+        assumptions=[line for device in devices for line in assumptions.lines(*device)],
     )

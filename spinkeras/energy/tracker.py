@@ -10,8 +10,10 @@ from spinkeras import _keras
 from spinkeras.energy.meter import MeteredStep
 from spinkeras.energy.pulse import (
     EnergyAssumptions,
+    assumptions_of,
     checked_assumptions,
     reset_energy,
+    warn_of_strong_reads,
 )
 from spinkeras.energy.report import at_limit, latency, least_stability
 from spinkeras.layer.neuron import spin_neurons, unique_names
@@ -26,7 +28,7 @@ class EnergyTracker(keras.callbacks.Callback):
     `energy_pj_<layer>` (one layer), `latency_ns` (sum over the spin layers of their longest
     pulse; an upper limit where layers work side by side), `share_at_limit` (of the neurons with a
     trained knob at a limit of the device, 0 to 1), `retention_s` (mean time before a thermal
-    reversal of the weakest neuron, in s), and, when `fit` validates,
+    reversal of the weakest neuron, in s; NaN if all run freely), and, when `fit` validates,
     `val_energy_pj` and `val_energy_pj_<layer>`. The progress bar, `History`, keras-tuner and every
     callback that stands later in the list (CSVLogger, TensorBoard, EarlyStopping) see them.
 
@@ -75,8 +77,9 @@ class EnergyTracker(keras.callbacks.Callback):
             raise ValueError(
                 f"{type(self).__name__} found no SpinNeuron in this model; add one or leave it out."
             )
-        if self.assumptions.reset:
-            for layer in layers:
+        warn_of_strong_reads(layers, self.assumptions)
+        for layer in layers:
+            if assumptions_of(layer, self.assumptions).reset:
                 reset_energy(layer.device, self.assumptions)  # solved once, outside the graph
         self._leases = {}  # those of a fit that did not end
 
@@ -111,7 +114,8 @@ class EnergyTracker(keras.callbacks.Callback):
         training = self._read() if self._training is None else self._training
         layers = self._built()
         ends = [np.any([*at_limit(layer).values()], axis=0).ravel() for layer in layers]
-        weakest = [layer.device.retention_at(least_stability(layer)) for layer in layers]
+        kept = [layer for layer in layers if not layer.free_running]
+        weakest = [layer.device.retention_at(least_stability(layer)) for layer in kept]
         self.results = {
             **training,
             **self._validation,

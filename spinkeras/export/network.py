@@ -243,7 +243,7 @@ class Traced(Expected):
     def knobs(self, layer):
         return self._knobs[id(layer)]
 
-    def fraction(self, layer, probability, training):
+    def fraction(self, layer, probability, training, correlation=None):
         return probability if self.bits is None else self.bits.draw(layer, probability)
 
 
@@ -261,6 +261,7 @@ class Bits:
     def draw(self, layer, probability):
         import tensorflow as tf
 
+        layer.refuse_chain(layer.pulses, "in an export")
         expected, shape = tf.cast(probability, tf.float32), tf.shape(probability)
         if layer.pulses <= FEW_PULSES:
             numbers = (

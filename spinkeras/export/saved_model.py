@@ -206,7 +206,7 @@ def _compare_energy(got, network, probes, assumptions):
 
 def _write_provenance(folder, network, layers, assumptions, functions):
     """What the numbers rest on, beside the graph; servers ignore `assets.extra`."""
-    devices = list(dict.fromkeys(layer.device for layer in layers))
+    devices = list(dict.fromkeys((layer.device, layer.free_running) for layer in layers))
     text = json.dumps(
         {
             "written_by": f"spinkeras {__version__}",
@@ -214,8 +214,8 @@ def _write_provenance(folder, network, layers, assumptions, functions):
             "inputs": network.input_names,
             "outputs": network.output_names,
             "energy_unit": "pJ per inference",
-            "energy_assumptions": [line for d in devices for line in assumptions.lines(d)],
-            "devices": [device.get_config() for device in devices],
+            "energy_assumptions": [line for d in devices for line in assumptions.lines(*d)],
+            "devices": [device.get_config() for device, _ in devices],
         },
         indent=2,
     )

@@ -316,6 +316,9 @@ def evaluate_chips(
     chips_at_once = checks.whole("chips_at_once", chips_at_once, 1, 10**7)
     batch_size = checks.whole("batch_size", batch_size, 1, 10**9)
     pulses = None if pulses is None else checks.whole("pulses", pulses, 1, 1_000_000)
+    for layer in neurons:
+        if pulses is not None:
+            layer.refuse_chain(pulses, "on chips")
     seed = checks.whole("seed", seed, 0, 2**63 - 1)
     progress = checks.flag("progress", progress)
     names = [layer.name for layer in neurons]

@@ -39,7 +39,8 @@ def device_settings(
     `thermal_stability`, `retention_s` (mean time to a thermal reversal with the gate at its
     setting, at most 1e300 s), `read_disturb` (probability that one read reverses the device, see
     `read_disturb`), `reset_error` (probability that the reset pulse fails with the gate at its
-    setting).
+    setting). Of a free-running junction `pulse_width_s` is the interval between reads, and the last
+    three, of a bit that is kept and reset, are `None` (empty in a file).
 
     Args:
         model: built Keras model with `SpinNeuron` layers.
@@ -73,13 +74,17 @@ def device_settings(
             "bias_current_a": layer.bias_current.ravel(),
             "current_scale_a": np.full(anisotropy.shape, layer.current_scale),
             "thermal_stability": stability,
-            "retention_s": device.retention_at(stability),
-            "read_disturb": read_disturb(device, stability, assumptions),
-            "reset_error": reset_error(device, stability, assumptions),
         }
+        if not layer.free_running:
+            columns |= {
+                "retention_s": device.retention_at(stability),
+                "read_disturb": read_disturb(device, stability, assumptions),
+                "reset_error": reset_error(device, stability, assumptions),
+            }
         for k in range(len(anisotropy)):
-            row = {"layer": name, "neuron": k}
+            row = {"layer": name, "neuron": k, **dict.fromkeys(_MARGINS)}
             row.update((key, float(values[k])) for key, values in columns.items())
+            row = {key: row[key] for key in COLUMNS}
             rows.append(row)
     if path is not None:
         _write(rows, pathlib.Path(path))

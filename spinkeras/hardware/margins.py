@@ -39,6 +39,9 @@ def reliability(
         `inferences`, to the end of endurance, counting every pulse and a reset for every pulse
         (the worst case, `P = 1`); `read_disturb` of the worst neuron.
 
+    Raises:
+        ValueError: for a layer that runs freely, or arguments outside their range.
+
     Example: `reliability(model, spread_stability=0.08)[0]["retention_yield"]`.
     """
     assumptions = pulse.checked_assumptions(assumptions)
@@ -49,6 +52,12 @@ def reliability(
     table = []
     for name, layer in named_layers(model).items():
         device = layer.device
+        if layer.free_running:
+            raise ValueError(
+                f"Layer {name!r} runs freely (switching_model='equilibrium'): it keeps no bit and "
+                "is not written, so it has no retention, endurance or reset; energy_report shows "
+                "its relaxation time, and warns where a read disturbs it."
+            )
         stability = device.stability_at(layer.anisotropy.ravel())
         needed = device.stability_for_retention(TEN_YEARS)
         if spread_stability:

@@ -21,11 +21,17 @@ from spinkeras.layer.knobs import (
     knob_nominal,
     knob_range,
 )
-from spinkeras.physics import laws, switching
+from spinkeras.physics import equilibrium, laws, switching
 from spinkeras.physics.curve import RationalLogit
 from spinkeras.physics.device import DeviceLike, get_device
 from spinkeras.physics.empirical import EmpiricalCurve
 from spinkeras.physics.spread import ChipSpread, chip_curve
+
+MOST_CORRELATED = 64
+"""Most reads of a free-running junction that are drawn one by one."""
+
+FORGOTTEN = 4.6
+"""Correlation times after which a bit and the next are correlated by 1 %."""
 
 FEW_PULSES = 16
 """Up to here pulses are drawn one by one: TensorFlow's binomial number costs 80 uniform ones."""
@@ -64,9 +70,10 @@ class SpinNeuron(keras.layers.Layer):
 
     Args:
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
-        train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default both, as `True`;
-            `()` or `False` gives a fixed activation. In the ns regime the pulse width sets the
-            slope and the anisotropy hardly changes it; see docs/physics.md.
+        train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default `True`: both, or
+            the anisotropy alone of a free-running junction, whose curve has no pulse width; `()`
+            or `False` gives a fixed activation. In the ns regime the pulse width sets the slope
+            and the anisotropy hardly changes it; see docs/physics.md.
         output: what the layer returns. `"probability"` (default): the expected value.
             `"sampled"`: in training the fraction of `pulses` that switched, drawn from the exact
             binomial law, in inference the probability. `"always_sampled"`: the draw in both.
@@ -74,7 +81,9 @@ class SpinNeuron(keras.layers.Layer):
             layer that a cross-entropy reads in training: its loss of a wrong bit is clipped and
             has no gradient.
         pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
-            16 the cost of a draw does not grow with it; energy and latency do.
+            16 the cost of a draw does not grow with it; energy and latency do. Of a free-running
+            junction: number of reads. Where one remembers the last by 1 % or more, they are drawn
+            as a chain (two states, the first read in equilibrium), up to 64 of them.
         bipolar: `True`: the output is `2 P - 1` in (-1, 1), the read current against a reference
             between the two states, and its bits are -1 and +1. Deep networks train with it as with
             tanh, and more slowly with the unsigned output. Default `False`.
@@ -82,11 +91,14 @@ class SpinNeuron(keras.layers.Layer):
     All further arguments are given by name.
 
     Args of the device physics:
-        switching_model: `"macrospin"`, `"neel_brown"` or `"ballistic"`, see
+        switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"` or `"equilibrium"`, see
             `spinkeras.switching_probability`; a `NeelBrown`, the second of them with its options;
             or an `EmpiricalCurve`, a measured switching curve (the device then gives the ranges of
             the knobs, the resistances and the energies). Default `None`: the device's
-            `switching_curve`, or `"macrospin"` if it has none.
+            `switching_curve`, or `"macrospin"` if it has none. `"equilibrium"` is a junction of a
+            low barrier that runs freely: its current is held, it is read `pulses` times,
+            `pulse_width` (the interval from read to read) apart, and never written nor reset. The
+            interval changes no probability.
         current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value at which the
             untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
             `bipolar`, slope 1, like tanh.
@@ -153,7 +165,7 @@ class SpinNeuron(keras.layers.Layer):
     def __init__(
         self,
         device: DeviceLike = "stt_reference",
-        train: Any = ("pulse_width", "anisotropy"),
+        train: Any = True,
         output: str = "probability",
         pulses: int = 1,
         bipolar: bool = False,
@@ -184,6 +196,9 @@ class SpinNeuron(keras.layers.Layer):
         self.pulses = checks.whole("pulses", pulses, 1, 1_000_000)
         self.bipolar = checks.flag("bipolar", bipolar)
         self.switching_model = laws.check_model(_get_model(switching_model, self.device))
+        self.free_running = self.switching_model == "equilibrium"
+        if self.free_running:
+            self.trained_knobs = _knobs_running_freely(self.trained_knobs, train)
         self.recenter = checks.flag("recenter", recenter)
         self.shared_axes = _axes(shared_axes)
         self.driver = Driver() if driver is None else _get("driver", driver, Driver)
@@ -212,6 +227,8 @@ class SpinNeuron(keras.layers.Layer):
         self._prepare_draws()
         self._grids = self.driver.grids(self.device)
         self._check_box()
+        if self.free_running and self.output_mode != "probability" and self.remembers(self.pulses):
+            self._check_chain()
         if current_scale is None:
             wanted = 0.5 if self.bipolar else 0.25
             current_scale = wanted / float(self._slope(*self._nominal()))
@@ -269,7 +286,8 @@ class SpinNeuron(keras.layers.Layer):
         setting = self.setting(core.precise(dtype))
         probability = self.response(inputs, factors, setting=setting, training=training)
         observed.see(self, inputs, setting, probability, training, mask)
-        fraction = observed.fraction(self, probability, training)
+        correlation = self.correlation(inputs)
+        fraction = observed.fraction(self, probability, training, correlation)
         return ops.cast(self.to_output(fraction), self.compute_dtype)
 
     def response(
@@ -369,12 +387,61 @@ class SpinNeuron(keras.layers.Layer):
         """`K_eff` in J/m^3 of every knob, as a tensor."""
         return setting[1] * (self.device.thermal_energy / self.device.volume)
 
+    def remembers(self, pulses: int) -> bool:
+        """Whether so many reads of a free-running junction are correlated by 1 % or more.
+
+        At the shortest interval and the highest barrier of the device, in balance.
+        """
+        if not self.free_running or pulses == 1:
+            return False
+        return self.device.pulse_width_range[0] < FORGOTTEN * self._longest_memory()
+
+    def refuse_chain(self, pulses: int, where: str) -> None:
+        """Refuse draws of correlated reads where they cannot be drawn as a chain."""
+        if self.remembers(pulses):
+            raise ValueError(
+                f"Layer {self.name!r}: {pulses} reads of a free-running junction are correlated "
+                f"and cannot be drawn {where}. Use one read, expected values, or a device whose "
+                f"pulse_width_range begins at {FORGOTTEN * self._longest_memory():.3g} s or later."
+            )
+
+    def _longest_memory(self):
+        highest = self.device.stability_at(self.device.anisotropy_range[1])
+        time = equilibrium.bit_correlation_time(np, np.array(0.0), np.array(highest))
+        return float(time) * equilibrium.time_unit(self.device)
+
+    def _check_chain(self):
+        if self.spread is not None:
+            self.refuse_chain(self.pulses, "with a spread")
+        if self.pulses > MOST_CORRELATED:
+            self.refuse_chain(self.pulses, f"one by one beyond {MOST_CORRELATED}")
+
+    def correlation(self, inputs: Array) -> Array:
+        """Correlation of a read with the one before, for every element, where it counts."""
+        if self.output_mode == "probability" or not self.remembers(self.pulses):
+            return None
+        setting = self.setting(inputs.dtype)
+        drive = inputs * (self.current_scale / self.device.critical_current_per_stability)
+        stability = ops.broadcast_to(setting[1], ops.shape(drive))
+        memory = equilibrium.bit_correlation_time(ops, drive, stability)
+        interval = self.pulse_widths(setting) / equilibrium.time_unit(self.device)
+        return ops.stop_gradient(ops.exp(-interval / memory))
+
     @staticmethod
-    def draw(probability: Array, pulses: int, seed: Any) -> Array:
-        """Fraction of pulses that switch, with the gradient of the probability."""
+    def draw(probability: Array, pulses: int, seed: Any, correlation: Array = None) -> Array:
+        """Fraction of pulses that switch, with the gradient of the probability.
+
+        With the `correlation` of a read with the one before, that of a chain of reads.
+        """
         expected = ops.stop_gradient(probability)
         shape, dtype = ops.shape(probability), probability.dtype
-        if pulses <= FEW_PULSES:
+        if correlation is not None:
+            count, bit = 0, expected  # so that the first is drawn in equilibrium
+            for _ in range(pulses):
+                number = keras.random.uniform(shape, dtype=dtype, seed=seed)
+                bit = ops.cast(number < expected + correlation * (bit - expected), dtype)
+                count = count + bit
+        elif pulses <= FEW_PULSES:
             numbers = (keras.random.uniform(shape, dtype=dtype, seed=seed) for _ in range(pulses))
             count = sum(ops.cast(number < expected, dtype) for number in numbers)
         else:
@@ -665,6 +732,7 @@ class SpinNeuron(keras.layers.Layer):
             self.seed_generator = keras.random.SeedGenerator(self.seed)
             # TensorFlow has no XLA kernel for the binomial law; Keras's "auto" respects this.
             draws_counts = self.output_mode != "probability" and self.pulses > FEW_PULSES
+            draws_counts = draws_counts and not self.remembers(self.pulses)
             self.supports_jit = not draws_counts or keras.backend.backend() != "tensorflow"
 
     def _check_box(self):
@@ -773,6 +841,19 @@ def _knob_names(train):
             f"train = {checks.shown(train)} must be a list of knobs among {list(KNOBS)}, or ()."
         )
     return tuple(check_knob(knob) for knob in train)
+
+
+def _knobs_running_freely(knobs, train):
+    """The pulse width is the interval between reads there, on which no probability depends."""
+    if train is True:
+        return ("anisotropy",)
+    if "pulse_width" in knobs:
+        raise ValueError(
+            f"train = {checks.shown(train)}: with switching_model='equilibrium' the pulse width is "
+            "the interval between reads, which changes no probability and cannot be trained. Use "
+            "train=('anisotropy',) or (), and more `pulses` for a steadier answer."
+        )
+    return knobs
 
 
 def _axes(shared_axes):

@@ -38,18 +38,21 @@ class Observation:
     def see(self, layer, inputs, setting, probability, training, mask):
         """Told every call: input, setting of the knobs and probability of every element."""
 
-    def fraction(self, layer, probability, training):
-        """Fraction of the pulses that switched, or its expected value."""
+    def fraction(self, layer, probability, training, correlation=None):
+        """Fraction of the pulses that switched, or its expected value.
+
+        `correlation`: of the reads of a free-running junction, or `None`.
+        """
         draws = ("always_sampled", "sampled") if training else ("always_sampled",)
         if layer.output_mode in draws:
-            return layer.draw(probability, layer.pulses, layer.seed_generator)
+            return layer.draw(probability, layer.pulses, layer.seed_generator, correlation)
         return probability
 
 
 class Expected(Observation):
     """Nominal devices that give their probability, whatever output the layers are set to."""
 
-    def fraction(self, layer, probability, training):
+    def fraction(self, layer, probability, training, correlation=None):
         return probability
 
 

@@ -11,7 +11,13 @@ with ``i = I / Ic0`` (current over critical current), ``tau = alpha gamma' mu0Hk
 It is solved by Legendre-Galerkin in space and the matrix exponential in time (spectral accuracy);
 the tests require an independent discretisation (finite volumes) to agree to 1e-5.
 
-This is the oracle of the tests and the source of the closed form in ``spinkeras.physics.laws``.
+Without a pulse that ends, the density settles to ``exp(Delta (z - i)^2)``: a junction of a low
+barrier that runs freely. `equilibrium_occupancy`, `relaxation_rate` and `correlation_time` describe
+it, over the drive ``h = i Delta`` and in units of the diffusion time, so that they are regular down
+to ``Delta = 0``.
+
+This is the oracle of the tests and the source of the closed forms in ``spinkeras.physics.laws`` and
+``spinkeras.physics.equilibrium``.
 
 References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE Trans. Magn. 48,
 4684 (2012); M. Tzoufras, AIP Advances 8, 056002 (2018).
@@ -20,10 +26,12 @@ References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE 
 import numpy as np
 from scipy import linalg
 
+from spinkeras import checks
 from spinkeras._typing import Array
 from spinkeras.physics.device import DeviceLike, get_device
 
 MAX_CURRENT_RATIO = 400.0
+_CELLS, _NODES = 64, 24  # of `correlation_time`, over half a sphere
 
 
 def switching_probability(
@@ -109,6 +117,93 @@ def switching_curve(current_ratio: float, durations: Array, thermal_stability: f
     result = np.empty_like(durations)
     result[order] = _legendre(current_ratio, durations[order], thermal_stability)
     return np.clip(result, 0.0, 1.0)
+
+
+def equilibrium_occupancy(drive: float, thermal_stability: float) -> float:
+    """Probability to find a free-running junction reversed (`z < 0`): the stationary solution.
+
+    Args:
+        drive: `h = I / (Ic0 / Delta)`, scalar, |h| <= 100.
+        thermal_stability: `Delta`, scalar, 0.01 to 40.
+
+    Returns:
+        float, accurate to about 1e-9.
+
+    Raises:
+        ValueError: for values outside these ranges.
+
+    Example:
+
+    >>> from spinkeras.macrospin import fokker_planck
+    >>> round(fokker_planck.equilibrium_occupancy(0.5, 4.0), 5)
+    0.83532
+    """
+    matrix, readout = _free_running(drive, thermal_stability)
+    rest = np.linalg.solve(matrix[1:, 1:], -matrix[1:, 0] * np.sqrt(0.5))
+    return float(readout[0] * np.sqrt(0.5) + readout[1:] @ rest)  # of the density of weight 1
+
+
+def relaxation_rate(drive: float, thermal_stability: float) -> float:
+    """Slowest rate at which a free-running junction relaxes, in units of `1 / t_D`.
+
+    With a high barrier it is the sum of the two switching rates. Arguments and errors as
+    `equilibrium_occupancy`; accurate to about 1e-6 (relative) up to `Delta = 20`.
+
+    Example:
+
+    >>> from spinkeras.macrospin import fokker_planck
+    >>> round(fokker_planck.relaxation_rate(0.0, 4.0), 4)
+    0.1298
+    """
+    matrix, _ = _free_running(drive, thermal_stability)
+    # The slowest rate is the largest of the inverse, where rounding does not reach it.
+    return float(1 / np.max(linalg.eigvals(-linalg.inv(matrix[1:, 1:])).real))
+
+
+def correlation_time(drive: float, thermal_stability: float) -> float:
+    """Integral correlation time of the bit `z < 0` of a free-running junction, in units of `t_D`.
+
+    `int_0^inf C(t) dt / C(0)`, which for a diffusion is one integral over the density,
+    `2 int [int_-1^z (bit - p) rho]^2 / ((1 - z^2) rho) dz / (p (1 - p))`. Arguments and errors as
+    `equilibrium_occupancy`.
+
+    Example:
+
+    >>> from spinkeras.macrospin import fokker_planck
+    >>> round(fokker_planck.correlation_time(0.0, 4.0), 3)
+    7.5
+    """
+    _check_free_running(drive, thermal_stability)
+    x, w = np.polynomial.legendre.leggauss(_NODES)
+    half = 0.5 / _CELLS
+    z = np.linspace(0, 1, _CELLS, endpoint=False)[:, None] + half * (x + 1)
+    # Integrals of the Lagrange polynomials from the beginning of a cell to each of its nodes
+    integrals = np.polynomial.legendre.legint(np.eye(_NODES), lbnd=-1)
+    to_node = np.polynomial.legendre.legval(x, integrals).T
+    to_node = half * to_node @ np.linalg.inv(np.polynomial.legendre.legvander(x, _NODES - 1))
+
+    logs = [thermal_stability * z**2 + sign * 2 * drive * z for sign in (1, -1)]  # z < 0, z > 0
+    densities = [np.exp(log - np.max(logs)) for log in logs]
+    weights = [half * np.sum(density * w) for density in densities]
+    total, result = sum(weights), 0.0
+    for density, share in zip(densities, weights[::-1]):
+        from_here = np.cumsum(half * (density @ w)[::-1])[::-1]
+        outer = from_here[:, None] - density @ to_node.T  # of the density, from here to the pole
+        result += half * np.sum(w * (outer * share / total) ** 2 / ((1 - z**2) * density))
+    return float(2 * result * total / (weights[0] * weights[1]))
+
+
+def _free_running(drive, thermal_stability):
+    """Legendre matrix in units of `1 / t_D`, and the read-out vector."""
+    _check_free_running(drive, thermal_stability)
+    matrix, _, readout = legendre_system(drive / thermal_stability, thermal_stability)
+    return matrix * thermal_stability, readout
+
+
+def _check_free_running(drive, thermal_stability):
+    checks.number("drive", drive, "(dimensionless)", -100.0, 100.0, "I / (Ic0 / Delta)")
+    hint = "K_eff V / (kB T)"
+    checks.number("thermal_stability", thermal_stability, "(dimensionless)", 0.01, 40.0, hint)
 
 
 def legendre_system(

@@ -31,7 +31,7 @@ from scipy import constants, special
 from spinkeras import checks, files
 from spinkeras._typing import Array, PathLike
 from spinkeras.physics import provenance
-from spinkeras.physics.presets import DEVICES
+from spinkeras.physics.presets import DEVICES, FREE_RUNNING
 
 GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
 _OXIDE_PERMITTIVITY = 9.7  # MgO, relative
@@ -56,7 +56,10 @@ LIMITS = {
     "gate_voltage_range": ("V", -10.0, 10.0, "a pair such as (-1.0, 1.0)"),
     "nominal_pulse_width": ("s", 1e-11, 1e-2, "5 ns is 5e-9"),
     "write_resistance": ("ohm", 1.0, 1e6, "heavy-metal channel, about 1000; None if two-terminal"),
+    "offset_field": ("T", -0.1, 0.1, "1 mT is 1e-3"),
+    "relaxation_time": ("s", 1e-12, 1e3, "10 ns is 10e-9; None if it is not known"),
 }
+_OPTIONAL = ("write_resistance", "relaxation_time")
 _PAIRS = ("pulse_width_range", "gate_voltage_range")
 
 
@@ -95,6 +98,13 @@ class MTJDevice:
             current. A layer of perpendicular anisotropy under spin-orbit torque does not follow
             that law; with a curve, `damping` and `spin_torque_efficiency` are those of the
             junction, for thermal reversal and read disturb.
+        offset_field: T, -0.1 to 0.1. Default 0. Stray field along the axis, positive where it
+            favours the parallel state. It moves the midpoint of a free-running junction
+            (`switching_model="equilibrium"`), by `I0 Ms V B / (2 kB T)` with `I0 = Ic0 / Delta`,
+            and is not modelled in pulsed ones.
+        relaxation_time: s, 1e-12 to 1e3. Default `None`: that of the macrospin. Measured at
+            balance (no drive but what cancels the stray field), of a free-running junction; all its
+            times scale to it. Real junctions may be faster than a macrospin by orders of magnitude.
         name: free text, not compared by `==`.
         source: citation of the values, not compared by `==`.
         assumed: which values the source does not give, not compared by `==`. A copy with other
@@ -132,6 +142,8 @@ class MTJDevice:
     nominal_pulse_width: float
     write_resistance: float | None = None
     switching_curve: Any = None
+    offset_field: float = 0.0
+    relaxation_time: float | None = None
     name: str = dataclasses.field(default="", compare=False)
     source: str = dataclasses.field(default="", compare=False)
     assumed: str = dataclasses.field(default="", compare=False)
@@ -140,7 +152,7 @@ class MTJDevice:
     def __post_init__(self):
         for field, limits in LIMITS.items():
             value = getattr(self, field)
-            if value is None and field == "write_resistance":
+            if value is None and field in _OPTIONAL:
                 continue
             check = _pair if field in _PAIRS else checks.number
             object.__setattr__(self, field, check(field, value, *limits))  # plain, also from JSON
@@ -475,22 +487,27 @@ class MTJDevice:
 
         Example: `MTJDevice.preset("stt_reference").critical_current`.
         """
-        if not isinstance(name, str) or name not in DEVICES:
-            close = difflib.get_close_matches(name, DEVICES, 1) if isinstance(name, str) else ()
+        known = DEVICES | FREE_RUNNING
+        if not isinstance(name, str) or name not in known:
+            close = difflib.get_close_matches(name, known, 1) if isinstance(name, str) else ()
             hint = f" Did you mean {close[0]!r}?" if close else ""
             hint = " MTJDevice.load reads a file." if _is_file(name) else hint
             raise ValueError(
                 f"Unknown preset {checks.shown(name)} for a device.{hint} Available presets: "
-                f"{presets()}."
+                f"{list(known)}."
             )
-        return cls(name=name, **DEVICES[name])
+        return cls(name=name, **known[name])
 
 
 DeviceLike: TypeAlias = MTJDevice | str | dict[str, Any]  # a device, a preset, a description
 
 
-def presets() -> list[str]:
+def presets(free_running: bool = False) -> list[str]:
     """Names of the available device presets.
+
+    Args:
+        free_running: `True`: those of a low barrier, for `switching_model="equilibrium"`, instead
+            of those that are written by pulses. Default `False`.
 
     Example:
 
@@ -498,7 +515,7 @@ def presets() -> list[str]:
     >>> "stt_reference" in spinkeras.presets()
     True
     """
-    return list(DEVICES)
+    return list(FREE_RUNNING if checks.flag("free_running", free_running) else DEVICES)
 
 
 def get_device(device: Any) -> MTJDevice:

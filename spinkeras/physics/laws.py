@@ -15,10 +15,11 @@ from keras import ops
 from spinkeras import checks
 from spinkeras.physics.curve import RationalLogit
 from spinkeras.physics.device import MTJDevice
+from spinkeras.physics.equilibrium import equilibrium_law
 from spinkeras.physics.series import chebyshev_series
 
 _LN2 = math.log(2.0)
-MODELS = ("macrospin", "neel_brown", "ballistic")
+MODELS = ("macrospin", "neel_brown", "ballistic", "equilibrium")
 _FIT = json.loads(resources.files("spinkeras.physics").joinpath("macrospin_fit.json").read_text())
 _NAMES = ("log_midpoint_ratio", "log_slope", "a", "b", "c", "log_gap")
 _TABLES = [
@@ -140,11 +141,13 @@ def get_curve(switching_model, device: MTJDevice):
     its derivatives by `log_duration` and `ln stability` along a first axis of 2. The others say
     what a spread of devices may change: `domain`, the bounds of `u` and of `Delta`; `in_seconds`,
     true if it depends on the pulse width itself, whatever `t_D`; `measured`, true if what the
-    temperature does to it is not known.
+    temperature does to it is not known; `per_tesla`, how far a field along the axis moves the
+    midpoint of a junction that runs freely.
 
     Args:
-        switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, or an object whose method
-            `curve(device)` returns the function, such as `NeelBrown` and `EmpiricalCurve`.
+        switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, `"equilibrium"`, or an object
+            whose method `curve(device)` returns the function, such as `NeelBrown` and
+            `EmpiricalCurve`.
         device: `MTJDevice`, for a model that is not dimensionless.
 
     Raises:
@@ -155,6 +158,8 @@ def get_curve(switching_model, device: MTJDevice):
         return macrospin_curve
     if switching_model == "ballistic":
         return ballistic_curve
+    if switching_model == "equilibrium":
+        return equilibrium_law(device)
     if switching_model == "neel_brown":
         switching_model = NeelBrown()
     return switching_model.curve(device)

@@ -36,11 +36,14 @@ DEVICES: dict[str, dict[str, Any]] = {
         pulse_width_range=(2e-9, 20e-9),
         gate_voltage_range=(-0.7, 0.7),
         nominal_pulse_width=2e-9,
-        source="S. Ikeda et al., Nature Materials 9, 721 (2010): diameter, thickness, Ms, damping, "
-        "Delta = 43, Ic0 = 49 uA, TMR 124 %, RA 18 ohm um^2.",
-        assumed="anisotropy from the measured Delta (the film value would give Delta = 83, so the "
-        "device is not a macrospin); eta from Ic0; VCMA, oxide thickness, TMR roll-off, pulse and "
-        "gate ranges.",
+        source="S. Ikeda et al., Nature Materials 9, 721 (2010): 40 nm junction with Delta = 43, "
+        "Ic0 = 49 uA, TMR 124 %, RA 18 ohm um^2; film of 1.3 nm CoFeB with Ms (1.58 T) and "
+        "damping.",
+        assumed="Every value of the source is quoted from memory, not checked against the paper. "
+        "thickness, Ms and damping are those of the film: the recording layer of the junction "
+        "is said to be 1.7 nm, its oxide 0.85 to 0.9 nm. anisotropy from the measured Delta "
+        "(the film value would give Delta = 83, so the device is not a macrospin); eta from "
+        "Ic0; VCMA, oxide thickness, TMR roll-off, pulse and gate ranges.",
     ),
     "stt_arm": dict(
         diameter=50e-9,
@@ -57,10 +60,13 @@ DEVICES: dict[str, dict[str, Any]] = {
         pulse_width_range=(2e-9, 20e-9),
         gate_voltage_range=(-0.5, 0.5),
         nominal_pulse_width=2e-9,
-        source="Example device of the ARM MRAM simulation framework (F. Garcia-Redondo et al., "
-        "open-source compact model and example scripts, 2021).",
-        assumed="resistance-area product, TMR and its roll-off, VCMA, oxide thickness, pulse and "
-        "gate ranges.",
+        source="Example script plot_sllgs_fpe_comparison.py of the mram_simulation_framework of "
+        "Arm (F. Garcia-Redondo et al., SMACD and ESSDERC 2021): diameter, thickness, Ms, "
+        "damping, K_i 1.0 mJ/m^2, polarisation 0.75, 300 K. A setting of a simulation, no "
+        "measured device.",
+        assumed="anisotropy as K_i / t_f less the demagnetising energy along the axis of the disc "
+        "(N_z = 0.957); eta taken equal to the polarisation; resistance-area product, TMR and "
+        "its roll-off, VCMA, oxide thickness, pulse and gate ranges.",
     ),
     "vcma_uta2022": dict(
         diameter=50e-9,
@@ -111,14 +117,42 @@ DEVICES: dict[str, dict[str, Any]] = {
             slope_anisotropy_exponent=-0.429,
             ceiling_anisotropy_rate=0.901,
         ),
-        source="K. Zhang et al., IEEE Access 8, 50792 (2020), device constants of the open Python "
-        "port of its compact model: K_i 0.32 mJ/m^2, Ms 625 kA/m, damping 0.05, spin Hall angle "
-        "0.25, polarisation 0.58, VCMA 60 fJ/(V m), oxide 1.4 nm, RA 650 ohm um^2, TMR 100 %, "
-        "channel 60 x 50 x 3 nm of 278 uohm cm, exchange bias 50 Oe, field-like torque 0.",
+        source="K. Zhang et al., IEEE Access 8, 50792 (2020); its original model is VGSOT-MTJ of "
+        "the Spinmodel library (spinlib.com/VGSOT_MTJ.html). Constants as in the open Python port "
+        "of that, vgsot_python_model: K_i 0.32 mJ/m^2, Ms 625 kA/m, damping 0.05, spin Hall "
+        "angle 0.25, polarisation 0.58, VCMA 60 fJ/(V m), oxide 1.4 nm, RA 650 ohm um^2, TMR "
+        "100 %, channel 60 x 50 x 3 nm of 278 uohm cm, exchange bias 50 Oe, field-like torque "
+        "0.",
         assumed="switching_curve: fitted to the stochastic LLG equation with these constants, 3 ns "
         "of relaxation and no heating (python -m tools.fit_spin_orbit), within 0.04 "
         "of it in the pulse and gate ranges, which are set by that; K_eff is K_i / t_f less the "
         "demagnetising energy.",
+    ),
+}
+
+# Junctions of a low barrier, for switching_model="equilibrium"
+FREE_RUNNING = {
+    "smtj_reference": dict(
+        diameter=40e-9,
+        thickness=1.2e-9,
+        saturation_magnetization=1.0e6,
+        damping=0.015,
+        spin_torque_efficiency=0.6,
+        anisotropy=13.734e3,
+        resistance_area_product=10e-12,
+        tmr=1.0,
+        tmr_half_voltage=0.5,
+        vcma_coefficient=50e-15,
+        oxide_thickness=1.4e-9,
+        pulse_width_range=(10e-9, 100e-6),
+        gate_voltage_range=(-0.3, 0.3),
+        nominal_pulse_width=2e-6,
+        source="Synthetic low-barrier (superparamagnetic) device of spinkeras: the pillar of "
+        "stt_reference with an anisotropy so low that it runs freely; for "
+        "switching_model='equilibrium'.",
+        assumed="Every value; chosen for a thermal stability of 5 at 300 K (1.7 to 8.3 over the "
+        "gate). Published superparamagnetic junctions leave out magnetisation, damping or "
+        "efficiency, and are often faster than a macrospin: give a measured relaxation_time.",
     ),
 }
 

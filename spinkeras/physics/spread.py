@@ -34,6 +34,7 @@ LIMITS = {
     "current": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
     "resistance": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
     "tmr": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
+    "offset_field": ("T", 0.0, 0.1, "1 mT is 1e-3"),
     "temperature": ("K", 0.0, 100.0, "it is a sigma around the device's temperature"),
     "pulse_jitter": ("(a relative sigma)", 0.0, 0.2, _SIGMA),
     "read_error": ("(a probability)", 0.0, 0.5, _SHARE),
@@ -71,6 +72,9 @@ class ChipSpread:
         resistance: relative sigma of the parallel resistance, 0 to 0.5. The drive is a current:
             changes the energy, and the reading if `sense_noise > 0`.
         tmr: relative sigma of the tunnel magnetoresistance, 0 to 0.5; as `resistance`.
+        offset_field: T, sigma of the stray field along the axis around the device's, 0 to 0.1. Of
+            free-running junctions (`switching_model="equilibrium"`) only: it moves the midpoint,
+            and is not modelled in pulsed ones.
         temperature: K, sigma of the chip's temperature around the device's, 0 to 100. One value
             for the whole chip in `evaluate_chips`; in training every layer draws its own. Not for
             layers with a measured curve, which tells nothing about other temperatures.
@@ -104,6 +108,7 @@ class ChipSpread:
     current: float = 0.0
     resistance: float = 0.0
     tmr: float = 0.0
+    offset_field: float = 0.0
     temperature: float = 0.0
     pulse_jitter: float = 0.0
     read_error: float = 0.0
@@ -174,6 +179,12 @@ class ChipSpread:
                 f"factors on {FACTORS}; give every device the curve of the nominal one."
             )
 
+        if any(device.offset_field != nominal.offset_field for device in devices):
+            raise ValueError(
+                "Devices with another offset_field than the nominal one are not described by "
+                f"factors on {FACTORS}; give ChipSpread(offset_field=...), its sigma in T."
+            )
+
         def ratio(name):
             return [getattr(device, name) / getattr(nominal, name) for device in devices]
 
@@ -238,7 +249,7 @@ class ChipSpread:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        newer = ("read_time", "read_voltage")  # than the first files
+        newer = ("read_time", "read_voltage", "offset_field")  # than the first files
         checks.complete("ChipSpread", config, [name for name in LIMITS if name not in newer])
         return cls(**config)
 
@@ -261,7 +272,8 @@ class ChipSpread:
             chip_temperature = self.draw_temperature(rng, temperature)
         normal, uniform = rng.normal(size=(3, *shape)), rng.random(shape)
         tmr, row = rng.normal(size=shape), rng.integers(max(len(self.devices), 1), size=shape)
-        return self._factors(np, normal, uniform, tmr, row, chip_temperature / temperature)
+        field = rng.normal(size=shape) if self.offset_field else 0.0
+        return self._factors(np, normal, uniform, tmr, row, chip_temperature / temperature, field)
 
     def draw_temperature(self, rng: np.random.Generator, temperature: float = 300.0) -> float:
         """Temperature in K of one chip, kept within a third of the nominal one."""
@@ -285,9 +297,12 @@ class ChipSpread:
             tmr = keras.random.normal(shape, dtype=dtype, seed=seed)
         if self.devices:
             row = keras.random.randint(shape, 0, len(self.devices), seed=seed)
-        return self._factors(ops, normal, uniform, tmr, row, warm)
+        field = 0.0
+        if self.offset_field:
+            field = keras.random.normal(shape, dtype=dtype, seed=seed)
+        return self._factors(ops, normal, uniform, tmr, row, warm, field)
 
-    def _factors(self, xp, normal, uniform, tmr, row, warm):
+    def _factors(self, xp, normal, uniform, tmr, row, warm, field):
         factors = dict.fromkeys(FACTORS, 1.0)
         none = 0 * uniform  # in the dtype of the draws, which need not be Keras's default
         if self.devices:
@@ -303,6 +318,8 @@ class ChipSpread:
             tmr=factors["tmr"] * xp.exp(self.tmr * tmr),
             stuck_low=xp.where(uniform < self.stuck_low, none + 1, none),
             stuck_high=xp.where(uniform >= 1 - self.stuck_high, none + 1, none),
+            offset_field=self.offset_field * field + none,
+            temperature=warm + none,
         )
 
 
@@ -343,6 +360,8 @@ class ChipLayer(NamedTuple):
         stability, current, diffusion_time, resistance, tmr: factors on `Delta`, `Ic0 / Delta`,
             `t_D`, `R_P` and TMR.
         stuck_low, stuck_high: 1 where the device is stuck, else 0.
+        offset_field: T, added to the stray field.
+        temperature: factor on the temperature.
     """
 
     stability: Any
@@ -352,6 +371,8 @@ class ChipLayer(NamedTuple):
     tmr: Any
     stuck_low: Any
     stuck_high: Any
+    offset_field: Any = 0.0
+    temperature: Any = 1.0
 
 
 def chip_curve(
@@ -380,8 +401,22 @@ def chip_curve(
         device: nominal `MTJDevice`; needed if `sense_noise` or `read_time` is above 0.
 
     Raises:
-        ValueError: for a spread of the temperature of a measured curve.
+        ValueError: for a spread of the temperature of a measured curve; of the stray field of a
+            device that does not run freely; a read disturb or a ceiling of one that does.
     """
+    per_tesla = getattr(build, "per_tesla", None)
+    if spread.offset_field and per_tesla is None:
+        raise ValueError(
+            f"offset_field = {spread.offset_field:g} T has no defined effect on a pulsed device; "
+            "it moves the midpoint of a free-running one (switching_model='equilibrium'). Use "
+            "offset_field=0, and current= for how much the thresholds differ."
+        )
+    if per_tesla is not None and (spread.read_time or spread.ceiling < 1):
+        raise ValueError(
+            f"read_time = {spread.read_time:g} s and ceiling = {spread.ceiling:g} describe a read "
+            "that reverses a stable device, and back-hopping in a pulse; a free-running junction "
+            "(switching_model='equilibrium') has neither. Use read_time=0 and ceiling=1."
+        )
     if spread.temperature and getattr(build, "measured", False):
         raise ValueError(
             f"temperature = {spread.temperature:g} K has no defined effect on a measured switching "
@@ -404,11 +439,14 @@ def chip_curve(
             curve = law(log_duration + stretch, stability)
             return curve.probability(drive - curve.midpoint)
         curve = law(actual_duration + stretch, actual_stability)
+        midpoint = curve.midpoint
+        if per_tesla is not None:  # the energy of a moment in a field, over kB T
+            midpoint = (midpoint + per_tesla * chip.offset_field) / chip.temperature
         if cause == "all":
-            return curve.probability(drive / chip.current - curve.midpoint)
+            return curve.probability(drive / chip.current - midpoint)
         nominal = law(log_duration, stability)
         if cause == "threshold":  # the chip's threshold, the nominal shape
-            return nominal.probability(drive - curve.midpoint * chip.current)
+            return nominal.probability(drive - midpoint * chip.current)
         return curve.probability((drive - nominal.midpoint) / chip.current)
 
     probability = answer(0.0)

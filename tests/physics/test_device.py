@@ -150,6 +150,8 @@ def test_a_copy_with_other_values_does_not_claim_the_source(way):
             return {name: None if value else curve}
         if name == "write_resistance":
             return {name: 1000.0}
+        if name == "relaxation_time":
+            return {name: 1e-9}
         if name == "pulse_width_range":
             return {name: (0.9 * value[0], value[1])}
         if isinstance(value, tuple):
@@ -281,3 +283,15 @@ def test_bad_descriptions_are_refused(device):
 def test_device_is_frozen(device):
     with pytest.raises(dataclasses.FrozenInstanceError):
         device.damping = 0.1
+
+
+def test_values_from_memory_and_from_simulations_say_so():
+    memory, script, port = map(MTJDevice.preset, ("stt_ikeda2010", "stt_arm", "vgsot_zhang2020"))
+    assert "from memory" in memory.assumed
+    assert "1.7 nm" in memory.assumed
+    assert "no measured device" in script.source
+    assert "Example script" in script.source
+    assert "original model" in port.source
+    # K_i / t_f less the demagnetising energy along the axis
+    along = 0.957 * 4e-7 * np.pi / 2 * script.saturation_magnetization**2
+    assert script.anisotropy == pytest.approx(1e-3 / script.thickness - along, rel=5e-3)
