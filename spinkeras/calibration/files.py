@@ -40,7 +40,7 @@ class Cells:
         return f"line {self.lines[index]}"
 
     def take(self, rows):
-        """The same columns with some rows only."""
+        """These columns with some of the rows only."""
         columns = {name: [cells[k] for k in rows] for name, cells in self.columns.items()}
         lines = None if self.lines is None else [self.lines[k] for k in rows]
         kept = [k if self.kept is None else self.kept[k] for k in rows]

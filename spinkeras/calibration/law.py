@@ -115,7 +115,7 @@ class Scaled:
         }
 
     def derivative(self, theta):
-        """Of the values with respect to `theta`."""
+        """Derivatives of the values by `theta`."""
         values = self.backward(theta)
         return np.array(
             [_DERIVATIVE.get(SCALES.get(n), lambda v: 1.0)(v) for n, v in values.items()]
@@ -302,7 +302,7 @@ class CurveLaw:
             overlap = corners.floor - corners.ceiling + 0.01 + 0 * corners.midpoint
             excess = excess + xp.sum(_positive(xp, overlap), axis=-1)
         curve = empirical.curve_at(xp, fields, *self._settings(rows))
-        # Of the full shape even where only the slope is free: its gradient expects that.
+        # The gradient expects the full shape, also where only the slope is fitted.
         z = rows["current_a"] - curve.midpoint + 0 * curve.slope
         return curve.probability(z), excess
 

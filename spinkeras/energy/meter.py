@@ -67,9 +67,14 @@ class MeteredStep(Observation):
             self.charge(layer, ops.sum(sums) / ops.maximum(self.samples, 1.0), first)
 
     def charge(self, layer, energy, first):
-        """Told the energy (pJ per inference, differentiable) of every call in training.
+        """A step that trains calls this with the energy of every call of a layer.
 
-        `first` tells a layer's first call in the forward pass. Here nothing follows from it.
+        This class does nothing with it; `EnergyBudget` adds it to the loss.
+
+        Args:
+            layer: `SpinNeuron`.
+            energy: pJ per inference, a differentiable tensor.
+            first: whether this is the layer's first call in the forward pass.
         """
 
     def refuse_scope(self, layer):

@@ -374,7 +374,7 @@ class _Conversion:
         return activation == _SIGMOID or (activation in SIGNED and activation in self.signed)
 
     def named(self, *names):
-        """Those of the names of a layer that stand in `where`."""
+        """The names of a layer that the argument `where` lists."""
         return {name for name in names if name in (self.names or ())}
 
     # --- layers -----------------------------------------------------------------------------

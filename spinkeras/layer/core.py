@@ -105,7 +105,7 @@ def by_input(numbers):
 
 
 def _by_t(b, c, w):
-    """The same by `t`; the coefficient of `t^4` is 1."""
+    """Derivatives of the same by `t`; the coefficient of `t^4` is 1."""
     return w * (w + b), -2 * c, 2 * w - b
 
 

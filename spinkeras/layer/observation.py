@@ -36,7 +36,7 @@ class Observation:
         """The whole output of the layer, or `None`: the layer computes it itself."""
 
     def see(self, layer, inputs, setting, probability, training, mask):
-        """Told every call: input, setting of the knobs and probability of every element."""
+        """Every call of a layer calls this with its input, its knobs and its probabilities."""
 
     def fraction(self, layer, probability, training, correlation=None):
         """Fraction of the pulses that switched, or its expected value.
