@@ -85,7 +85,7 @@ ARGUMENTS = {
     "device": (
         MEASURED.replace,
         tuple(MTJDevice.__dataclass_fields__),
-        "write_resistance switching_curve origin",
+        "write_resistance switching_curve origin relaxation_time",
     ),
     "curve": (CURVE.replace, tuple(EmpiricalCurve.__dataclass_fields__), "origin"),
     "objective": (
