@@ -390,6 +390,86 @@ class MTJDevice:
 
     # --- copies and files -------------------------------------------------------------------
 
+    def at_temperature(
+        self,
+        temperature: float,
+        *,
+        curie_temperature: float = 1120.0,
+        anisotropy_exponent: float = 2.18,
+        vcma_exponent: float = 2.83,
+        demagnetizing_factor: float = 1.0,
+    ) -> "MTJDevice":
+        """The same junction at another temperature, with its material values moved along.
+
+        `Ms(T) = Ms(0) (1 - (T / T_C)^(3/2))`, and with `m = Ms(T) / Ms` of this device
+
+            interface anisotropy   K_eff + N mu0 Ms^2 / 2   ~ m^anisotropy_exponent
+            VCMA coefficient       xi                       ~ m^vcma_exponent
+
+        `replace(temperature=...)` moves the thermal energy alone. Resistance, TMR, damping and
+        `eta` stay as they are: their laws differ from stack to stack.
+
+        Args:
+            temperature: K, 1 to 1000, below `curie_temperature`.
+            curie_temperature: K, 100 to 2000. Default 1120, of CoFeB films (they vary by 300 K).
+            anisotropy_exponent: 0 to 10. Default 2.18, measured at CoFeB/MgO interfaces. Of a bulk
+                uniaxial anisotropy: 3.
+            vcma_exponent: 0 to 10. Default 2.83.
+            demagnetizing_factor: `N`, 0 to 1. Default 1, a film; of the effective anisotropy as a
+                whole: 0.
+
+        Raises:
+            ValueError: for values outside these ranges; for a device with a `switching_curve` or a
+                measured `relaxation_time`, which hold at the temperature of their measurement; if
+                no anisotropy is left.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.at_temperature(310.0).thermal_stability, 2)
+        37.71
+        >>> round(device.replace(temperature=310.0).thermal_stability, 2)
+        38.71
+
+        References: F. Bloch, Z. Phys. 61, 206 (1930); J. G. Alzate et al., Appl. Phys. Lett. 104,
+        112410 (2014) for the two exponents.
+        """
+        name = "switching_curve" if self.switching_curve is not None else "relaxation_time"
+        if getattr(self, name) is not None:
+            raise ValueError(
+                f"The {name} of this device holds at the temperature of its measurement; fit one "
+                "at the other temperature."
+            )
+        number = checks.number
+        curie = number("curie_temperature", curie_temperature, "K", 100.0, 2000.0)
+        highest = min(1000.0, 0.999 * curie)
+        hint = "below the Curie temperature; 25 degrees Celsius are 298"
+        wanted = number("temperature", temperature, "K", 1.0, highest, hint)
+        number("temperature of the device", self.temperature, "K", 1.0, highest, hint)
+        exponents = {"anisotropy": anisotropy_exponent, "vcma": vcma_exponent}
+        for kind, exponent in exponents.items():
+            number(f"{kind}_exponent", exponent, "(a power)", 0.0, 10.0)
+        factor = number("demagnetizing_factor", demagnetizing_factor, "(a fraction)", 0.0, 1.0)
+
+        magnetization = (1 - (wanted / curie) ** 1.5) / (1 - (self.temperature / curie) ** 1.5)
+        shape = factor * constants.mu_0 * self.saturation_magnetization**2 / 2
+        interface = (self.anisotropy + shape) * magnetization**anisotropy_exponent
+        anisotropy = interface - shape * magnetization**2
+        lowest = LIMITS["anisotropy"][1]
+        if anisotropy < lowest:
+            raise ValueError(
+                f"At temperature = {wanted:g} K the effective anisotropy would be "
+                f"{anisotropy:.4g} J/m^3, less than {lowest:g}: the layer is no longer "
+                "perpendicular. Use a lower temperature, or other exponents."
+            )
+        return self.replace(
+            temperature=wanted,
+            saturation_magnetization=self.saturation_magnetization * magnetization,
+            anisotropy=anisotropy,
+            vcma_coefficient=self.vcma_coefficient * magnetization**vcma_exponent,
+        )
+
     def replace(self, **changes: Any) -> "MTJDevice":
         """A copy with some fields changed, validated like a new device.
 

@@ -9,6 +9,7 @@ import pickle
 import keras
 import numpy as np
 import pytest
+from scipy import constants
 
 import spinkeras
 from spinkeras import EmpiricalCurve, MTJDevice
@@ -295,3 +296,48 @@ def test_values_from_memory_and_from_simulations_say_so():
     # K_i / t_f less the demagnetising energy along the axis
     along = 0.957 * 4e-7 * np.pi / 2 * script.saturation_magnetization**2
     assert script.anisotropy == pytest.approx(1e-3 / script.thickness - along, rel=5e-3)
+
+
+def test_temperature_moves_the_material_along():
+    """Bloch's law, power laws of the magnetization; a round trip is the identity."""
+    device = MTJDevice.preset("stt_reference")
+    assert device.at_temperature(300.0) == device
+    for temperature in (4.0, 250.0, 310.0, 400.0):
+        other = device.at_temperature(temperature)
+        m = other.saturation_magnetization / device.saturation_magnetization
+        bloch = (1 - (temperature / 1120) ** 1.5) / (1 - (300 / 1120) ** 1.5)
+        assert m == pytest.approx(bloch, rel=1e-12)
+        shape = constants.mu_0 / 2 * device.saturation_magnetization**2
+        interface = (other.anisotropy + shape * m**2) / (device.anisotropy + shape)
+        assert interface == pytest.approx(m**2.18, rel=1e-12)
+        assert other.vcma_coefficient == pytest.approx(device.vcma_coefficient * m**2.83)
+        back = other.at_temperature(300.0)
+        for name in ("saturation_magnetization", "anisotropy", "vcma_coefficient"):
+            assert getattr(back, name) == pytest.approx(getattr(device, name), rel=1e-9)
+        whole = device.at_temperature(temperature, demagnetizing_factor=0, anisotropy_exponent=3)
+        assert whole.anisotropy == pytest.approx(device.anisotropy * m**3)
+    warm, fixed = device.at_temperature(310.0), device.replace(temperature=310.0)
+    assert warm.thermal_stability < fixed.thermal_stability < device.thermal_stability
+    assert warm.critical_current < 0.99 * device.critical_current
+    assert fixed.critical_current == pytest.approx(device.critical_current)
+    assert "temperature" in warm.assumed
+    assert "saturation_magnetization" in warm.assumed
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({}, {"temperature": 25.0 - 300}, "temperature = -275 K"),
+        ({}, {"temperature": 999.0, "curie_temperature": 900.0}, r"899\.1\] K"),
+        ({}, {"temperature": 900.0}, "no longer perpendicular"),
+        ({}, {"temperature": 310.0, "vcma_exponent": -1}, "vcma_exponent = -1"),
+        ({}, {"temperature": 310.0, "demagnetizing_factor": 4.0}, "demagnetizing_factor = 4"),
+        ({"temperature": 600.0}, {"temperature": 300.0, "curie_temperature": 550.0}, "of the dev"),
+        ({"relaxation_time": 1e-8}, {"temperature": 310.0}, "relaxation_time of this device holds"),
+        ({"switching_curve": EmpiricalCurve.preset("sot_80nm")}, {"temperature": 310.0}, "fit one"),
+    ],
+)
+def test_temperatures_that_mean_nothing(change, options, message):
+    device = MTJDevice.preset("stt_reference").replace(**change)
+    with pytest.raises(ValueError, match=message):
+        device.at_temperature(**options)
