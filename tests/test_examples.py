@@ -5,6 +5,9 @@ import re
 
 import pytest
 
+import spinkeras
+from spinkeras import calibration
+from tests.calibration.harness import MEASURED, small_table, write
 from tests.processes import run_example
 
 
@@ -34,6 +37,43 @@ def test_trained_knobs_win_on_digits(tmp_path):
         fixed, width, both = (r for r in results if r["seed"] == seed)
         assert min(width["accuracy"], both["accuracy"]) > fixed["accuracy"] + 2
         assert max(width["energy_pj"], both["energy_pj"]) < fixed["energy_pj"]
+
+
+@pytest.mark.slow
+def test_example_calibrate_device(tmp_path):
+    pytest.importorskip("matplotlib")
+    out = run_example("calibrate_device.py", cwd=tmp_path)
+    assert "or use fit_empirical" in out
+    assert "34.1 (p = 0.0002): rejected" in out
+    assert out.count("R-hat") == 3
+    names = sorted(path.name for path in (tmp_path / "results").iterdir())
+    stems = ("sot_junction", "stt_junction")
+    assert names == [f"{stem}.{kind}" for stem in stems for kind in ("csv", "png")]
+
+
+@pytest.mark.slow
+def test_example_with_own_data(tmp_path):
+    pytest.importorskip("matplotlib")
+    table = small_table()
+    lines = [",".join(table)] + [",".join(map(str, row)) for row in zip(*table.values())]
+    out = run_example("calibrate_device.py", write(tmp_path, "\n".join(lines)), cwd=tmp_path)
+    assert "deviance" in out
+    text = (tmp_path / "results" / "device.json").read_text()
+    fitted = spinkeras.MTJDevice.from_json(text)
+    assert fitted == calibration.fit_device(table, "stt_reference").device
+    assert (tmp_path / "results" / "calibration.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_example_with_own_data_of_a_curve(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = zip(*MEASURED.values())
+    lines = [",".join(MEASURED)] + [",".join(map(str, row)) for row in rows]
+    path = write(tmp_path, "\n".join(lines))
+    run_example("calibrate_device.py", path, "--device", "vgsot_zhang2020", cwd=tmp_path)
+    text = (tmp_path / "results" / "device.json").read_text()
+    device = spinkeras.MTJDevice.from_json(text)
+    assert device.switching_curve.threshold * 1112 == pytest.approx(0.90, abs=0.01)
 
 
 @pytest.mark.slow

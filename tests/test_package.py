@@ -5,6 +5,7 @@ import configparser
 import doctest
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import subprocess
@@ -47,6 +48,19 @@ def test_import_is_light():
         f"print([m for m in {heavy} if m in set(sys.modules) - before])"
     )
     assert run(code).strip().endswith("[]")
+
+
+@pytest.mark.slow
+def test_the_package_imports_neither_servers_nor_converters():
+    script = (
+        "import json, sys, keras, keras_tuner\n"
+        "before = set(sys.modules)\n"
+        "import spinkeras, spinkeras.export\n"
+        "print(json.dumps(sorted(m for m in set(sys.modules) - before if '.' not in m)))"
+    )
+    new = set(json.loads(run(script).splitlines()[-1]))
+    assert "spinkeras" in new
+    assert not new & {"tf2onnx", "onnx", "onnxruntime", "kserve", "ai_edge_litert", "fastapi"}
 
 
 def test_every_public_name_is_on_the_map_and_documented():

@@ -266,6 +266,24 @@ def test_bad_fields_are_refused_with_value_unit_and_remedy(device, changes, mess
         device.replace(**changes)
 
 
+def test_a_broken_device_file_is_refused(device):
+    text = device.to_json()
+    thickness = '"thickness": 1.2e-09'
+    assert thickness in text
+    for broken, message in (
+        (text[: len(text) // 2], "A device description: not valid JSON"),
+        ("", "A device description: not valid JSON"),
+        ("[1, 2]", "dictionary of fields"),
+        (text.replace(thickness, '"thickness": "thin"'), "is not a number"),
+        (text.replace(thickness, '"thickness": 1.2'), "thickness = 1.2 m is outside"),
+        (text.replace(thickness, '"thickness": NaN'), "NaN is no number"),
+        (text.replace(thickness, '"__class__": 1.2e-09'), "no field"),
+        (text.replace(thickness + ",", ""), r"lacks \['thickness'\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            MTJDevice.from_json(broken)
+
+
 def test_bad_descriptions_are_refused(device):
     with pytest.raises(ValueError, match=r"Unknown preset 'nonsense'.*stt_reference"):
         MTJDevice.preset("nonsense")

@@ -222,6 +222,79 @@ def test_exactly_the_curves_that_rise_are_accepted():
     assert curve.steepest_fall(edge * (1 + 1e-9), 0.25, 0.0, 0.25) == pytest.approx(-(0.75**-0.5))
 
 
+def test_empirical_curve_follows_its_formula():
+    curve = EmpiricalCurve(
+        threshold=1e-3, slope=5e3, a=-0.5, b=0.3, c=-0.4, d=0.5, floor=0.1, ceiling=0.8,
+        pulse_width=1e-9, threshold_exponent=-0.5, slope_exponent=0.25, anisotropy_exponent=1.0,
+        a_rate=0.1, b_anisotropy_rate=0.5, c_rate=0.2, d_rate=-0.3, floor_anisotropy_rate=2.0,
+        ceiling_rate=0.4,
+    )  # fmt: skip
+    current = np.linspace(0.2e-3, 2e-3, 50)
+    y = 5e3 * (current - 1e-3)
+    logit = 4 * y * (1 - 0.5 * y + 0.3 * y**2) / (1 - 0.4 * y + 0.5 * y**2)
+    expected = 0.1 + 0.7 / (1 + np.exp(-logit))
+    np.testing.assert_allclose(curve.switching_probability(current, 1e-9), expected, rtol=1e-12)
+
+    s, k = np.log(4.0), np.log(1.1)  # four times the pulse width, a tenth more anisotropy
+    threshold, slope = 1e-3 * 4**-0.5 * 1.1, 5e3 * 4**0.25
+    a, b, c = -0.5 + 0.1 * s, 0.3 * 1.1**0.5, -0.4 + 0.2 * s
+    d = c**2 / 4 + (0.5 - 0.2**2) * 4**-0.3
+    floor = 1 / (1 + 9 * 1.1**-2.0)
+    ceiling = 1 / (1 + 0.25 * 4**-0.4)
+    y = slope * (current - threshold)
+    logit = 4 * y * (1 + a * y + b * y**2) / (1 + c * y + d * y**2)
+    expected = floor + (ceiling - floor) / (1 + np.exp(-logit))
+    found = curve.switching_probability(current, 1e-9 * np.exp(s), np.exp(k))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    step = 1e-9
+    ends = threshold + np.array([-step, step])
+    rise = np.diff(curve.switching_probability(ends, 4e-9, 1.1))[0] / (2 * step)
+    assert rise == pytest.approx((ceiling - floor) * slope, rel=1e-6)
+
+
+def test_empirical_curve_is_a_switching_law_for_numpy_and_tensors():
+    curve = EmpiricalCurve(
+        threshold=70e-6, slope=3e4, ceiling=0.9, pulse_width=2e-9, threshold_exponent=-0.4,
+        ceiling_rate=-0.2, c_rate=0.1, d_rate=0.2, anisotropy_exponent=0.7,
+    )  # fmt: skip
+    law = curve.curve(DEVICE)
+    width = np.array([1e-9, 2e-9, 9e-9])
+    stability = DEVICE.thermal_stability * np.array([0.9, 1.0, 1.2])
+    log_duration = np.log(width / DEVICE.diffusion_time)
+    unit = DEVICE.critical_current_per_stability
+    exact = law(np, log_duration, stability)
+    assert isinstance(exact, RationalLogit)
+    np.testing.assert_allclose(exact.midpoint[1] * unit, 70e-6)
+    for current in (50e-6, 70e-6, 90e-6):
+        z = current / unit - exact.midpoint
+        expected = curve.switching_probability(current, width, [0.9, 1.0, 1.2])
+        np.testing.assert_allclose(exact.probability(z), expected, rtol=1e-12)
+        tensors = law(
+            ops, *(ops.convert_to_tensor(v, "float32") for v in (log_duration, stability))
+        )
+        actual = tensors.probability(ops.convert_to_tensor(z, "float32"))
+        np.testing.assert_allclose(ops.convert_to_numpy(actual), expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(ops.convert_to_numpy(tensors.slope), exact.slope, rtol=1e-5)
+
+
+def test_empirical_curve_round_trip_and_errors():
+    curve = EmpiricalCurve(threshold=1e-3, slope=9e3, pulse_width=1e-9, name="mine")
+    config = keras.saving.serialize_keras_object(curve)
+    again = keras.saving.deserialize_keras_object(config)
+    assert again == curve
+    assert again.name == "mine"
+    with pytest.raises(
+        ValueError, match=r"ceiling = 90 \(a probability\) is outside \[0\.001, 1\]"
+    ):
+        curve.replace(ceiling=90)
+    with pytest.raises(
+        ValueError, match=r"threshold = '1 mA' is not a number; give one in A\. Hint: 73 uA is"
+    ):
+        curve.replace(threshold="1 mA")
+    with pytest.raises(ValueError, match="pulse_width must be finite and > 0 s"):
+        curve.switching_probability(1e-3, 0.0)
+
+
 def test_every_field_is_documented_and_limited():
     for name in (*LIMITS, "name", "source"):
         assert f"{name}" in EmpiricalCurve.__doc__
