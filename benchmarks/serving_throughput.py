@@ -5,8 +5,8 @@
 
 Both networks have the same shape and weights and are exported by `export_for_serving`. Three ways
 to call them: 16 clients at once that ask examples/model_server.py (REST on the loopback
-interface) for 1 to 4 samples each, the load of tests/export/test_serving.py; one client that asks
-for a whole batch; and calls of the loaded SavedModel inside this process, where nothing hides the
+interface) for 1 to 4 samples each, the load of tests/export/test_model_server.py; one client that
+asks for a whole batch; and calls of the loaded SavedModel in this process, where nothing hides the
 activation. Rounds alternate between the networks, and every pair of servers is started several
 times, because two processes of the same program differ by a few per cent. Two ratios, spin /
 sigmoid (above 1 the spin network is the faster one): the median over neighbouring rounds of the

@@ -1,3 +1,4 @@
+import contextlib
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -8,6 +9,8 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras
 import pytest
+
+from tests.processes import Processes
 
 keras.config.disable_traceback_filtering()
 
@@ -33,3 +36,14 @@ def device():
     from spinkeras import MTJDevice
 
     return MTJDevice.preset("stt_reference")
+
+
+@pytest.fixture
+def processes(tmp_path):
+    """Starts processes that do not outlive the test."""
+    children = Processes(tmp_path)
+    yield children
+    for process in children.running.values():
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()

@@ -1,6 +1,6 @@
 """Search over devices and networks with keras-tuner, for accuracy and energy at once.
 
-Import it by name, `import spinkeras.tuning`: it needs keras-tuner, which `import spinkeras` does
+Import it by name, `import spinkeras.search`: it needs keras-tuner, which `import spinkeras` does
 not load. The pieces, each usable alone:
 
     spin_search_space   the choices of a spin neuron, inside a user's own build(hp)

@@ -104,7 +104,7 @@ def server(exported):
     assert len(lines) == server.refused
 
 
-# --- requests by REST ------------------------------------------------------------------------------
+# --- requests by REST -----------------------------------------------------------------------------
 
 
 def test_rest_requests_in_the_shapes_of_tensorflow_serving(exported, server):
@@ -334,7 +334,7 @@ def test_limits_of_the_server_are_checked(monkeypatch, capsys, options, message)
     assert message in capsys.readouterr().err
 
 
-# --- requests by gRPC ------------------------------------------------------------------------------
+# --- requests by gRPC -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
