@@ -1,4 +1,4 @@
-"""Tables: files and arrays, pooled rows, and what is wrong with them."""
+"""Tables as they were meant: files and arrays, pooled rows, and refusals that name the row."""
 
 import numpy as np
 import pytest
