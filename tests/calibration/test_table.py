@@ -1,4 +1,4 @@
-"""Tables as they were meant: files and arrays, pooled rows, and refusals that name the row."""
+"""Tables under names of the library: files and arrays, pooled rows, refusals that name the row."""
 
 import numpy as np
 import pytest

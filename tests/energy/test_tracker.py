@@ -1,7 +1,4 @@
-"""Energy: the published figures, the callback against NumPy sums, reports, graphs without state.
-
-Runs on every backend.
-"""
+"""The callback against NumPy sums and reports; graphs without state. Runs on every backend."""
 
 import copy
 
@@ -9,155 +6,13 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from scipy import optimize
 
 import spinkeras
-from spinkeras import EnergyAssumptions, EnergyTracker, SpinNeuron, energy
-from spinkeras.macrospin import fokker_planck
-from tests.harness import COMPILED, FLOAT64, OTHER_BACKEND, gradients
-from tools import finite_volume
+from spinkeras import EnergyAssumptions, EnergyTracker, SpinNeuron
+from tests.energy.harness import model_and_data, numpy_energy
+from tests.harness import COMPILED, FLOAT64, OTHER_BACKEND
 
 pytestmark = pytest.mark.backends
-
-
-def numpy_energy(layer, x):
-    """Mean pJ per inference of a layer on its own inputs, written out from the formulas."""
-    device, assumptions = layer.device, EnergyAssumptions()
-    current = layer.bias_current + layer.current_scale * x.astype("float64")
-    width, anisotropy = layer.pulse_width, layer.anisotropy
-    p = spinkeras.switching_probability(current, width, device, anisotropy)
-    parallel = device.resistance_parallel
-
-    def high(current):
-        # V = I R_P (1 + TMR / (1 + (V/V_h)^2)) by bracketing
-        def excess(v):
-            return v - abs(current) * parallel * (
-                1 + device.tmr / (1 + (v / device.tmr_half_voltage) ** 2)
-            )
-
-        top = abs(current) * parallel * (1 + device.tmr)
-        v = optimize.brentq(excess, 0, top + 1e-12, xtol=1e-15, rtol=1e-14)
-        return v / abs(current)
-
-    antiparallel = np.vectorize(high)(current)
-    f = assumptions.reversal_fraction
-    resistance = parallel * (1 - p) + (f * parallel + (1 - f) * antiparallel) * p
-    write = current**2 * width * resistance
-    gate = device.gate_capacitance * layer.gate_voltage**2 + 0 * x
-    fall = 1 + (assumptions.read_voltage / device.tmr_half_voltage) ** 2
-    conductance = (1 - p) / parallel + p / (parallel * (1 + device.tmr / fall))
-    read = assumptions.read_voltage**2 * assumptions.read_time * conductance
-    reset = energy.reset_energy(device, assumptions) * p
-    return {
-        name: 1e12 * np.sum(value) / len(x)
-        for name, value in (("write", write), ("gate", gate), ("read", read), ("reset", reset))
-    }
-
-
-# --- joules --------------------------------------------------------------------------------------
-
-
-def test_write_energy_at_the_midpoint_with_the_parallel_resistance(device):
-    """247 / 139 / 86 / 70 / 60 / 58 / 61 / 80 / 147 / 254 fJ: flat from 3 to 12 ns."""
-    table = {0.5: 247, 1: 139, 2: 86, 3: 70, 5: 60, 7: 58, 10: 61, 20: 80, 50: 147, 100: 254}
-    for width, expected in table.items():
-        current = spinkeras.midpoint_current(width * 1e-9, device)
-        found = energy.write_energy(current, width * 1e-9, 0.5, device.replace(tmr=0.0))
-        assert found * 1e15 == pytest.approx(expected, rel=0.012)
-
-
-def test_a_reversed_device_costs_more(device):
-    current = float(spinkeras.midpoint_current(5e-9, device))
-    never, always = (float(energy.write_energy(current, 5e-9, p, device)) for p in (0.0, 1.0))
-    ratio = float(energy.antiparallel_resistance(current, device)) / device.resistance_parallel
-    assert always / never == pytest.approx(1 + 0.25 * (ratio - 1), rel=1e-12)
-    assert float(energy.write_energy(-current, 5e-9, 0.0, device)) == pytest.approx(never)
-
-
-def test_antiparallel_resistance_solves_its_equation(device):
-    for tmr in (0.0, 1.0, 5.0):
-        device = device.replace(tmr=tmr)
-        current = np.geomspace(1e-9, 1e-2, 60)
-        resistance = energy.antiparallel_resistance(current, device)
-        voltage = current * resistance
-        expected = device.resistance_parallel * (
-            1 + tmr / (1 + (voltage / device.tmr_half_voltage) ** 2)
-        )
-        np.testing.assert_allclose(resistance, expected, rtol=1e-6)
-        tensor = energy.antiparallel_resistance(ops.convert_to_tensor(current, "float32"), device)
-        np.testing.assert_allclose(ops.convert_to_numpy(tensor), resistance, rtol=1e-5)
-
-
-def test_reversal_fraction_is_that_of_the_exact_solution(device):
-    """x = 1 - (1/t_p) integral of P(t) dt / P(t_p), at the midpoint of 2 to 20 ns."""
-    nodes, weights = np.polynomial.legendre.leggauss(24)
-    for width, expected in ((2e-9, 0.83), (5e-9, 0.80), (10e-9, 0.74), (20e-9, 0.67)):
-        ratio = float(spinkeras.midpoint_current(width, device)) / device.critical_current
-        tau = width / device.diffusion_time * device.thermal_stability
-        during = fokker_planck.switching_curve(
-            ratio, tau * (nodes + 1) / 2, device.thermal_stability
-        )
-        final = fokker_planck.switching_curve(ratio, [tau], device.thermal_stability)[0]
-        assert 1 - weights @ during / 2 / final == pytest.approx(expected, abs=0.01)
-        assert EnergyAssumptions().reversal_fraction == pytest.approx(expected, abs=0.09)
-
-
-def test_reset_reaches_the_error_it_promises(device):
-    for width, error, current in ((5e-9, 1e-3, 73e-6), (10e-9, 1e-3, 47e-6)):
-        assumptions = EnergyAssumptions(reset_pulse_width=width, reset_error=error)
-        found = energy.reset_current(device, assumptions)
-        assert found == pytest.approx(current, rel=0.01)  # design notes: 73 uA at 5 ns
-        left = 1 - finite_volume.switching_probability(found, width, device)
-        assert left == pytest.approx(error, rel=1e-3)
-    with pytest.raises(ValueError, match="No current up to"):
-        energy.reset_current(
-            device.replace(damping=1e-4), EnergyAssumptions(reset_pulse_width=1e-10)
-        )
-
-
-def test_read_and_gate_energy(device):
-    assert energy.gate_energy(1.0, device) * 1e15 == pytest.approx(0.0771, rel=1e-3)
-    low, high = (float(energy.read_energy(p, device)) for p in (0.0, 1.0))
-    assert low == pytest.approx(0.1**2 * 2e-9 / device.resistance_parallel)
-    assert low / high == pytest.approx(1 + 1 / 1.04)
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"read_voltage": -1},
-        {"reset_error": 0.0},
-        {"reversal_fraction": 2},
-        {"read_time": float("nan")},
-    ],
-)
-def test_bad_assumptions(bad):
-    with pytest.raises(ValueError, match=f"{next(iter(bad))} = .* is outside"):
-        EnergyAssumptions(**bad)
-    with pytest.raises(ValueError, match="must be EnergyAssumptions"):
-        EnergyTracker(assumptions=bad)
-
-
-# --- the callback --------------------------------------------------------------------------------
-
-
-def model_and_data(samples=96, seed=0, **kwargs):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(samples, 6)).astype("float32")
-    y = rng.normal(size=(samples, 1)).astype("float32")
-    model = keras.Sequential(
-        [
-            keras.Input((6,)),
-            SpinNeuron(name="first", **kwargs),
-            keras.layers.Dense(4),
-            SpinNeuron(name="second", recenter=False, **kwargs),
-            keras.layers.Dense(1),
-        ]
-    )
-    layer = model.layers[0]
-    layer.pulse_width = np.geomspace(2e-9, 20e-9, 6)
-    layer.gate_voltage = np.linspace(-1, 1, 6)
-    return model, x, y
 
 
 @pytest.mark.parametrize("jit", [False, COMPILED])
@@ -234,35 +89,6 @@ def test_a_batch_may_be_empty(callback):
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
-def test_report_equals_the_numpy_sum_and_prints_its_assumptions(capsys):
-    model, x, _ = model_and_data()
-    report = spinkeras.energy_report(model, x, batch_size=10)
-    expected = numpy_energy(model.layers[0], x)
-    row = report.layers[0]
-    for name, value in expected.items():
-        assert row[f"{name}_pj"] == pytest.approx(value, rel=1e-6)
-    assert row["pulses"] == 6
-    assert row["pulse_width_ns"] == pytest.approx((2.0, 20.0))
-    assert row["gate_voltage"] == pytest.approx((-1.0, 1.0), abs=1e-6)
-    current = model.layers[0].bias_current + model.layers[0].current_scale * x
-    assert row["peak_voltage"] == pytest.approx(np.abs(current).max() * 7957.75, rel=1e-4)
-    assert report.total_pj == pytest.approx(sum(r["total_pj"] for r in report.layers))
-    assert report.other_layers == {"Dense": 2}
-    text = capsys.readouterr().out
-    for part in ("first", "second", "pJ", "R_P 7958 ohm", "not included", "2 Dense", "latency"):
-        assert part in text
-
-
-def test_assumptions_change_the_figure():
-    model, x, _ = model_and_data()
-    full = spinkeras.energy_report(model, x, print_fn=None)
-    none = EnergyAssumptions(reset=False, read_voltage=0.0)
-    bare = spinkeras.energy_report(model, x, print_fn=None, assumptions=none)
-    assert bare.layers[0]["reset_pj"] == bare.layers[0]["read_pj"] == 0
-    assert bare.layers[0]["write_pj"] == full.layers[0]["write_pj"]
-    assert bare.total_pj < full.total_pj
-
-
 def test_masked_steps_cost_nothing():
     inputs = keras.Input((5,), dtype="int32")
     x = keras.layers.Embedding(9, 3, mask_zero=True)(inputs)
@@ -312,18 +138,6 @@ def test_an_unknown_number_of_steps_is_refused():
     data = tf.data.Dataset.from_generator(lambda: [(x, x)], output_signature=(unknown, unknown))
     with pytest.raises(ValueError, match=r"Give the number of steps in keras\.Input"):
         model.fit(data, verbose=0, shuffle=False, callbacks=[EnergyTracker()])
-
-
-def test_layers_of_the_same_name_stay_apart():
-    model = keras.Sequential(
-        [
-            keras.Input((3,)),
-            keras.Sequential([SpinNeuron(name="spin")], name="a"),
-            keras.Sequential([SpinNeuron(name="spin")], name="b"),
-        ]
-    )
-    report = spinkeras.energy_report(model, np.zeros((2, 3), "float32"), print_fn=None)
-    assert [row["name"] for row in report.layers] == ["spin", "spin_2"]
 
 
 def test_other_callbacks_see_the_energy(tmp_path):
@@ -394,12 +208,6 @@ def test_tracker_can_be_copied_and_needs_a_spin_layer():
         spinkeras.energy_report(model, np.ones((4, 2)))
 
 
-def test_report_refuses_empty_data():
-    model, x, _ = model_and_data()
-    with pytest.raises(ValueError, match="needs data of one length > 0"):
-        spinkeras.energy_report(model, x[:0])
-
-
 def test_a_model_trained_with_the_tracker_saves_and_reloads(tmp_path):
     model, x, y = model_and_data()
     model.compile("adam", "mse")
@@ -445,41 +253,3 @@ def test_mirrored_strategy_gives_the_same_figure():
     ).history
     assert history["energy_pj"][0] == pytest.approx(expected, rel=1e-5)
     assert history["val_energy_pj"][0] == pytest.approx(expected, rel=1e-5)
-
-
-def test_gradient_of_the_write_energy(device):
-    """The energy is differentiable: d(write)/d(current) against central differences."""
-    current = np.array([20e-6, 73e-6, 200e-6])
-
-    def total(i):
-        return ops.sum(energy.write_energy(i, 3e-9, 0.4, device)) * 1e12
-
-    found = gradients(total, ops.convert_to_tensor(current, "float32"))[0]
-    step = 1e-5 * current
-    up, down = (1e12 * energy.write_energy(current + s, 3e-9, 0.4, device) for s in (step, -step))
-    np.testing.assert_allclose(found, (up - down) / (2 * step), rtol=1e-4)
-
-
-def test_report_and_logs_say_where_the_knobs_end():
-    model, x, y = model_and_data()
-    first, second = spinkeras.spin_neurons(model)
-    first.pulse_width = [2e-9, 20e-9, 20e-9, 5e-9, 5e-9, 5e-9]
-    first.gate_voltage = [1.0, 0.0, 1.0, 0.0, -1.0, 0.5]
-    second.pulse_width, second.gate_voltage = 5e-9, 0.5
-    report = spinkeras.energy_report(model, x, print_fn=None)
-    shares = {"shortest pulse": 1, "longest pulse": 2, "least anisotropy": 2, "most anisotropy": 1}
-    row = report.layers[0]
-    assert row["at_limit"] == pytest.approx({end: n / 6 for end, n in shares.items()})
-    table = spinkeras.device_settings(model)
-    own = [r for r in table if r["layer"] == "first"]
-    assert row["retention_s"] == pytest.approx(min(r["retention_s"] for r in own))
-    assert row["thermal_stability"] == pytest.approx(min(r["thermal_stability"] for r in own))
-    assert "first: at a limit 17% shortest pulse, 33% longest pulse, 33% least" in str(report)
-    assert "second: at a limit none" in str(report)
-    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
-    history = model.fit(x, y, verbose=0, batch_size=96, callbacks=[EnergyTracker()]).history
-    assert history["share_at_limit"] == [pytest.approx(4 / 10)]
-    assert history["retention_s"] == [pytest.approx(row["retention_s"])]
-    fixed, x, _ = model_and_data(train=())  # which stands at 2 ns by its device, not by training
-    report = spinkeras.energy_report(fixed, x, print_fn=None)
-    assert set(report.layers[0]["at_limit"].values()) == {0.0}

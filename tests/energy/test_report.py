@@ -1,0 +1,83 @@
+"""Reports on given data against NumPy sums. Runs on every backend."""
+
+import keras
+import numpy as np
+import pytest
+
+import spinkeras
+from spinkeras import EnergyAssumptions, EnergyTracker, SpinNeuron
+from tests.energy.harness import model_and_data, numpy_energy
+
+pytestmark = pytest.mark.backends
+
+
+def test_report_equals_the_numpy_sum_and_prints_its_assumptions(capsys):
+    model, x, _ = model_and_data()
+    report = spinkeras.energy_report(model, x, batch_size=10)
+    expected = numpy_energy(model.layers[0], x)
+    row = report.layers[0]
+    for name, value in expected.items():
+        assert row[f"{name}_pj"] == pytest.approx(value, rel=1e-6)
+    assert row["pulses"] == 6
+    assert row["pulse_width_ns"] == pytest.approx((2.0, 20.0))
+    assert row["gate_voltage"] == pytest.approx((-1.0, 1.0), abs=1e-6)
+    current = model.layers[0].bias_current + model.layers[0].current_scale * x
+    assert row["peak_voltage"] == pytest.approx(np.abs(current).max() * 7957.75, rel=1e-4)
+    assert report.total_pj == pytest.approx(sum(r["total_pj"] for r in report.layers))
+    assert report.other_layers == {"Dense": 2}
+    text = capsys.readouterr().out
+    for part in ("first", "second", "pJ", "R_P 7958 ohm", "not included", "2 Dense", "latency"):
+        assert part in text
+
+
+def test_assumptions_change_the_figure():
+    model, x, _ = model_and_data()
+    full = spinkeras.energy_report(model, x, print_fn=None)
+    none = EnergyAssumptions(reset=False, read_voltage=0.0)
+    bare = spinkeras.energy_report(model, x, print_fn=None, assumptions=none)
+    assert bare.layers[0]["reset_pj"] == bare.layers[0]["read_pj"] == 0
+    assert bare.layers[0]["write_pj"] == full.layers[0]["write_pj"]
+    assert bare.total_pj < full.total_pj
+
+
+def test_layers_of_the_same_name_stay_apart():
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.Sequential([SpinNeuron(name="spin")], name="a"),
+            keras.Sequential([SpinNeuron(name="spin")], name="b"),
+        ]
+    )
+    report = spinkeras.energy_report(model, np.zeros((2, 3), "float32"), print_fn=None)
+    assert [row["name"] for row in report.layers] == ["spin", "spin_2"]
+
+
+def test_report_refuses_empty_data():
+    model, x, _ = model_and_data()
+    with pytest.raises(ValueError, match="needs data of one length > 0"):
+        spinkeras.energy_report(model, x[:0])
+
+
+def test_report_and_logs_say_where_the_knobs_end():
+    model, x, y = model_and_data()
+    first, second = spinkeras.spin_neurons(model)
+    first.pulse_width = [2e-9, 20e-9, 20e-9, 5e-9, 5e-9, 5e-9]
+    first.gate_voltage = [1.0, 0.0, 1.0, 0.0, -1.0, 0.5]
+    second.pulse_width, second.gate_voltage = 5e-9, 0.5
+    report = spinkeras.energy_report(model, x, print_fn=None)
+    shares = {"shortest pulse": 1, "longest pulse": 2, "least anisotropy": 2, "most anisotropy": 1}
+    row = report.layers[0]
+    assert row["at_limit"] == pytest.approx({end: n / 6 for end, n in shares.items()})
+    table = spinkeras.device_settings(model)
+    own = [r for r in table if r["layer"] == "first"]
+    assert row["retention_s"] == pytest.approx(min(r["retention_s"] for r in own))
+    assert row["thermal_stability"] == pytest.approx(min(r["thermal_stability"] for r in own))
+    assert "first: at a limit 17% shortest pulse, 33% longest pulse, 33% least" in str(report)
+    assert "second: at a limit none" in str(report)
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    history = model.fit(x, y, verbose=0, batch_size=96, callbacks=[EnergyTracker()]).history
+    assert history["share_at_limit"] == [pytest.approx(4 / 10)]
+    assert history["retention_s"] == [pytest.approx(row["retention_s"])]
+    fixed, x, _ = model_and_data(train=())  # which stands at 2 ns by its device, not by training
+    report = spinkeras.energy_report(fixed, x, print_fn=None)
+    assert set(report.layers[0]["at_limit"].values()) == {0.0}
