@@ -527,6 +527,7 @@ def backed_up(model, folder):
 
 
 def everything(model):
+    """Values of all that a backup holds, which only the callback itself can list."""
     return [keras.ops.convert_to_numpy(v) for v in backed_up(model, "x")._variables()]
 
 

@@ -206,7 +206,7 @@ def test_device_shows_its_own_curves():
 def test_slope_is_that_of_the_device_inside_its_box():
     axis = plot.slope(layer(widths=[2e-9, 9e-9, 20e-9]))
     (mesh,) = (c for c in axis.collections if hasattr(c, "get_coordinates"))
-    x, y = (a.ravel() for a in (mesh._coordinates[..., 0], mesh._coordinates[..., 1]))
+    x, y = (a.ravel() for a in np.moveaxis(mesh.get_coordinates(), -1, 0))
     assert x.min() < 2 < 20 < x.max()
     assert y.min() < -1 < 1 < y.max()
     expected = spinkeras.slope_at_midpoint(np.array([2e-9, 20e-9]), REFERENCE) * 1e-6

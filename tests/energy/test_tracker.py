@@ -229,6 +229,7 @@ def test_exported_graph_writes_no_state(tmp_path):
     function = served.signatures["serving_default"]
     graphs = [
         function.graph,
+        # TensorFlow's private list of the graphs inside the graph
         *(f.graph for f in function.graph._functions.values() if hasattr(f, "graph")),
     ]
     kinds = {op.type for graph in graphs for op in graph.get_operations()}

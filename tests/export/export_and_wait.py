@@ -1,7 +1,8 @@
 """Exports a version and stops in the middle, for a test that kills it there.
 
 Arguments: FOLDER STAGE with STAGE one of "write" (before the SavedModel is complete), "check"
-(complete, not yet compared), "rename" (compared, not yet visible) or "none".
+(complete, not yet compared), "rename" (compared, not yet visible) or "none". Nothing public stops
+between two stages, so private functions are replaced.
 """
 
 import os

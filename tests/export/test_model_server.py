@@ -282,7 +282,7 @@ def test_versions_that_cannot_be_loaded_are_tried_again_when_they_change(tmp_pat
     versions.refresh()
     assert (versions.current.number, tried) == (2, [1, 2, 2])
 
-    # The thread outlives whatever a look at the folder raises.
+    # The thread outlives whatever a look at the folder raises; its private loop is run here.
     looks = []
 
     def refresh():

@@ -203,6 +203,7 @@ def test_formats_refuse_what_they_cannot_carry(tmp_path, file_format, do, messag
 
 
 def test_a_neuron_that_gives_nan_is_refused():
+    """By the private comparison alone: no file is known to give NaN."""
     alone = portable._neurons_alone(spinkeras.spin_neurons(neuron()))
     got = [np.where(value < 1e-8, np.nan, value) for value in alone.reference]
     with pytest.raises(ValueError, match="gives nan for a probability of"):

@@ -334,6 +334,7 @@ def test_networks_that_cannot_be_cut_give_the_same(trained):
                 inputs = part(inputs)
             return inputs
 
+    # Whether a network is cut shows in the time only, so a private function is asked.
     assert chips._cut(model)[0] is not None
     assert chips._cut(around)[0] is None
     plain = Plain()
@@ -387,7 +388,7 @@ def test_resume_repeats_nothing_and_gives_the_same(trained, tmp_path, monkeypatc
     chips.evaluate_chips(model, x, y, SPREAD, chips=4, results_file=path, **options)
     path.write_text(path.read_text() + '{"label": "cut off in mid')
     calls = []
-    draw = chips._draw
+    draw = chips._draw  # private: which chips are computed again shows nowhere else
     monkeypatch.setattr(chips, "_draw", lambda *a: calls.append(a[-1]) or draw(*a))
     resumed = chips.evaluate_chips(model, x, y, SPREAD, chips=6, results_file=path, **options)
     assert [list(group) for group in calls] == [[4, 5]]

@@ -218,7 +218,7 @@ class TestExports:
         np.testing.assert_array_equal(outputs(model, data(5)), before)
 
     def test_the_tail_is_checked_without_the_sign(self, pair):
-        from spinkeras.export.portable import _neurons_alone
+        from spinkeras.export.portable import _neurons_alone  # whose probes no report shows
 
         signed, unsigned = (_neurons_alone(spinkeras.spin_neurons(model)) for model in pair)
         for one, other in zip(signed.reference, unsigned.reference):

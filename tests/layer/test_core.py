@@ -1,4 +1,7 @@
-"""The core that all neurons share: rows of numbers, kernels, and when they are used."""
+"""The core that all neurons share: rows of numbers, kernels, and when they are used.
+
+Kernels change the speed alone, so these tests count them by private names.
+"""
 
 import keras
 import numpy as np

@@ -1,4 +1,8 @@
-"""SpinNeuron as a Keras layer, on every backend."""
+"""SpinNeuron as a Keras layer, on every backend.
+
+Two private parts have no public name: the bounds of the raw weights (`_ranges`), as read-outs are
+clipped to them, and the curve in float64 with which gradients are compared (`_numpy_curve`).
+"""
 
 import copy
 import dataclasses

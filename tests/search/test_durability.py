@@ -154,7 +154,7 @@ class TestDurableOracle:
         path.write_text(json.dumps(state))
         oracle = chief().oracle
         assert oracle.ongoing_trials == {}
-        assert oracle._retry_queue == []
+        assert oracle._retry_queue == []  # keras-tuner shows it nowhere else
         assert oracle.create_trial("tuner0").trial_id != trial.trial_id
 
     def test_trial_written_but_unknown_to_the_search(self, chief):

@@ -61,7 +61,7 @@ tuner = Tuner(
     directory=folder, project_name="search",
 )
 
-save_trial = tuner.oracle._save_trial
+save_trial = tuner.oracle._save_trial  # private: the place between two files has no public hook
 
 
 def save(trial):

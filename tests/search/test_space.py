@@ -62,7 +62,7 @@ class TestSearchSpace:
         seen = set()
         for _ in range(40):
             hp = oracle.get_space()
-            hp.values = oracle._random_values()
+            hp.values = oracle._random_values()  # what its trials get; no public name draws alone
             settings = spin_search_space(hp)
             neuron = spinkeras.SpinNeuron(**settings)
             neuron.build((None, 5))
