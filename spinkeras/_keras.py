@@ -106,13 +106,14 @@ def _mask(value):
     return get_keras_mask(value) if ops.is_tensor(value) else None
 
 
-def make_step(model, phase, around):
+def make_step(model, phase, around, args=()):
     """Keras's compiled step of a model for `phase`, with something around the step.
 
     Args:
         model: compiled model.
         phase: `"train"` or `"test"`.
         around: function `(step, *args)` that calls `step(*args)` and returns what it returns.
+        args: of the step that is about to run. Default: a fit has not begun.
     """
     step = getattr(model, f"{phase}_step")
 
@@ -124,7 +125,13 @@ def make_step(model, phase, around):
     double = type(type(model).__name__, (type(model),), {f"{phase}_step": observed})
     twin = object.__new__(double)
     vars(twin).update(vars(model))
-    getattr(twin, f"make_{phase}_function")(force=True)
+    # With a distribution, Keras asks every variable on JAX for the place of its value.
+    lent = put_back(model, args)
+    try:
+        getattr(twin, f"make_{phase}_function")(force=True)
+    finally:
+        for variable in lent:
+            variable._value = None
     return getattr(twin, f"{phase}_function")
 
 
@@ -156,15 +163,18 @@ def forgotten(model, args, values):
 
 
 def put_back(model, args):
-    """Give a model its values again after a step that failed; JAX takes them out for a fit."""
-    if keras.backend.backend() != "jax":
-        return
+    """Give a model its values again, which JAX takes out for a fit; the variables that got one."""
+    if keras.backend.backend() != "jax" or not args:
+        return []
+    given = []
     own = [model.trainable_variables, model.non_trainable_variables]
     own += [model.optimizer.variables, model.metrics_variables][-(len(args[0]) - 2) :]
     for variables, values in zip(own, args[0]):
         for variable, value in zip(variables, values):
             if variable._value is None and not value.is_deleted():
                 variable._value = value
+                given.append(variable)
+    return given
 
 
 def _with_values(model, state, updates):

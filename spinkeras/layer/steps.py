@@ -82,7 +82,7 @@ class _Gate:
                 self.end(lease)
                 args = _keras.forgotten(self.model, args, lease.forget())
         try:
-            return self._step(renewed)(*args)
+            return self._step(renewed, args)(*args)
         except BaseException:  # such as a layer whose energy cannot be counted
             _keras.put_back(self.model, args)
             raise
@@ -94,7 +94,7 @@ class _Gate:
         if not self.leases and getattr(self.model, name, None) is self:
             setattr(self.model, name, self.plain)
 
-    def _step(self, leases):
+    def _step(self, leases, args):
         """The compiled step with the function of the leases around it; the last one is kept."""
         around = [lease for lease in leases if lease.around is not None]
         if not around:
@@ -108,6 +108,6 @@ class _Gate:
         kept = vars(self.model).setdefault("_spinkeras_steps", {})
         plain, key, step = kept.get(self.phase, (None, None, None))
         if plain is not self.plain or key != lease.key:
-            step = _keras.make_step(self.model, self.phase, lease.around)
+            step = _keras.make_step(self.model, self.phase, lease.around, args)
             kept[self.phase] = self.plain, lease.key, step
         return step

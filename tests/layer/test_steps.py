@@ -222,3 +222,38 @@ def test_the_same_callback_compiles_nothing_twice():
         history = model.fit(x, y, verbose=0, callbacks=callbacks).history
         assert ("energy_pj" in history) == bool(callbacks)
     assert not traced
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="keras.distribution")
+@pytest.mark.parametrize("kind", ["tracker", "budget", "chip"])
+def test_a_distribution_takes_the_measured_steps(kind):
+    """Keras asks there for the places of values, which it has taken out of the model."""
+    callbacks = {
+        "tracker": EnergyTracker,
+        "budget": lambda: EnergyBudget(1e-12, monitor="loss"),
+        "chip": NewChipEachEpoch,
+    }
+    spread = spinkeras.ChipSpread() if kind == "chip" else None
+    data = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+
+    def history(distribution):
+        keras.distribution.set_distribution(distribution)
+        keras.utils.set_random_seed(5)
+        neuron = SpinNeuron(spread=spread, name="spin")
+        layers = [keras.Input((4,)), neuron, keras.layers.Dense(1)]
+        model = keras.Sequential(layers)
+        model.compile("sgd", "mse")
+        options = {"verbose": 0, "validation_data": (data, data[:, :1])}
+        fit = model.fit(data, data[:, :1], epochs=2, callbacks=[callbacks[kind]()], **options)
+        plain = model.fit(data, data[:, :1], **options)
+        return {**fit.history, "plain": plain.history["loss"]}
+
+    try:
+        devices = keras.distribution.list_devices()
+        found = history(keras.distribution.DataParallel(devices=devices))
+        expected = history(None)
+    finally:
+        keras.distribution.set_distribution(None)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-5, err_msg=name)
