@@ -10,6 +10,7 @@ import numpy as np
 
 from spinkeras import checks
 from spinkeras.energy.pulse import COMPONENTS
+from spinkeras.energy.report import limits_in_words, others_in_words
 from spinkeras.layer.knobs import knob_range
 from spinkeras.physics import switching
 
@@ -118,16 +119,17 @@ def energy(report) -> str:
     table["pulse width"] = [_span(row["pulse_width_ns"], "ns") for row in rows]
     table["gate voltage"] = [_span(row["gate_voltage"], "V") for row in rows]
     table["peak voltage"] = [f"{row['peak_voltage']:.2f} V" for row in rows]
-    table["at a limit"] = [
-        ", ".join(f"{share:.0%} {end}" for end, share in row["at_limit"].items() if share) or "none"
+    table["at a limit"] = [limits_in_words(row) for row in rows]
+    table["retention"] = [
+        f"none, relaxation {duration(row['relaxation_s'])}"
+        if "relaxation_s" in row  # it runs freely
+        else duration(row["retention_s"])
         for row in rows
     ]
-    table["retention"] = [duration(row["retention_s"]) for row in rows]
-    others = ", ".join(f"{count} {name}" for name, count in report.other_layers.items())
     facts = {
         "total": f"{report.total_pj:.4g} pJ per inference (mean over {report.inferences})",
         "latency": f"{report.latency_ns:.4g} ns",
-        "not counted": others or "no other layers",
+        "not counted": others_in_words(report),
     }
     return card(type(report).__name__, facts, table, "; ".join(report.assumptions))
 
@@ -160,6 +162,7 @@ def duration(seconds) -> str:
         ("hours", 3600),
         ("s", 1),
         ("ms", 1e-3),
+        ("us", 1e-6),
     ):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

@@ -20,12 +20,12 @@ from spinkeras.layer.knobs import KNOBS, knob_nominal
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
 from spinkeras.physics import laws, switching
 from spinkeras.physics.device import get_device
-from spinkeras.physics.laws import DURATION_DOMAIN, STABILITY_DOMAIN
 
 # Okabe and Ito, "Color universal design": told apart also by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "0.5"
 _MOST_LINES = 12  # curves of one kind that can still be told apart
+_NO_LIMITS = ((0.0, np.inf), (0.0, np.inf))  # of duration and stability
 _SEVERAL = 1.15  # logit of 0.99 over four: slopes from a midpoint to nearly 0 or 1
 
 
@@ -626,11 +626,12 @@ def _slopes(widths, anisotropy, device, model):
     duration = widths / device.diffusion_time
     stability = device.stability_at(anisotropy)
     known = (stability > 0) & (duration > 0)
-    if isinstance(model, str) and model == "macrospin":
-        for value, (low, high) in ((duration, DURATION_DOMAIN), (stability, STABILITY_DOMAIN)):
-            known = known & (value >= low * (1 - 1e-9)) & (value <= high * (1 + 1e-9))
-    safe = np.where(stability > 0, stability, device.thermal_stability)
-    steep = law(np, *np.broadcast_arrays(np.log(duration), safe)).slope
+    stability = np.where(stability > 0, stability, device.thermal_stability)
+    inside = []
+    for value, (low, high) in zip((duration, stability), getattr(law, "domain", _NO_LIMITS)):
+        known = known & (value >= low * (1 - 1e-9)) & (value <= high * (1 + 1e-9))
+        inside.append(np.clip(value, low, high))
+    steep = law(np, *np.broadcast_arrays(np.log(inside[0]), inside[1])).slope
     return np.where(known, steep / device.critical_current_per_stability * 1e-6, np.nan)
 
 

@@ -154,7 +154,7 @@ def warn_of_strong_reads(layers, assumptions):
                 "change the bit of a free-running junction: its push V_r t_r / (R_P (Ic0 / Delta) "
                 f"t_D) = {push:.2g} is above {_STRONG_READ:g}. Give EnergyAssumptions a lower "
                 "read_voltage or a shorter read_time.",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 

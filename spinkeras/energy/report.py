@@ -99,6 +99,18 @@ def least_stability(layer) -> float:
     return float(layer.device.stability_at(np.min(layer.anisotropy)))
 
 
+def limits_in_words(row) -> str:
+    """At which limits of the device the neurons of a row of an `EnergyReport` end."""
+    shares = (f"{share:.0%} {end}" for end, share in row["at_limit"].items() if share)
+    return ", ".join(shares) or "none"
+
+
+def others_in_words(report) -> str:
+    """The layers that an `EnergyReport` does not count."""
+    others = (f"{count} {name}" for name, count in report.other_layers.items())
+    return ", ".join(others) or "no other layers"
+
+
 @dataclasses.dataclass(frozen=True)
 class EnergyReport(tables.Table):
     """Result of `energy_report`.
@@ -198,14 +210,12 @@ class EnergyReport(tables.Table):
             kept = f"retention {row['retention_s']:.3g} s"
             if "relaxation_s" in row:
                 kept = f"free-running, relaxation up to {row['relaxation_s']:.3g} s"
-            shares = [f"{share:.0%} {end}" for end, share in row["at_limit"].items() if share]
             lines.append(
-                f"  {row['name']}: at a limit {', '.join(shares) or 'none'}; least thermal "
+                f"  {row['name']}: at a limit {limits_in_words(row)}; least thermal "
                 f"stability {row['thermal_stability']:.3g}, {kept}"
             )
         lines += [f"  {line}" for line in self.assumptions]
-        others = ", ".join(f"{count} {name}" for name, count in self.other_layers.items())
-        lines.append(f"  not counted: {others or 'no other layers'}")
+        lines.append(f"  not counted: {others_in_words(self)}")
         return "\n".join(lines)
 
 

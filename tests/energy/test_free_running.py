@@ -42,10 +42,14 @@ def test_the_energy_is_that_of_the_held_current_and_the_reads(field):
     model.layers[-1].gate_voltage = np.array([-0.2, 0.0, 0.1, 0.3])
     x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
     held, read, gate = (float(e.mean()) * 1e12 for e in by_hand(model, x, GENTLE))
-    row = spinkeras.energy_report(model, x, assumptions=GENTLE, print_fn=None).layers[0]
+    report = spinkeras.energy_report(model, x, assumptions=GENTLE, print_fn=None)
+    row = report.layers[0]
     found = [row[f"{part}_pj"] for part in ("write", "read", "gate", "reset")]
     np.testing.assert_allclose(found, [held, read, gate, 0.0], rtol=2e-5)
     assert np.isnan(row["retention_s"])
+    shown = f"none, relaxation {spinkeras.cards.duration(row['relaxation_s'])}"
+    assert shown in report._repr_html_()
+    assert "relaxation" in str(report)
     slowest = equilibrium.relaxation_time(
         equilibrium.balance_current(model.layers[-1].device),
         model.layers[-1].device,
