@@ -10,9 +10,8 @@ import weakref
 from typing import Any
 
 _ids = itertools.count()
-_gradients: weakref.WeakValueDictionary[int, Any] = (
-    weakref.WeakValueDictionary()
-)  # the graphs own them
+# The graphs own the gradients.
+_gradients: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def checks_numbers() -> bool:

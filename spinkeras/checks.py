@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import numbers
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -239,3 +240,21 @@ def real(value):
         return math.inf if value > 0 else -math.inf
     except Exception:  # a symbolic tensor has no value
         return None
+
+
+class Options:
+    """Base of a frozen dataclass of options that Keras can save: all fields are in a file."""
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, validated like a new one."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+    def get_config(self) -> dict[str, Any]:
+        """Fields as a plain dictionary (Keras serialisation)."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`."""
+        complete(cls.__name__, config, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
+        return cls(**config)

@@ -53,7 +53,7 @@ def _shifts(labels, residuals):
 def _runs(table, residuals):
     """Whether residuals of one sign follow each other along the current."""
     order = np.lexsort([table["current_a"], table["pulse_width_s"], table["gate_voltage_v"]])
-    above = (residuals[order] > 0) & True
+    above = residuals[order] > 0
     count, up = len(above), int(np.sum(above))
     down = count - up
     if min(up, down) < 4:

@@ -26,11 +26,11 @@ def warn_if_unlike(setting, settings, switched, trials, others, where):
     Returns:
         What was guessed, in words: that rows of different values of another column are one device.
     """
-    selecting = {name: codes for name, codes in _selecting(others, len(setting))}
+    selecting = dict(_selecting(others, len(setting)))
     chi, freedom = _chi_squared(setting, switched, trials)
     total, degrees = np.sum(chi), np.sum(freedom)
     if degrees and stats.chi2.sf(total, degrees) < _CERTAIN:
-        worst = int(np.argmax(stats.chi2.logsf(chi, np.maximum(freedom, 1)) * -1))
+        worst = int(np.argmin(stats.chi2.logsf(chi, np.maximum(freedom, 1))))
         rows = np.flatnonzero(setting == worst)
         counts = ", ".join(f"{switched[k]:g} of {trials[k]:g}" for k in rows[:6])
         place = ", ".join(f"{name} = {column[rows[0]]:.4g}" for name, column in settings.items())

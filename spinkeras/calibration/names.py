@@ -8,12 +8,12 @@ names that laboratories give it, with the unit in brackets, after a slash or at 
 import dataclasses
 import re
 
-_PREFIXES = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12}
+PREFIXES = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12}
 _COUNT = "(a count)"
 
 
 def _scaled(unit, prefixes):
-    return {prefix + unit: _PREFIXES[prefix] for prefix in prefixes}
+    return {prefix + unit: PREFIXES[prefix] for prefix in prefixes}
 
 
 _AMPERES = _scaled("A", ("", "m", "u", "µ", "μ", "n"))

@@ -247,11 +247,11 @@ def refuse_units(drive, column, values, refuse):
     """Refuse numbers that no junction has in this unit, with the likely one."""
     least, most = _PLAUSIBLE[drive]
     unit = drive[-1].upper()
-    size = float(np.max(np.abs(values)))
+    size, worth = float(np.max(np.abs(values))), names.PREFIXES
     if size > most:
-        likely = next((p for p in ("m", "u", "n") if size * _PREFIX[p] <= most / 10), None)
+        likely = next((p for p in ("m", "u", "n") if size * worth[p] <= most / 10), None)
     elif 0 < size < least:
-        likely = next((p for p in ("", "m", "u") if least <= size / column.factor * _PREFIX[p]
+        likely = next((p for p in ("", "m", "u") if least <= size / column.factor * worth[p]
                        <= most / 10), None)  # fmt: skip
         least, most = 0.0, 0.0
     else:
@@ -265,9 +265,6 @@ def refuse_units(drive, column, values, refuse):
         drive,
         f"{told} is no {'current' if unit == 'A' else 'voltage'} of a junction{hint}",
     )
-
-
-_PREFIX = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
 
 def _likely(column, unit):

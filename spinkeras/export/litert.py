@@ -8,10 +8,7 @@ from typing import Any
 import keras
 
 from spinkeras._typing import PathLike
-from spinkeras.export.network import (
-    ExportReport,
-    need_tensorflow,
-)
+from spinkeras.export.network import ExportReport, need_tensorflow
 from spinkeras.export.portable import carrying, export_file
 
 

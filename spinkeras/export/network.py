@@ -124,6 +124,11 @@ class Network:
             flat.append(values.astype(dtype))
         return flat
 
+    def report(self, path, output_error, **errors):
+        """`ExportReport` of what was written there."""
+        names = tuple(self.input_names), tuple(self.output_names)
+        return ExportReport(path, *names, len(self.probes[0]), output_error, **errors)
+
     def compare(self, got):
         """Largest difference to the model's own outputs; refuses what is not the same network."""
         worst = 0.0

@@ -10,12 +10,7 @@ from typing import Any
 import keras
 
 from spinkeras._typing import PathLike
-from spinkeras.export.network import (
-    ExportReport,
-    Traced,
-    need_tensorflow,
-    refuse,
-)
+from spinkeras.export.network import ExportReport, Traced, need_tensorflow, refuse
 from spinkeras.export.portable import carrying, export_file
 from spinkeras.layer import core
 from spinkeras.layer.observation import observing

@@ -11,16 +11,9 @@ import keras
 import numpy as np
 
 from spinkeras import files
-from spinkeras.export.network import (
-    TOLERANCE,
-    ExportReport,
-    Network,
-    first_lines,
-)
+from spinkeras.export.network import TOLERANCE, Network, first_lines
 
 SMALLEST_PROBABILITY = 1e-12
-
-
 """Down to here the LiteRT and ONNX neurons agree with Keras relatively, within `TOLERANCE`.
 
 Further down the agreement is absolute: the logarithm of a probability has a relative rounding
@@ -48,14 +41,7 @@ def export_file(model, path, suffix, convert, run, input_signature, output_names
         neuron_error = _compare_neurons(run(convert(alone), alone), alone, suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write(path, content)
-    return ExportReport(
-        path,
-        tuple(network.input_names),
-        tuple(network.output_names),
-        len(network.probes[0]),
-        output_error,
-        neuron_error,
-    )
+    return network.report(path, output_error, neuron_error=neuron_error)
 
 
 @contextlib.contextmanager

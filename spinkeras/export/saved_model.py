@@ -161,14 +161,7 @@ def _check_saved_model(tf, folder, network, assumptions, energy, sample):
     if energy:
         got = run("energy", few)
         energy_error = _compare_energy(got, network, few, assumptions)
-    return ExportReport(
-        folder,
-        tuple(network.input_names),
-        tuple(network.output_names),
-        len(network.probes[0]),
-        output_error,
-        energy_error=energy_error,
-    )
+    return network.report(folder, output_error, energy_error=energy_error)
 
 
 def _check_sample(got, expected):

@@ -113,7 +113,7 @@ class DeviceRange(keras.constraints.Constraint):
 @keras.saving.register_keras_serializable(package="spinkeras")
 @checks.by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Driver:
+class Driver(checks.Options):
     """The settings that the circuits around the neurons can make.
 
     The forward pass uses the nearest setting that the pulse generator and the converter at the
@@ -149,20 +149,6 @@ class Driver:
         if self.gate_levels is not None:
             levels = checks.whole("gate_levels", self.gate_levels, 2, 2**20, "8 bits are 256")
             object.__setattr__(self, "gate_levels", levels)
-
-    def replace(self, **changes: Any) -> "Driver":
-        """A copy with some fields changed, validated like a new one."""
-        return dataclasses.replace(self, **changes)
-
-    def get_config(self) -> dict:
-        """Fields as a plain dictionary (Keras serialisation)."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict) -> "Driver":
-        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`."""
-        checks.complete("Driver", config, ("pulse_step", "gate_levels"))
-        return cls(**config)
 
     def grids(self, device: MTJDevice) -> dict:
         """The grid of every knob of a device by its name, `None` where it is continuous.

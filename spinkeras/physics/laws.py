@@ -54,7 +54,7 @@ def own_model(device: MTJDevice):
 @keras.saving.register_keras_serializable(package="spinkeras")
 @checks.by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NeelBrown:
+class NeelBrown(checks.Options):
     """The textbook law of thermal activation, a switching model with two options.
 
     `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I / Ic0)^b))`; see
@@ -93,20 +93,6 @@ class NeelBrown:
                 "attempt_time", self.attempt_time, "s", 1e-15, 1e-3, "1 ns is 1e-9"
             )
             object.__setattr__(self, "attempt_time", tau0)
-
-    def replace(self, **changes: Any) -> "NeelBrown":
-        """A copy with some fields changed, validated like a new one."""
-        return dataclasses.replace(self, **changes)
-
-    def get_config(self) -> dict:
-        """Fields as a plain dictionary (Keras serialisation)."""
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict) -> "NeelBrown":
-        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`."""
-        checks.complete("NeelBrown", config, ("barrier_exponent", "attempt_time"))
-        return cls(**config)
 
     def curve(self, device: MTJDevice) -> Callable[..., Curve]:
         """The function `(xp, log_duration, stability) -> Curve` of this law for a device."""

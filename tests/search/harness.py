@@ -35,3 +35,16 @@ def search(tuner, epochs=2):
     kwargs = {} if isinstance(tuner, kt.Hyperband) else {"epochs": epochs}
     tuner.search(x, y, validation_data=(x, y), batch_size=len(x), verbose=0, **kwargs)
     return tuner
+
+
+# Of the searches that run as processes of their own.
+NETWORK = """
+def network(hp, spin):
+    model = keras.Sequential([
+        keras.Input((4,)), keras.layers.Dense(3), spin(), keras.layers.Dense(2, "softmax")
+    ])
+    model.compile(
+        "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True
+    )
+    return model
+"""

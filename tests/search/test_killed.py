@@ -6,8 +6,10 @@ import signal
 import pytest
 
 from tests.processes import run_code
+from tests.search.harness import NETWORK
 
-SEARCH = """
+SEARCH = (
+    """
 import os, signal, sys
 import keras, keras_tuner as kt, numpy as np
 from spinkeras.search import SpinHyperModel, durable
@@ -24,16 +26,9 @@ def die(here, count):
     if here == point and count == which:
         os.kill(os.getpid(), signal.SIGKILL)
 
-
-def network(hp, spin):
-    model = keras.Sequential([
-        keras.Input((4,)), keras.layers.Dense(3), spin(), keras.layers.Dense(2, "softmax")
-    ])
-    model.compile(
-        "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True
-    )
-    return model
-
+"""
+    + NETWORK
+    + """
 
 class Epochs(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
@@ -76,6 +71,7 @@ y = (x[:, 0] > 0).astype("int32")
 tuner.search(x, y, validation_data=(x, y), epochs=2, verbose=0, callbacks=[Epochs()])
 model = tuner.get_best_models(1)[0]
 """
+)
 
 
 def search(folder, point="", which=0):

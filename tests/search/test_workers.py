@@ -10,8 +10,10 @@ import sys
 import pytest
 
 from tests.processes import DEADLINE, ROOT, environment, free_port
+from tests.search.harness import NETWORK
 
-SEARCH = """
+SEARCH = (
+    """
 import os, sys, time
 import keras, keras_tuner as kt, numpy as np
 from spinkeras.search import SpinHyperModel, durable
@@ -19,16 +21,9 @@ from spinkeras.search import SpinHyperModel, durable
 folder, kind, victim = sys.argv[1:4]
 me = os.environ["KERASTUNER_TUNER_ID"]
 
-
-def network(hp, spin):
-    model = keras.Sequential([
-        keras.Input((4,)), keras.layers.Dense(3), spin(), keras.layers.Dense(2, "softmax")
-    ])
-    model.compile(
-        "sgd", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=True
-    )
-    return model
-
+"""
+    + NETWORK
+    + """
 
 def log(event, trial):
     with open(os.path.join(folder, "events.txt"), "a") as file:
@@ -67,6 +62,7 @@ y = (x[:, 0] > 0).astype("int32")
 fit = {} if kind == "Hyperband" else {"epochs": 2}
 tuner.search(x, y, validation_data=(x, y), verbose=0, callbacks=[Stuck()], **fit)
 """
+)
 
 
 @pytest.fixture
