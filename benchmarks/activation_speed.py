@@ -6,15 +6,18 @@
 
 Every row is the median of the ratios of interleaved repeats, with the quartiles. "graph" is a
 `tf.function` without XLA, "XLA" one with `jit_compile=True`. The copy row is the memory-bandwidth
-floor: one read and one write per element.
+floor: one read and one write per element. Started again, a run that was stopped goes on with the
+first part that is missing.
 """
 
 import argparse
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -24,9 +27,15 @@ import tensorflow as tf
 from keras import ops
 from networks import convolutional, perceptron
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import spinkeras
+from examples.long_work import LongWork
 
 SHAPES = ((512, 4096), (4096, 512))
+NETWORKS = {
+    "784-512-512-10": (perceptron, (128, 784)),
+    "small CNN": (convolutional, (128, 28, 28, 1)),
+}
 INSTANCES = 3  # of every network: two of the same kind can differ by 9 %, by where memory lies
 clock = time.perf_counter
 
@@ -218,7 +227,9 @@ def exported_of(model):
     return lambda x, keep=loaded: function(**{name: x})
 
 
-def training_steps(repeats):
+def training_steps(repeats, name):
+    build, shape = NETWORKS[name]
+    title = f"training step, {name}, batch 128"
     rng = np.random.default_rng(0)
     y = rng.integers(0, 10, 128)
 
@@ -236,37 +247,33 @@ def training_steps(repeats):
             output="sampled", pulses=1000, seed=0
         ),
     }
-    for title, build, shape in (
-        ("training step, 784-512-512-10, batch 128", perceptron, (128, 784)),
-        ("training step, small CNN, batch 128", convolutional, (128, 28, 28, 1)),
-    ):
-        x = rng.random(shape).astype("float32")
-        batch = tf.data.Dataset.from_tensors((x, y)).repeat()
-        run = {}
-        for name, activation in (*activations.items(), ("SpinNeuron, EnergyTracker", None)):
-            tracker = [] if activation else [spinkeras.EnergyTracker()]
-            steps = [
-                step_of(build(activation or spinkeras.SpinNeuron), batch, tracker)
-                for _ in range(INSTANCES)
-            ]
-            run[name] = lambda steps=steps: [step() for step in steps for _ in range(10)]
-        seconds = interleaved(run, repeats)
-        seconds = {name: values / (10 * INSTANCES) for name, values in seconds.items()}
-        show(title + ", graph", seconds, ["sigmoid", "SpinNeuron", "SpinNeuron, pulses=1"])
-        predict = {}
-        for name in ("sigmoid", "SpinNeuron"):
-            model = build(activations[name])
-            for jit in (False, True):
-                step = tf.function(lambda v, m=model: m(v, training=False), jit_compile=jit)
-                label = f"{name}, XLA" if jit else name
-                predict[label] = lambda s=step, v=tf.constant(x): wait(s(v))  # noqa: B008
-            exported = exported_of(model)
-            predict[f"{name}, exported"] = lambda s=exported, v=tf.constant(x): wait(s(v))  # noqa: B008
-        show(
-            title.replace("training step", "inference"),
-            interleaved(predict, repeats, 10),
-            ["sigmoid", "sigmoid, XLA", "sigmoid, exported"],
-        )
+    x = rng.random(shape).astype("float32")
+    batch = tf.data.Dataset.from_tensors((x, y)).repeat()
+    run = {}
+    for name, activation in (*activations.items(), ("SpinNeuron, EnergyTracker", None)):
+        tracker = [] if activation else [spinkeras.EnergyTracker()]
+        steps = [
+            step_of(build(activation or spinkeras.SpinNeuron), batch, tracker)
+            for _ in range(INSTANCES)
+        ]
+        run[name] = lambda steps=steps: [step() for step in steps for _ in range(10)]
+    seconds = interleaved(run, repeats)
+    seconds = {name: values / (10 * INSTANCES) for name, values in seconds.items()}
+    show(title + ", graph", seconds, ["sigmoid", "SpinNeuron", "SpinNeuron, pulses=1"])
+    predict = {}
+    for name in ("sigmoid", "SpinNeuron"):
+        model = build(activations[name])
+        for jit in (False, True):
+            step = tf.function(lambda v, m=model: m(v, training=False), jit_compile=jit)
+            label = f"{name}, XLA" if jit else name
+            predict[label] = lambda s=step, v=tf.constant(x): wait(s(v))  # noqa: B008
+        exported = exported_of(model)
+        predict[f"{name}, exported"] = lambda s=exported, v=tf.constant(x): wait(s(v))  # noqa: B008
+    show(
+        title.replace("training step", "inference"),
+        interleaved(predict, repeats, 10),
+        ["sigmoid", "sigmoid, XLA", "sigmoid, exported"],
+    )
 
 
 MEMORY = """
@@ -322,15 +329,13 @@ def main():
         tf.config.threading.set_inter_op_parallelism_threads(1)
     repeats = 7 if args.quick else 25
     print(f"keras {keras.__version__}, tensorflow {tf.__version__}, {os.cpu_count()} cores")
-    if args.only in (None, "elementwise"):
-        for shape in SHAPES:
-            elementwise(repeats, shape)
-    if args.only in (None, "sizes"):
-        sizes(repeats)
-    if args.only in (None, "steps"):
-        training_steps(repeats)
-    if args.only in (None, "processes"):
-        processes(5)
+    pieces = {f"elementwise, {shape}": partial(elementwise, repeats, shape) for shape in SHAPES}
+    pieces["sizes"] = partial(sizes, repeats)
+    pieces |= {f"steps of a {name}": partial(training_steps, repeats, name) for name in NETWORKS}
+    pieces["processes"] = partial(processes, 5)
+    pieces = {k: piece for k, piece in pieces.items() if k.startswith(args.only or "")}
+    work = LongWork("results/activation_speed.part.json", vars(args), keep=False)
+    work.show(pieces)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,11 @@ PyTorch: not). `activation_speed.py` tells more about TensorFlow.
 """
 
 import argparse
+import functools
 import importlib.metadata
 import os
+import pathlib
+import sys
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -24,9 +27,12 @@ import keras
 import numpy as np
 from networks import convolutional, perceptron
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import spinkeras
+from examples.long_work import LongWork
 
 BATCH = 128
+NETWORKS = {"784-512-512-10": (perceptron, (784,)), "small CNN": (convolutional, (28, 28, 1))}
 ACTIVATIONS = {
     "sigmoid": lambda: keras.layers.Activation("sigmoid"),
     "SpinNeuron": spinkeras.SpinNeuron,
@@ -53,6 +59,21 @@ def interleaved(functions, repeats, inner):
     return {name: np.array(values) for name, values in seconds.items()}
 
 
+def compare(name, args):
+    build, shape = NETWORKS[name]
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 10, BATCH)
+    x = rng.random((BATCH, *shape)).astype("float32")
+    steps = {kind: step_of(build(act), x, y) for kind, act in ACTIVATIONS.items()}
+    seconds = interleaved(steps, args.repeats, args.inner)
+    sigmoid = seconds["sigmoid"]
+    print(f"\ntraining step, {name}, batch {BATCH}; sigmoid: {np.median(sigmoid) * 1e3:.3g} ms")
+    for kind, values in seconds.items():
+        low, middle, high = np.percentile(values / sigmoid, (25, 50, 75))
+        extra = np.median(values - sigmoid) * 1e3
+        print(f"  {kind:20s}{middle:6.2f} ({low:.2f} to {high:.2f}), {extra:+.2f} ms")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=25)
@@ -61,23 +82,8 @@ def main():
     backend = keras.backend.backend()
     version = importlib.metadata.version(backend)
     print(f"keras {keras.__version__}, {backend} {version}, one thread")
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, 10, BATCH)
-    for title, build, shape in (
-        ("784-512-512-10", perceptron, (784,)),
-        ("small CNN", convolutional, (28, 28, 1)),
-    ):
-        x = rng.random((BATCH, *shape)).astype("float32")
-        steps = {name: step_of(build(act), x, y) for name, act in ACTIVATIONS.items()}
-        seconds = interleaved(steps, args.repeats, args.inner)
-        sigmoid = seconds["sigmoid"]
-        print(
-            f"\ntraining step, {title}, batch {BATCH}; sigmoid: {np.median(sigmoid) * 1e3:.3g} ms"
-        )
-        for name, values in seconds.items():
-            low, middle, high = np.percentile(values / sigmoid, (25, 50, 75))
-            extra = np.median(values - sigmoid) * 1e3
-            print(f"  {name:20s}{middle:6.2f} ({low:.2f} to {high:.2f}), {extra:+.2f} ms")
+    work = LongWork(f"results/backend_speed_{backend}.part.json", vars(args), keep=False)
+    work.show({name: functools.partial(compare, name, args) for name in NETWORKS})
 
 
 if __name__ == "__main__":

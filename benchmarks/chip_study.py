@@ -14,6 +14,8 @@ is counted; the reset current, computed once per device and process (1.5 s), is 
 import argparse
 import functools
 import os
+import pathlib
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,7 +23,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import spinkeras
+from examples.long_work import LongWork
 from spinkeras import ChipSpread, evaluate_chips
 
 CHIPS = 100
@@ -106,8 +110,9 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     print(f"keras {keras.__version__} on {keras.backend.backend()}, {os.cpu_count()} cores")
-    for name in [args.only] if args.only else NETWORKS:
-        study(name, args.samples, args.repeats)
+    names = [args.only] if args.only else NETWORKS
+    work = LongWork("results/chip_study.part.json", vars(args), keep=False)
+    work.show({n: functools.partial(study, n, args.samples, args.repeats) for n in names})
 
 
 if __name__ == "__main__":

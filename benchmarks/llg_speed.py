@@ -18,20 +18,23 @@ the machine and the number of its cores hardly matter.
 """
 
 import argparse
-import json
+import functools
 import math
 import os
 import pathlib
 import platform
 import resource
 import statistics
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import spinkeras
+from examples.long_work import LongWork
 from spinkeras.macrospin import fokker_planck, llg
 from tools import finite_volume
 
@@ -127,7 +130,6 @@ def benchmark_llg(rounds):
         print(
             f"  ratio      {statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})"
         )
-    return {"exact": exact, "rates": rates, "switched": switched, "counts": counts}
 
 
 def benchmark_memory():
@@ -143,7 +145,6 @@ def benchmark_memory():
     run(2048)
     small, large = run(20_000), run(1_000_000)
     print(f"memory: {(large - small) / 1e6:.1f} MB more at the peak for 980000 more trajectories")
-    return {"peak_bytes_20000": small, "peak_bytes_1000000": large}
 
 
 # --- Fokker-Planck -------------------------------------------------------------------------------
@@ -214,25 +215,26 @@ def benchmark_fokker_planck(rounds, cells):
             f"{max(values):.3f}), {statistics.median(ratios):6.1f} times fokker_planck, largest "
             f"error {errors[name]:.1e}"
         )
-    return {"cpu_seconds": times, "errors": errors, "cells": cells}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7, help="default 7")
     parser.add_argument("--cells", type=int, default=600, help="of the naive solvers, default 600")
-    parser.add_argument("--output", default="results", help="folder for the numbers (JSON)")
+    parser.add_argument("--output", default="results", help="folder for what is done before a stop")
     args = parser.parse_args()
     print(f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores")
-    results = {
-        "llg": benchmark_llg(args.rounds),
-        "memory": benchmark_memory(),
-        "fokker_planck": benchmark_fokker_planck(min(args.rounds, 3), args.cells),
-    }
-    output = pathlib.Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "llg_speed.json").write_text(json.dumps(results) + "\n")
-    print(f"wrote {output / 'llg_speed.json'}")
+    setting = {"rounds": args.rounds, "cells": args.cells}
+    work = LongWork(pathlib.Path(args.output, "llg_speed.part.json"), setting, keep=False)
+    work.show(
+        {
+            "llg": functools.partial(benchmark_llg, args.rounds),
+            "memory": benchmark_memory,
+            "fokker_planck": functools.partial(
+                benchmark_fokker_planck, min(args.rounds, 3), args.cells
+            ),
+        }
+    )
 
 
 if __name__ == "__main__":

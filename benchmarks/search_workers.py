@@ -15,6 +15,7 @@ needs no core and shows what keras-tuner's chief and the files cost, as if every
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import platform
@@ -23,6 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+from examples.long_work import LongWork
 
 
 def work(folder, workers, trials, epochs, wait):
@@ -137,12 +141,16 @@ def main():
         print("The machine is busy: the figures below are a lower limit of the gain.")
     what = f"{args.wait:g} s of sleep" if args.wait else f"{args.epochs} epochs"
     print(f"{args.trials} trials of {what}")
+    pieces = {
+        f"{n} workers": functools.partial(measure, n, args.trials, args.epochs, args.wait)
+        for n in args.workers
+    }
+    results = LongWork("results/search_workers.part.json", vars(args), keep=False)(pieces)
+    took = dict(zip(args.workers, results.values()))
+    first = took[args.workers[0]]
     print("workers  seconds  times faster")
-    first = None
-    for workers in args.workers:
-        seconds = measure(workers, args.trials, args.epochs, args.wait)
-        first = first or seconds * workers / args.workers[0]
-        print(f"{workers:7d}  {seconds:7.1f}  {first / seconds:12.2f}", flush=True)
+    for workers, seconds in took.items():
+        print(f"{workers:7d}  {seconds:7.1f}  {first / seconds:12.2f}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ the machine disturbs less.
 import argparse
 import concurrent.futures
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -35,7 +36,9 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import spinkeras
+from examples.long_work import LongWork
 
 SIZES = {"small": (64, [32], 10), "medium": (784, [256, 256], 10), "wide": (784, [1024, 1024], 10)}
 CLIENTS, REQUESTS = 16, 128
@@ -205,31 +208,33 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="of every pair")
     parser.add_argument("--seconds", type=float, default=0.3, help="length of one round")
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--json", help="file for the results")
     options = parser.parse_args()
 
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     print(
         f"{machine}; tensorflow {tf.__version__}, keras {keras.__version__}, {time.strftime('%F')}"
     )
-    print("network  called    batch  spin /s  sigmoid /s  ratio (quartiles)        of CPU time")
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for size in options.sizes:
-            paths = export(size, pathlib.Path(folder))
-            for way in WAYS:
-                how = options.starts, options.rounds, options.seconds
-                for row in measure(way, paths, SIZES[size][0], *how):
-                    rows.append({"network": size, **row})
-                    low, median, high = np.quantile(row["ratios"], [0.25, 0.5, 0.75])
-                    print(
-                        f"{size:7s}  {way:7s}  {row['batch']:6d}  {row['spin']:7.0f}  "
-                        f"{row['sigmoid']:10.0f}  {median:.3f} ({low:.3f} to {high:.3f})  "
-                        f"{row['cpu_ratio']:.3f}",
-                        flush=True,
-                    )
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(rows, indent=1) + "\n")
+    how = options.starts, options.rounds, options.seconds
+
+    def rows_of(size, way):
+        with tempfile.TemporaryDirectory() as folder:
+            return list(measure(way, export(size, pathlib.Path(folder)), SIZES[size][0], *how))
+
+    pieces = {
+        f"{size} network, {way}": functools.partial(rows_of, size, way)
+        for size in options.sizes
+        for way in WAYS
+    }
+    work = LongWork("results/serving_throughput.part.json", how, keep=False)
+    print("batch  spin /s  sigmoid /s  ratio (quartiles)        of CPU time")
+    for _, rows in work.each(pieces):
+        for row in rows:
+            low, median, high = np.quantile(row["ratios"], [0.25, 0.5, 0.75])
+            print(
+                f"{row['batch']:5d}  {row['spin']:7.0f}  {row['sigmoid']:10.0f}  "
+                f"{median:.3f} ({low:.3f} to {high:.3f})  {row['cpu_ratio']:.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ not trained again.
 """
 
 import argparse
-import json
+import functools
 import os
 import pathlib
 import statistics
@@ -26,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from long_work import LongWork
 from mnist import load_mnist
 
 import spinkeras
@@ -157,16 +158,14 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{args.network}{'_pulses' if args.pulses else ''}_{args.epochs}"
     path = folder / f"beyond_the_paper_{name}.json"
-    results = json.loads(path.read_text()) if path.exists() else []
     data = load(args.data)
-    for seed in range(len(results), args.seeds):
-        model = train(args, seed, data, folder)
-        results.append(measure(args, model, data))
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(results) + "\n")
-        part.replace(path)
-    for key in results[0]:
-        values = [result[key] for result in results]
+
+    def run(seed):
+        return measure(args, train(args, seed, data, folder), data)
+
+    results = LongWork(path)({f"seed {k}": functools.partial(run, k) for k in range(args.seeds)})
+    for key in next(iter(results.values())):
+        values = [result[key] for result in results.values()]
         print(f"{key:16} {statistics.mean(values):10.3f}   {values}")
 
 

@@ -93,6 +93,7 @@ def simulated_junction(output, seed):
 
     print("\n2. Simulated spin-transfer-torque junction\n")
     free = ("anisotropy", "spin_torque_efficiency", "vcma_coefficient")
+    print("The fit, and 4000 draws from its posterior (about 20 s) ...\n", flush=True)
     fit = calibration.fit_device(path, sheet, free, posterior=True, seed=seed)
     print(fit.summary())
     print("true values: " + ", ".join(f"{name} {getattr(truth, name):.5g}" for name in free))

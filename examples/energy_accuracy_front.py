@@ -14,7 +14,9 @@ A run that was stopped or killed goes on where it stood when it is started again
 
 import argparse
 import pathlib
+import time
 
+import keras
 import keras_tuner as kt
 import matplotlib
 
@@ -48,6 +50,28 @@ def load(dataset, folder, samples):
     return scaled((x[:samples], y[:samples])), scaled((x[-10_000:], y[-10_000:])), scaled(test)
 
 
+class Say(keras.callbacks.Callback):
+    """Says which trial begins, of how many, and how long those before took."""
+
+    def __init__(self, oracle, trials):
+        super().__init__()
+        self.oracle = oracle
+        self.trials = trials
+        self.begin = time.monotonic()
+        self.first = None
+
+    def __deepcopy__(self, memo):  # keras-tuner copies callbacks for every trial
+        return self
+
+    def on_train_begin(self, logs=None):
+        number = len(self.oracle.trials)
+        self.first = self.first or number
+        done = number - self.first
+        left = (time.monotonic() - self.begin) / max(done, 1) * (self.trials - number + 1)
+        about = f", about {left / 60:.0f} min left in this search" if done else ""
+        print(f"   trial {number} of {self.trials}{about}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", choices=("digits", "mnist"), default="digits")
@@ -73,7 +97,8 @@ def main():
     output = pathlib.Path(args.output)
     network = dense_classifier(training[0].shape[1:], 10, hidden=(2, 64), learning_rate=(3e-3, 0.1))
     rows, tuners = [], {}
-    for delta in args.deltas:
+    for k, delta in enumerate(args.deltas):
+        print(f"search {k + 1} of {len(args.deltas)}, delta {delta:g}", flush=True)
         hypermodel = SpinHyperModel(
             network, EnergyObjective(delta=delta, rate=2.0), device=args.device
         )
@@ -91,6 +116,7 @@ def main():
             validation_data=validation,
             epochs=args.epochs,
             batch_size=32,
+            callbacks=[Say(tuner.oracle, args.trials)],
             verbose=0,
         )
         tuners[delta] = tuner

@@ -49,6 +49,7 @@ def train(epochs):
     model.compile(
         keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
+    print(f"training for {epochs} epochs ...", flush=True)
     model.fit(x, y, epochs=epochs, batch_size=64, verbose=0)
     accuracy = model.evaluate(x_test, y_test, verbose=0)[1]
     print(f"trained {epochs} epochs, test accuracy {accuracy:.3f}")
@@ -112,8 +113,10 @@ def main():
     model, x_test, y_test = train(options.epochs)
     with contextlib.ExitStack() as stack:
         path = options.path or stack.enter_context(tempfile.TemporaryDirectory())
+        print("export, and a check of what was exported ...", flush=True)
         report = spinkeras.export_for_serving(model, path, sample=True, probe=x_test)
         print(f"exported {report.path}: largest difference to Keras {report.output_error:.1e}")
+        print("starting a model server ...", flush=True)
         url = options.url or stack.enter_context(server(path))
         wait_for_version(url, report.path.name)
         print(f"asking {url}/v1/models/digits:predict")

@@ -7,17 +7,17 @@ with Adam at its usual learning rate, 1e-3, and at 1e-2, over several seeds. The
 
     python examples/signed_output.py            # three seeds, about three minutes on one core
     python examples/signed_output.py --quick    # one seed and one epoch, to see it run
+
+A run that was stopped goes on with the first activation that is missing.
 """
 
 import argparse
 import functools
-import json
-import pathlib
-import time
 
 import keras
 import numpy as np
 from keras import layers
+from long_work import LongWork
 from sklearn.datasets import load_digits
 
 import spinkeras
@@ -66,17 +66,19 @@ def network(activation):
 
 
 def accuracies(activation, learning_rates, epochs, seeds, training, test, eager=False):
-    """Yield `(learning rate, seed, test accuracy in percent)` of every training.
+    """`{learning rate: test accuracies in percent, one per seed}`.
 
     The network is compiled once, or with `eager` not at all; every training starts with new
     weights and a new optimizer.
     """
+    found = {}
     model = network(activation)
     model.compile(
         "adam", "sparse_categorical_crossentropy", metrics=["accuracy"], run_eagerly=eager
     )
     model.optimizer.build(model.trainable_variables)
     for rate in learning_rates:
+        found[f"{rate:g}"] = []
         for seed in range(seeds):
             keras.utils.set_random_seed(seed)
             model.set_weights(network(activation).get_weights())
@@ -84,7 +86,10 @@ def accuracies(activation, learning_rates, epochs, seeds, training, test, eager=
                 variable.assign(keras.ops.zeros_like(variable))
             model.optimizer.learning_rate = rate
             model.fit(*training, batch_size=32, epochs=epochs, verbose=0)
-            yield rate, seed, 100 * model.evaluate(*test, batch_size=len(test[0]), verbose=0)[1]
+            right = model.evaluate(*test, batch_size=len(test[0]), verbose=0)[1]
+            print(f"   learning rate {rate:g}, seed {seed}: {right:.1%}", flush=True)
+            found[f"{rate:g}"].append(100 * right)
+    return found
 
 
 def main():
@@ -100,34 +105,19 @@ def main():
         args.epochs, args.seeds, args.learning_rates = 1, 1, [1e-2]
         training = [part[:100] for part in training]
 
-    rows, begin = [], time.perf_counter()
-    for name, activation in ACTIVATIONS.items():
-        found = {rate: [] for rate in args.learning_rates}
-        for rate, seed, accuracy in accuracies(
-            activation, args.learning_rates, args.epochs, args.seeds, training, test, args.quick
-        ):
-            found[rate].append(accuracy)
-            print(
-                f"{time.perf_counter() - begin:4.0f} s  {name}, learning rate {rate:g}, "
-                f"seed {seed}: {accuracy:.1f} %",
-                flush=True,
-            )
-        for rate, each in found.items():
-            rows.append({"activation": name, "learning_rate": rate, "accuracy": each})
-
+    setting = {"epochs": args.epochs, "seeds": args.seeds, "learning_rates": args.learning_rates}
+    setting["images"] = len(training[0])
+    work = LongWork(args.output, setting)
+    options = (args.learning_rates, args.epochs, args.seeds, training, test, args.quick)
+    results = work(
+        {name: functools.partial(accuracies, made, *options) for name, made in ACTIVATIONS.items()}
+    )
     print(f"\nTest accuracy in % after {args.epochs} epochs: mean (lowest to highest seed)")
     print(f"{'activation':36}" + "".join(f"{f'rate {r:g}':>24}" for r in args.learning_rates))
-    for name in ACTIVATIONS:
-        cells = ""
-        for row in rows:
-            if row["activation"] == name:
-                a = row["accuracy"]
-                cells += f"{f'{np.mean(a):.1f} ({min(a):.1f} to {max(a):.1f})':>24}"
-        print(f"{name:36}{cells}")
-    path = pathlib.Path(args.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1))
-    print(f"every run: {path}")
+    for name, found in results.items():
+        cells = (f"{np.mean(a):.1f} ({min(a):.1f} to {max(a):.1f})" for a in found.values())
+        print(f"{name:36}" + "".join(f"{cell:>24}" for cell in cells))
+    print(f"every run: {work.path}")
 
 
 if __name__ == "__main__":

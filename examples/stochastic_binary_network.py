@@ -127,6 +127,7 @@ def main():
     quick = parser.parse_args().quick
     steps, chains, sweeps = (40, 500, 60) if quick else (250, 2000, 200)
     images = load()
+    print(f"training of the Boltzmann machine, {steps} steps")
     parts = train(images, steps)
     model = probabilities(*parts)
     mean = images.mean(0)
@@ -136,8 +137,10 @@ def main():
     print(f"Boltzmann machine {np.mean(np.log(model[index])):.2f} nats")
 
     options = {"chains": chains, "sweeps": sweeps, "every": 5}
+    print(f"{chains} chains of {sweeps} sweeps through the junctions")
     found = sample(parts, **options)
     rng = np.random.default_rng(1)
+    print(f"{chains} chains with stray fields")
     rows = {
         "exact draws": STATES[rng.choice(len(STATES), len(found), p=model)],
         "free-running junctions": found,

@@ -9,11 +9,12 @@ dense layers with 25 hidden neurons, a spin neuron on both, summed binary cross-
 gradient descent with learning rate 0.3, pixels divided by 1000. The small digits are scaled to the
 same pixel range. Every arm starts from the same weights per seed, at the shortest pulse (2 ns).
 
-Prints a table and writes a figure and the numbers behind it (JSON).
+Prints a table and writes a figure and the numbers behind it (JSON). A run that was stopped goes on
+with the first network that is missing (delete the numbers to start over).
 """
 
 import argparse
-import json
+import functools
 import os
 import pathlib
 import statistics
@@ -23,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from long_work import LongWork
 from mnist import load_mnist
 
 import spinkeras
@@ -77,7 +79,7 @@ def summed_cross_entropy(y_true, y_pred):
     return 10 * keras.losses.binary_crossentropy(y_true, y_pred)
 
 
-def run(arm, seed, args, progress):
+def run(arm, seed, args):
     """Train one network; returns plain numbers."""
     (x, y), (x_test, y_test) = load(args.dataset, args.data, seed)
     keras.utils.set_random_seed(seed)
@@ -90,7 +92,7 @@ def run(arm, seed, args, progress):
         epochs=args.steps // STEPS_PER_EPOCH,
         validation_data=(x_test, one_hot_test),
         validation_batch_size=2000,
-        callbacks=[spinkeras.EnergyTracker(), progress],
+        callbacks=[spinkeras.EnergyTracker()],
         shuffle=False,
         verbose=0,
     ).history
@@ -125,17 +127,6 @@ def run(arm, seed, args, progress):
         "accuracy_of_bits": disturbed,
         "slope": [np.round(n.slope, 4).tolist() for n in neurons],
     }
-
-
-class Progress(keras.callbacks.Callback):
-    """One progress bar over all runs."""
-
-    def __init__(self, epochs):
-        super().__init__()
-        self.bar = keras.utils.Progbar(epochs, unit_name="epoch", stateful_metrics=["accuracy"])
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.bar.add(1, values=[("accuracy", 100 * logs["val_categorical_accuracy"])])
 
 
 def summarise(results):
@@ -240,14 +231,17 @@ def main():
         parser.error(f"--steps must be at least {STEPS_PER_EPOCH}")
     seeds = range(args.seeds)
     output = pathlib.Path(args.output)
-    output.mkdir(parents=True, exist_ok=True)
-
-    progress = Progress(len(ARMS) * len(seeds) * (args.steps // STEPS_PER_EPOCH))
-    results = [run(arm, seed, args, progress) for seed in seeds for arm in ARMS]
-    print()
-    print(summarise(results))
     stem = output / f"trainable_activation_{args.dataset}"
-    stem.with_suffix(".json").write_text(json.dumps(results) + "\n")
+    work = LongWork(stem.with_suffix(".json"), {"dataset": args.dataset, "steps": args.steps})
+    results = work(
+        {
+            f"{arm}, seed {seed}": functools.partial(run, arm, seed, args)
+            for seed in seeds
+            for arm in ARMS
+        }
+    )
+    results = list(results.values())
+    print(f"\n{summarise(results)}")
     plot(results, stem.with_suffix(".png"))
     print(f"\nwrote {stem.with_suffix('.png')} and {stem.with_suffix('.json')}")
 

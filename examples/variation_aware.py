@@ -12,7 +12,7 @@ grows with every trained network; a run that was stopped goes on from it (delete
 """
 
 import argparse
-import json
+import functools
 import os
 import pathlib
 import statistics
@@ -20,6 +20,7 @@ import statistics
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+from long_work import LongWork
 from mnist import load_mnist
 
 import spinkeras
@@ -71,16 +72,23 @@ def train(data, hidden, epochs, seed, **neuron):
     return model
 
 
-def measure(model, x, y, name, seed, chips):
-    """Rows of one trained network: every spread, by expected value and with one pulse."""
+def train_and_measure(training, test, name, seed, setting):
+    """Rows of one network: every spread, by expected value and with one pulse."""
+    model = train(training, setting["hidden"], setting["epochs"], seed, **TRAININGS[name])
     rows = []
     for sigma in SIGMAS:
         spread = chip_spread(sigma) if sigma else ChipSpread()
         for pulses in (None, 1):
             report = evaluate_chips(
-                model, x, y, spread, chips=chips, pulses=pulses, seed=seed, progress=False
+                model,
+                *test,
+                spread,
+                chips=setting["chips"],
+                pulses=pulses,
+                seed=seed,
+                progress=False,
             )
-            print(f"seed {seed}  {name:16s} spread {sigma:4.0%}  {report}", flush=True)
+            print(f"   spread {sigma:4.0%}  {report}", flush=True)
             rows.append(
                 {
                     "seed": seed,
@@ -148,27 +156,22 @@ def main():
     parser.add_argument("--seeds", type=int, help="how many; default 1 (mnist) or 3 (digits)")
     parser.add_argument("--output", default="results", help="folder for the numbers (JSON)")
     args = parser.parse_args()
-    data, (x, y) = load(args.dataset, args.data)
+    data = load(args.dataset, args.data)
     epochs = args.epochs or {"mnist": 10, "digits": 60}[args.dataset]
     seeds = range(args.seeds or {"mnist": 1, "digits": 3}[args.dataset])
     setting = {"hidden": args.hidden, "epochs": epochs, "chips": args.chips}
     path = pathlib.Path(args.output) / f"variation_aware_{args.dataset}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results = {"setting": setting, "rows": []}
-    if path.exists():
-        results = json.loads(path.read_text())
-        if results.get("setting") != setting:
-            raise SystemExit(f"{path} holds another run ({results.get('setting')}); move it away.")
-    for seed in seeds:
-        for name, neuron in TRAININGS.items():
-            if any((row["seed"], row["training"]) == (seed, name) for row in results["rows"]):
-                continue
-            model = train(data, args.hidden, epochs, seed, **neuron)
-            results["rows"] += measure(model, x, y, name, seed, args.chips)
-            part = path.with_suffix(".part")
-            part.write_text(json.dumps(results, indent=1) + "\n")
-            part.replace(path)
-    print(f"\n{table(results['rows'], seeds)}\nwrote {path}")
+    results = LongWork(path, setting)(
+        {
+            f"{name} training, seed {seed}": functools.partial(
+                train_and_measure, *data, name, seed, setting
+            )
+            for seed in seeds
+            for name in TRAININGS
+        }
+    )
+    rows = [row for some in results.values() for row in some]
+    print(f"\n{table(rows, seeds)}\nwrote {path}")
 
 
 if __name__ == "__main__":

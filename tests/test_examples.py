@@ -11,13 +11,18 @@ from tests.calibration.harness import MEASURED, small_table, write
 from tests.processes import run_example
 
 
+def kept(folder, name):
+    """What an example kept of every piece of its work."""
+    return list(json.loads((folder / "results" / name).read_text())["results"].values())
+
+
 @pytest.mark.slow
 def test_trainable_activation_is_complete_and_honest(tmp_path):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     out = run_example("trainable_activation.py", "--seeds", "1", "--steps", "200", cwd=tmp_path)
     assert "trained pulse width + anisotropy" in out
-    results = json.loads((tmp_path / "results/trainable_activation_digits.json").read_text())
+    results = kept(tmp_path, "trainable_activation_digits.json")
     assert next(r["arm"] for r in results) == "fixed slope"
     fixed, width, both = results
     assert fixed["pulse_width_ns"][0] == [2.0] * 25
@@ -32,7 +37,7 @@ def test_trainable_activation_is_complete_and_honest(tmp_path):
 @pytest.mark.slow
 def test_trained_knobs_win_on_digits(tmp_path):
     run_example("trainable_activation.py", "--seeds", "3", cwd=tmp_path)
-    results = json.loads((tmp_path / "results/trainable_activation_digits.json").read_text())
+    results = kept(tmp_path, "trainable_activation_digits.json")
     for seed in range(3):
         fixed, width, both = (r for r in results if r["seed"] == seed)
         assert min(width["accuracy"], both["accuracy"]) > fixed["accuracy"] + 2
@@ -80,13 +85,13 @@ def test_example_with_own_data_of_a_curve(tmp_path):
 def test_signed_output_prints_its_table(tmp_path):
     pytest.importorskip("sklearn")
     out = run_example("signed_output.py", "--quick", cwd=tmp_path)
-    assert "SpinNeuron(bipolar=True), slope 1, learning rate 0.01, seed 0" in out
-    rows = json.loads((tmp_path / "results/signed_output_digits.json").read_text())
-    assert [row["activation"] for row in rows][:3] == ["ReLU", "tanh", "sigmoid"]
-    assert len(rows) == 6
-    for row in rows:
-        assert f"{row['activation']:36}" in out
-        assert 0 <= row["accuracy"][0] <= 100
+    assert "5 of 6: SpinNeuron(bipolar=True), slope 1, about" in out
+    found = json.loads((tmp_path / "results/signed_output_digits.json").read_text())["results"]
+    assert list(found)[:3] == ["ReLU", "tanh", "sigmoid"]
+    assert len(found) == 6
+    for name, accuracy in found.items():
+        assert f"{name:36}" in out
+        assert 0 <= accuracy["0.01"][0] <= 100
 
 
 @pytest.mark.slow
@@ -95,10 +100,10 @@ def test_variation_aware_compares_on_the_same_chips_and_goes_on(tmp_path):
     arguments = ("--hidden", "8", "--epochs", "1", "--chips", "2")
     run_example("variation_aware.py", *arguments, "--seeds", "1", cwd=tmp_path)
     out = run_example("variation_aware.py", *arguments, "--seeds", "2", cwd=tmp_path)
-    assert "seed 1  variation-aware" in out
+    assert "4 of 4: variation-aware training, seed 1" in out
     assert "seed 0" not in out  # taken from the file
     assert "variation-aware minus ordinary, 10 % spread, one pulse:" in out
-    rows = json.loads((tmp_path / "results/variation_aware_digits.json").read_text())["rows"]
+    rows = [row for some in kept(tmp_path, "variation_aware_digits.json") for row in some]
     assert len(rows) == 2 * 2 * 3 * 2
 
 

@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import sys
+import time
 
 import keras
 import numpy as np
@@ -83,8 +84,18 @@ class Run:
             own.add("seed")  # no order of images
         return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own)
 
+    @property
+    def work(self):
+        """Cost of training, in arbitrary units: steps times images times neurons."""
+        return self.steps * (self.batch_size or 60_000) * (sum(self.hidden) + 10)
+
     def but(self, **changes):
         return dataclasses.replace(self, **changes)
+
+    def __str__(self):
+        """What is not the default."""
+        fields = ((f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self)[1:])
+        return ", ".join(f"{n} {value}" for n, value, default in fields if value != default)
 
 
 def load(run, folder=None):
@@ -113,17 +124,15 @@ class Study:
         folder: folder with `mnist.npz`; `None` downloads it.
         dataset: replaces the dataset of every run.
         frozen: refuse to train; for reports.
-        say: function that receives lines of progress.
     """
 
     LARGEST = 4000  # hidden neurons trained at once
 
-    def __init__(self, path, folder=None, dataset="mnist", frozen=False, say=print):
+    def __init__(self, path, folder=None, dataset="mnist", frozen=False):
         self.path = pathlib.Path(path)
         self.folder = folder
         self.dataset = dataset
         self.frozen = frozen
-        self.say = say
         self.results = {}
         if self.path.exists():
             lines = self.path.read_bytes().split(b"\n")
@@ -146,11 +155,21 @@ class Study:
         if groups and self.frozen:
             missing = sum(map(len, groups.values()))
             raise LookupError(f"{missing} runs are not in {self.path}; run study.py first.")
+        parts = []
         for group in groups.values():
             size = max(1, self.LARGEST // sum(group[0].hidden))
             size = size if group[0].budget_pj is None else 1  # a budget is one model's
-            for start in range(0, len(group), size):
-                self._train(group[start : start + size])
+            parts += [group[start : start + size] for start in range(0, len(group), size)]
+        work, begin = sum(len(part) * part[0].work for part in parts), time.monotonic()
+        done = 0
+        for k, part in enumerate(parts):
+            left = (time.monotonic() - begin) * (work - done) / max(done, 1) / 60
+            about = f"; about {left:.0f} min left" if k else ""
+            print(
+                f"{k + 1} of {len(parts)}: {len(part)} networks like {part[0]}{about}", flush=True
+            )
+            self._train(part)
+            done += len(part) * part[0].work
         return [self.results[run.key] for run in runs]
 
     def tune(self, runs, rates=(0.1, 0.3, 1.0, 3.0), seeds=(100,)):
@@ -199,7 +218,7 @@ class Study:
             file.flush()
             os.fsync(file.fileno())
         accuracy = ", ".join(f"{result['accuracy']:.2f}" for result in results[:8])
-        self.say(f"{len(self.results)} results; {len(runs)} new: {accuracy} ...", flush=True)
+        print(f"   accuracy % {accuracy}{' ...' if len(results) > 8 else ''}", flush=True)
 
 
 def train(runs, training, testing):
