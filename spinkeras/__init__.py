@@ -60,6 +60,7 @@ The map, in the order in which the rooms build on each other:
       space             spin_search_space
       objective         EnergyObjective
       hypermodel        SpinHyperModel
+      _keras_tuner      what keras-tuner offers only privately
       durability        durable: searches that survive killed processes
     cards             HTML cards with which devices, layers and results introduce themselves
     plot              a picture of each of them, with matplotlib, imported when it is asked for

@@ -11,6 +11,7 @@ import warnings
 import keras_tuner as kt
 
 from spinkeras import checks, files
+from spinkeras.search import _keras_tuner
 
 _ANEW = "begin another search: with another project_name, or with overwrite=True"
 # What a search holds, by its kind in JSON.
@@ -123,9 +124,9 @@ class _DurableTuner(kt.Tuner):
         super().on_trial_begin(trial)
 
     def save(self):
-        if not self._is_worker():
+        if not _keras_tuner.is_worker(self):
             self.oracle.save()
-        _replace_json(self._get_tuner_fname(), self.get_state())
+        _replace_json(_keras_tuner.tuner_file(self), self.get_state())
 
     def get_state(self):
         return {**super().get_state(), "space": self._space}
@@ -142,9 +143,11 @@ class _DurableTuner(kt.Tuner):
 
     def reload(self):
         with _readable(self.project_dir):
-            checks.from_json(files.read_text(self._get_tuner_fname()), self._get_tuner_fname())
+            checks.from_json(
+                files.read_text(_keras_tuner.tuner_file(self)), _keras_tuner.tuner_file(self)
+            )
             super().reload()
-        if not self._is_worker():
+        if not _keras_tuner.is_worker(self):
             self._refuse_another_space()
 
     def _refuse_another_space(self):
@@ -188,25 +191,22 @@ class _DurableOracle:
     clock = staticmethod(time.monotonic)
 
     def save(self):
-        _replace_json(self._get_oracle_fname(), self.get_state())
+        _replace_json(_keras_tuner.oracle_file(self), self.get_state())
 
     def _save_trial(self, trial):
-        path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
+        path = os.path.join(_keras_tuner.trial_folder(self, trial.trial_id), "trial.json")
         _replace_json(path, trial.get_state())
 
     def get_state(self):
         state = super().get_state()
-        if isinstance(self, kt.oracles.GridSearchOracle):  # keras-tuner forgets its place
-            state["grid"] = {"order": _in_order(self._ordered_ids), "next": self._populate_next}
+        if _keras_tuner.is_grid(self):
+            state["grid"] = _keras_tuner.place_in_grid(self)
         return state
 
     def set_state(self, state):
         super().set_state(state)
-        if isinstance(self, kt.oracles.GridSearchOracle):
-            self._ordered_ids = type(self._ordered_ids)()
-            for trial_id in state["grid"]["order"]:
-                self._ordered_ids.insert(trial_id)
-            self._populate_next = state["grid"]["next"]
+        if _keras_tuner.is_grid(self):
+            _keras_tuner.set_place_in_grid(self, state["grid"])
         self._was_ongoing = dict(state["ongoing_trials"])
 
     def populate_space(self, trial_id):
@@ -220,15 +220,17 @@ class _DurableOracle:
                     "inside hp.conditional_scope."
                 ) from error
             raise ValueError(
-                f"The trials in {self._project_dir!r} do not fit their search "
+                f"The trials in {_keras_tuner.search_folder(self)!r} do not fit their search "
                 f"({checks.shown_error(error)}); a file may be damaged. Bring it back from a copy, "
                 f"or {_ANEW}."
             ) from error
 
     def reload(self):
-        for path in glob.glob(os.path.join(self._project_dir, "trial_*", "trial.json")):
+        for path in glob.glob(
+            os.path.join(_keras_tuner.search_folder(self), "trial_*", "trial.json")
+        ):
             _check_trial(path)
-        path = self._get_oracle_fname()
+        path = _keras_tuner.oracle_file(self)
         state = checks.from_json(files.read_text(path), path)
         for name, kind in _OF_A_SEARCH.items():
             if type(state[name]) is not kind:
@@ -237,7 +239,9 @@ class _DurableOracle:
                     f"{kind.__name__}"
                 )
         for key in [*state["start_order"], *state["end_order"], *state["retry_queue"]]:
-            if not os.path.exists(os.path.join(self._project_dir, f"trial_{key}", "trial.json")):
+            if not os.path.exists(
+                os.path.join(_keras_tuner.search_folder(self), f"trial_{key}", "trial.json")
+            ):
                 raise ValueError(f"{path} names the trial {checks.shown(key)}, which has no file")
         super().reload()  # queues every trial that was under way
         # Written, but killed before the search knew of it: the number is given out again.
@@ -253,9 +257,10 @@ class _DurableOracle:
                     self.ongoing_trials[tuner_id] = self.trials[trial_id]
                     self.tuner_ids.add(tuner_id)
         held = {trial.trial_id for trial in self.ongoing_trials.values()}
-        queue = dict.fromkeys(self._retry_queue)
-        self._retry_queue = [k for k in queue if not (self._finished(k) or k in held)]
-        for trial_id in self._retry_queue:
+        queue = dict.fromkeys(_keras_tuner.waiting(self))
+        waiting = [key for key in queue if not (self._finished(key) or key in held)]
+        _keras_tuner.set_waiting(self, waiting)
+        for trial_id in waiting:
             self._forget_results(self.trials[trial_id])
 
     @kt.synchronized
@@ -264,7 +269,8 @@ class _DurableOracle:
         self.reap()
         if tuner_id in self.ongoing_trials:  # it died, was started again and gets its trial back
             self._forget_results(self.ongoing_trials[tuner_id])
-        self._retry_queue = [key for key in self._retry_queue if not self._finished(key)]
+        waiting = [key for key in _keras_tuner.waiting(self) if not self._finished(key)]
+        _keras_tuner.set_waiting(self, waiting)
         trial = super().create_trial(tuner_id)
         if trial.status == "STOPPED" and self.ongoing_trials:
             # A trial under way may come back, so nobody leaves before the last has ended.
@@ -286,7 +292,7 @@ class _DurableOracle:
             return
         now = self.clock()
         for tuner_id in {*self.tuner_ids, *self.ongoing_trials}:
-            sign = _read(_alive_path(self._project_dir, tuner_id))
+            sign = _read(_alive_path(_keras_tuner.search_folder(self), tuner_id))
             last = self.seen.get(tuner_id)
             # Compared with the chief's own clock only: hosts need not agree on the time.
             if last is None or last[0] != sign:
@@ -298,7 +304,7 @@ class _DurableOracle:
                 if trial is not None and not self._finished(trial.trial_id):
                     print(f"Worker {tuner_id} is silent; trial {trial.trial_id} is run again.")
                     self._forget_results(trial)
-                    self._retry_queue.append(trial.trial_id)
+                    _keras_tuner.set_waiting(self, [*_keras_tuner.waiting(self), trial.trial_id])
                 self.save()
 
     def _finished(self, trial_id):
@@ -309,15 +315,6 @@ class _DurableOracle:
         trial.metrics = type(trial.metrics)()
         trial.status = "RUNNING"
         self._save_trial(trial)
-
-
-def _in_order(linked):
-    """The entries of the linked list of keras-tuner's grid search, first to last."""
-    entries, index = [], linked._next_index[None]
-    while index is not None:
-        entries.append(linked._memory[index])
-        index = linked._next_index[index]
-    return entries
 
 
 def _alive_path(project_dir, tuner_id):
