@@ -1,7 +1,5 @@
 """The closed form against the exact solution, its limits, domain and gradients."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ import spinkeras
 from spinkeras import NeelBrown
 from spinkeras.macrospin import fokker_planck
 from spinkeras.physics import laws
-from spinkeras.physics.curve import RationalLogit, steepest_fall
-from tools import fit_closed_form
+from spinkeras.physics.curve import RationalLogit
 
 # t_p (ns): I50 (uA), slope (1/uA), default device; exact Fokker-Planck values
 PULSE_TABLE = {
@@ -142,70 +139,6 @@ def test_skew_follows_the_exact_curve(device):
         assert np.sign(found) == np.sign(exact) == sign
 
 
-def test_neel_brown_is_the_textbook_law(device):
-    width, tau0 = 1e-7, 1e-9
-    current = np.linspace(0, 0.99, 34) * device.critical_current
-    for b in (1.0, 1.5, 2.0):
-        found = spinkeras.switching_probability(
-            current,
-            width,
-            device,
-            switching_model=NeelBrown(barrier_exponent=b, attempt_time=tau0),
-        )
-        barrier = device.thermal_stability * (1 - current / device.critical_current) ** b
-        np.testing.assert_allclose(found, -np.expm1(-width / tau0 * np.exp(-barrier)), rtol=1e-9)
-
-
-def test_neel_brown_with_unit_exponent_has_no_slope_knob(device):
-    """b = 1: neither pulse width nor anisotropy changes dP/dI (design notes, sec. 2.2)."""
-    law = NeelBrown(barrier_exponent=1.0, attempt_time=1e-9)
-    slopes = [
-        spinkeras.slope_at_midpoint(width, device, anisotropy, law)
-        for width in (1e-8, 1e-6)
-        for anisotropy in (90e3, 130e3)
-    ]
-    expected = np.log(2) / 2 / device.critical_current_per_stability
-    np.testing.assert_allclose(slopes, expected, rtol=1e-12)
-
-
-def test_neel_brown_needs_long_pulses_and_a_fitted_attempt_time(device):
-    """The limits that the documentation states for the textbook law with b = 2."""
-
-    def error(width, attempt_time=None):
-        current = np.linspace(0.3, 1.2, 37) * device.critical_current
-        found = spinkeras.switching_probability(
-            current, width, device, switching_model=NeelBrown(attempt_time=attempt_time)
-        )
-        return np.max(np.abs(found - fokker_planck.switching_probability(current, width, device)))
-
-    assert error(1e-6, 2.24e-9) < 0.06
-    assert error(1e-7, 5.62e-9) < 0.09
-    assert 0.4 < error(1e-6) < 0.5  # Kramers value at zero current: threshold misplaced
-    assert error(1e-8) > 0.9  # not a law for nanosecond pulses
-
-
-def test_ballistic_is_good_where_it_says_so(device):
-    for width in (0.5e-9, 1e-9, 2e-9):
-        middle = float(spinkeras.midpoint_current(width, device, switching_model="ballistic"))
-        current = np.linspace(2.0 * device.critical_current, 2 * middle, 25)
-        found = spinkeras.switching_probability(current, width, device, switching_model="ballistic")
-        exact = fokker_planck.switching_probability(current, width, device)
-        assert np.max(np.abs(found - exact)) < 0.02
-
-
-def test_ballistic_is_monotone_and_finite_everywhere(device):
-    current = np.concatenate([[-np.inf], np.linspace(-1e-3, 1e-2, 20001), [np.inf]])
-    p = spinkeras.switching_probability(current, 1e-9, device, switching_model="ballistic")
-    assert np.all(np.diff(p) >= 0)
-    assert p[0] < 1e-12
-    assert p[-1] == 1
-
-
-def test_ballistic_warns_outside_its_domain(device):
-    with pytest.warns(UserWarning, match="ballistic law is inaccurate"):
-        spinkeras.midpoint_current(20e-9, device, switching_model="ballistic")
-
-
 @pytest.mark.parametrize("model", ["macrospin", "neel_brown"])
 def test_pulse_width_for_slope_inverts_the_slope(device, model):
     device = device.replace(pulse_width_range=(2e-9, 1e-6))
@@ -235,70 +168,6 @@ def test_tensor_outside_the_domain_is_nan_not_a_number(device):
     assert np.isfinite(found[1])
 
 
-def test_every_curve_rises_over_all_drives():
-    """By the roots of the polynomial that has the sign of the slope, over the whole domain."""
-    log_u = np.log(np.geomspace(*laws.DURATION_DOMAIN, 61))
-    roots = np.linspace(*(d**-0.5 for d in laws.STABILITY_DOMAIN), 31)
-    curve = laws.macrospin_curve(np, *np.meshgrid(log_u, roots**-2))
-    shape = np.stack([v.ravel() for v in (curve.a, curve.b, curve.c, curve.d)], axis=-1)
-    assert np.all(shape[:, [1, 3]] > 0)
-    assert np.all(shape[:, 3] > 1.01 * shape[:, 2] ** 2 / 4)
-    assert all(steepest_fall(*numbers) is None for numbers in shape)
-
-
-@pytest.mark.parametrize(
-    ("shape", "falls"),
-    [((0, 0.25, 0, 0.25), False), ((0, 0.02, 0, 0.5), True), ((1.2, 0.3, 1.4, 1.2), True)],
-)
-def test_a_falling_curve_is_found(shape, falls):
-    """The sign of the derivative over a fine grid of drives agrees."""
-    y = np.sinh(np.linspace(-12, 12, 40001))
-    curve = RationalLogit(0.0, 1.0, *(float(v) for v in shape))
-    logit = 4 * y * (1 + y * (curve.a + y * curve.b)) / (1 + y * (curve.c + y * curve.d))
-    assert (steepest_fall(*shape) is not None) == falls == bool(np.any(np.diff(logit) < 0))
-
-
-def test_tangents_are_the_derivatives(device):
-    """By `ln u` and by `ln Delta`, of all numbers of the curve, against central differences."""
-    rng = np.random.default_rng(2)
-    log_u = rng.uniform(*np.log(laws.DURATION_DOMAIN), 50)
-    log_delta = rng.uniform(*np.log(laws.STABILITY_DOMAIN), 50)
-    curve, found = laws.macrospin_curve.tangents(np, log_u, np.exp(log_delta))
-    for k, (du, dd) in enumerate(((1e-5, 0.0), (0.0, 1e-5))):
-        up, down = (
-            laws.macrospin_curve(np, log_u + sign * du, np.exp(log_delta + sign * dd))
-            for sign in (1, -1)
-        )
-        for name in ("midpoint", "steepness", "a", "b", "c", "d"):
-            central = (getattr(up, name) - getattr(down, name)) / 2e-5
-            size = np.abs(getattr(curve, name)).max()
-            np.testing.assert_allclose(
-                getattr(found, name)[k], central, rtol=1e-5, atol=1e-7 * size
-            )
-
-
-def test_shipped_coefficients_are_those_of_the_fit_script():
-    assert tuple(laws.DURATION_DOMAIN) == fit_closed_form.DURATIONS
-    assert tuple(laws.STABILITY_DOMAIN) == fit_closed_form.STABILITIES
-    report = fit_closed_form.report(settings=40)
-    assert report["max"] <= 0.002
-    assert report["median"] <= 0.0002
-
-
-@pytest.mark.slow
-def test_fit_script_reproduces_the_shipped_numbers(tmp_path, monkeypatch):
-    """The whole fit, minutes on one core; on another processor only its last digits may differ."""
-    monkeypatch.setattr(fit_closed_form, "TARGET", tmp_path / "fit.json")
-    monkeypatch.setattr("sys.argv", ["fit_closed_form"])
-    fit_closed_form.main()
-    tables = json.loads((tmp_path / "fit.json").read_text())["coefficients"]
-    for name, shipped in laws._FIT["coefficients"].items():
-        np.testing.assert_allclose(tables[name], shipped, atol=1e-3)
-    shape = fit_closed_form.check_shape()
-    assert shape["rise"] > 0
-    assert shape["gap"] > 0.1
-
-
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
@@ -315,39 +184,6 @@ def test_fit_script_reproduces_the_shipped_numbers(tmp_path, monkeypatch):
 def test_bad_input(device, arguments, options, message):
     with pytest.raises(ValueError, match=message):
         spinkeras.switching_probability(*arguments, device, **options)
-
-
-def test_neel_brown_without_midpoint_is_refused(device):
-    law = NeelBrown(attempt_time=1e-9)
-    with pytest.raises(ValueError, match="never reaches 1/2"):
-        spinkeras.midpoint_current(1e-10, device, switching_model=law)
-    probability = spinkeras.switching_probability(1.0, 1e-10, device, switching_model=law)
-    assert probability == pytest.approx(-np.expm1(-0.1))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"barrier_exponent": 7}, r"barrier_exponent = 7 .* outside \[1, 3\]"),
-        ({"barrier_exponent": None}, "barrier_exponent = None is not a number"),
-        ({"attempt_time": 1.0}, "attempt_time = 1 s is outside"),
-        ({"temperature": 300.0}, "NeelBrown has no field"),
-    ],
-)
-def test_bad_options_of_neel_brown(options, message):
-    with pytest.raises(ValueError, match=message):
-        NeelBrown(**options)
-    with pytest.raises(ValueError, match=message):
-        NeelBrown().replace(**options)
-
-
-def test_the_name_neel_brown_means_the_law_with_its_defaults(device):
-    current = np.linspace(1e-6, 40e-6, 9)
-    named, law = (
-        spinkeras.switching_probability(current, 1e-6, device, switching_model=model)
-        for model in ("neel_brown", NeelBrown())
-    )
-    np.testing.assert_array_equal(named, law)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="uses GradientTape")
