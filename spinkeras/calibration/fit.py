@@ -58,7 +58,8 @@ def fit_device(
 
     At one gate voltage the switching law knows a device by three numbers, `Delta`, `Ic0 / Delta`
     and `t_D`. So at most three fields can be free, and data at one pulse width usually determine
-    two. Several gate voltages add a fourth, `K_eff(V) / K_eff = 1 - xi V / (t_ox t_f K_eff)`.
+    two. Several gate voltages add a fourth,
+    `K_eff(V_gate) / K_eff = 1 - xi V_gate / (t_ox t_f K_eff)`.
 
     Args:
         data: table of counts, see `spinkeras.calibration.table`: a CSV path, a dictionary or a data

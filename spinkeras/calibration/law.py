@@ -318,7 +318,7 @@ class CurveLaw:
         return s, self.log_ratio(rows["gate_voltage_v"])
 
     def log_ratio(self, gate):
-        """`ln K_eff(V) / K_eff` at gate voltages in V, an array."""
+        """`ln K_eff(V_gate) / K_eff` at gate voltages in V, an array."""
         if not np.any(gate):
             return np.zeros(gate.shape)
         if self.device is None:

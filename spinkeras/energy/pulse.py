@@ -2,19 +2,19 @@
 
 One pulse of one neuron costs, in joules,
 
-    write   I^2 t_p [R_P (1 - P) + (x R_P + (1 - x) R_AP(V)) P]      starts parallel
-    gate    C V_gate^2                                               charging the gate once
-    read    V_r^2 t_r [(1 - P) / R_P + P / R_AP(V_r)]
-    reset   P * I_r^2 t_r0 [x R_AP(V) + (1 - x) R_P]                 only a switched device
+    write   I^2 t_p [R_P (1 - P) + (f R_P + (1 - f) R_AP(V)) P]      starts parallel
+    gate    C_gate V_gate^2                                          charging the gate once
+    read    V_read^2 t_read [(1 - P) / R_P + P / R_AP(V_read)]
+    reset   P I_reset^2 t_reset [f R_AP(V) + (1 - f) R_P]            only a switched device
 
-with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_h)^2))` at the bias that the current itself produces,
-and `x` the fraction of the pulse that passes before reversal. In a three-terminal device the
+with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_half)^2))` at the bias `V` of the current itself, and `f`
+the fraction of the pulse that passes before reversal. In a three-terminal device the
 resistance of write and reset is that of the channel, `write_resistance`, whatever the state. A
 device with a `switching_curve` is reset by pulses that are repeated until a read finds it reset,
-on average `1 / P(I_r)` of them. A junction that runs freely is neither written nor reset: `write`
-is then the energy of the current that is held from read to read, that of a pulse that reverses at
-once, `I^2 t [R_P (1 - P) + R_AP(V) P]`. Not included: the control circuit, wires, leakage of the
-gate, and the synapses.
+on average `1 / P(I_reset)` of them. A junction that runs freely is neither written nor reset:
+`write` is then the energy of the current that is held from read to read, that of a pulse that
+reverses at once, `I^2 t_p [R_P (1 - P) + R_AP(V) P]`. Not included: control circuit, wires, leakage
+of the gate, and the synapses.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class EnergyAssumptions:
             with a `switching_curve`: that all its repeated pulses fail.
         reset: whether a switched device is written back before its next use (read before
             reset). Default `True`.
-        reversal_fraction: `x`, fraction of the pulse before the reversal, 0 to 1. Default 0.75:
+        reversal_fraction: `f`, fraction of the pulse before the reversal, 0 to 1. Default 0.75:
             at the midpoint the exact value of `stt_reference` is 0.83 at 2 ns, 0.80 at 5 ns,
             0.74 at 10 ns and 0.67 at 20 ns.
 
@@ -134,7 +134,7 @@ def assumptions_of(layer, assumptions) -> EnergyAssumptions:
 
 
 def read_push(device, assumptions) -> float:
-    """How far a read pushes a free-running junction: `V_r t_r / (R_P (Ic0 / Delta) t_D)`.
+    """How far a read pushes a free-running junction: `V_read t_read / (R_P I0 t_D)`.
 
     A push of 0.1 changes the probability of a bit in balance by up to 0.05 without a barrier, and
     by about 0.01 at a thermal stability of 4.
@@ -151,8 +151,9 @@ def warn_of_strong_reads(layers, assumptions):
         if push > _STRONG_READ:
             warnings.warn(
                 f"A read of {assumptions.read_voltage:g} V for {assumptions.read_time:g} s may "
-                "change the bit of a free-running junction: its push V_r t_r / (R_P (Ic0 / Delta) "
-                f"t_D) = {push:.2g} is above {_STRONG_READ:g}. Give EnergyAssumptions a lower "
+                "change the bit of a free-running junction: its push "
+                f"V_read t_read / (R_P (Ic0 / Delta) t_D) = {push:.2g} is above {_STRONG_READ:g}. "
+                "Give EnergyAssumptions a lower "
                 "read_voltage or a shorter read_time.",
                 stacklevel=4,
             )
@@ -174,7 +175,7 @@ def antiparallel_resistance(
 ) -> Array:
     """Resistance in ohm of the antiparallel state under the bias that a current produces.
 
-    `R_AP = R_P (1 + TMR / (1 + (V / V_h)^2))` with `V = I R_AP`, solved by Halley steps.
+    `R_AP = R_P (1 + TMR / (1 + (V / V_half)^2))` with `V = I R_AP`, solved by Halley steps.
 
     Args:
         current: A, scalar, array or tensor.
@@ -194,8 +195,8 @@ def antiparallel_resistance(
 
 
 def _antiparallel(xp, current, parallel, tmr, half_voltage):
-    # In v = V / V_h: v^3 - a v^2 + v - a (1 + TMR) = 0, one root. Three steps of third order reach
-    # 1e-11 for every TMR, with one division each; the last one carries the gradient.
+    # In v = V / V_half: v^3 - a v^2 + v - a (1 + TMR) = 0, one root. Three steps of third order
+    # reach 1e-11 for every TMR, with one division each; the last one carries the gradient.
     a = xp.abs(current * parallel) / half_voltage
     top = a * (1 + tmr)
     v = a * (1 + tmr / (1 + a * top))
@@ -218,7 +219,7 @@ def write_energy(
 ) -> Array:
     """Mean energy in J of one write pulse that starts in the parallel state.
 
-    `I^2 R_w t_p` in a three-terminal device, whatever the probability.
+    `I^2 write_resistance t_p` in a three-terminal device, whatever the probability.
 
     Args:
         current: A, scalar, array or tensor.
@@ -263,7 +264,7 @@ def write_energy_by(xp, current, pulse_width, probability, parallel, after, tmr,
 
 
 def gate_energy(gate_voltage: Array, device: DeviceLike) -> Array:
-    """Energy in J to charge the gate once, `C V^2`."""
+    """Energy in J to charge the gate once, `C_gate V_gate^2`."""
     return get_device(device).gate_capacitance * gate_voltage * gate_voltage
 
 
@@ -320,7 +321,7 @@ def reset_pulses(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssum
     """Largest number of pulses of one reset: 1 of a macrospin, see `reset_current`.
 
     With a `switching_curve`, as many as leave an error of at most `reset_error`,
-    `(1 - P(I_r))^n <= reset_error`; one after the other, if the reads ask for them.
+    `(1 - P(I_reset))^n <= reset_error`; one after the other, if the reads ask for them.
     """
     if device.switching_curve is None:
         return 1

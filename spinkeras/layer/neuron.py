@@ -56,9 +56,9 @@ class SpinNeuron(keras.layers.Layer):
     """Activation with the switching curve of a magnetic tunnel junction (MTJ).
 
     An input `x` drives the current `I = I_bias + current_scale * x` (A) through the junction; the
-    output is the probability that one pulse of width `t_p` (s) at anisotropy `K` (J/m^3) reverses
-    it, `P(I; t_p, K)` in (0, 1). Pulse width and anisotropy are two knobs of the real device.
-    Both are trained, by default one of each per channel, inside what the device allows.
+    output is the probability that one pulse of width `t_p` (s) at anisotropy `K_eff` (J/m^3)
+    reverses it, `P(I; t_p, K_eff)` in (0, 1). Pulse width and anisotropy are two knobs of the real
+    device. Both are trained, by default one of each per channel, inside what the device allows.
 
     A knob is stored as a dimensionless logarithm, `w = ln(value / nominal) / knob_scale`, in the
     weights `log_pulse_width` and `log_anisotropy` (nominal: `device.nominal_pulse_width` and

@@ -5,7 +5,7 @@ The density ``rho(z, tau)`` of ``z = cos(theta)`` obeys, in dimensionless time,
     d rho/d tau = d/dz { (1 - z^2) [ (i - z) rho + (1 / (2 Delta)) d rho/dz ] }
 
 with ``i = I / Ic0`` (current over critical current), ``tau = alpha gamma' mu0Hk t`` and
-``Delta = K_eff V / (kB T)``. The pulse starts from the thermal equilibrium of the well at
+``Delta = K_eff Vol / (kB T)``. The pulse starts from the thermal equilibrium of the well at
 ``z > 0``; the switching probability is the weight found at ``z < 0`` when it ends.
 
 It is solved by Legendre-Galerkin in space and the matrix exponential in time (spectral accuracy);
@@ -82,7 +82,7 @@ def switching_curve(current_ratio: float, durations: Array, thermal_stability: f
     Args:
         current_ratio: `I / Ic0`, scalar, |i| <= 400.
         durations: `tau = alpha gamma' mu0Hk t_p`, array of shape `(n,)`, > 0.
-        thermal_stability: `Delta = K_eff V / (kB T)`, scalar, 1 to 200.
+        thermal_stability: `Delta = K_eff Vol / (kB T)`, scalar, 1 to 200.
 
     Returns:
         NumPy float64 array of shape `(n,)`.
@@ -202,7 +202,7 @@ def _free_running(drive, thermal_stability):
 
 def _check_free_running(drive, thermal_stability):
     checks.number("drive", drive, "(dimensionless)", -100.0, 100.0, "I / (Ic0 / Delta)")
-    hint = "K_eff V / (kB T)"
+    hint = "K_eff Vol / (kB T)"
     checks.number("thermal_stability", thermal_stability, "(dimensionless)", 0.01, 40.0, hint)
 
 

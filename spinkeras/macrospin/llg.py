@@ -2,13 +2,15 @@
 
 The unit vector ``m`` of the free layer obeys, with fields in tesla,
 
-    dm/dt = -gamma' { m x (B - alpha s) + m x (m x (alpha B + s)) },  gamma' = gamma / (1 + alpha^2)
-    B     = mu0Hk m_z z + B_x x + r B_so y + B_th   anisotropy, static in-plane field,
-                                                    field-like torque, thermal field     [T]
-    s     = B_so y - b_s z,  b_s = hbar eta I / (2 e Ms V)        damping-like torques   [T]
+    dm/dt = -gamma' { m x (B_eff - alpha B_dl) + m x (m x (alpha B_eff + B_dl)) }
+    gamma' = gamma / (1 + alpha^2)
+    B_eff = mu0Hk m_z e_z + B_x e_x + r_fl B_so e_y + B_th    anisotropy, static in-plane field,
+                                                        field-like torque, thermal field   [T]
+    B_dl  = B_so e_y - B_st e_z                         damping-like torques               [T]
+    B_st  = hbar eta I / (2 e Ms Vol)                   of the spin-transfer torque        [T]
 
-``b_s = alpha mu0Hk`` is the critical current. Every component of ``B_th`` is Gaussian with
-variance ``2 alpha kB T / (gamma Ms V dt)`` (Brown 1963). Heun's predictor-corrector scheme with
+``B_st = alpha mu0Hk`` is the critical current. Every component of ``B_th`` is Gaussian with
+variance ``2 alpha kB T / (gamma Ms Vol dt)`` (Brown 1963). Heun's predictor-corrector scheme with
 the same noise in both stages converges to the Stratonovich solution, which is the physical one;
 ``|m| = 1`` is restored after every step.
 
@@ -206,13 +208,13 @@ def simulate_switching(
 
 
 def spin_orbit_field(current_density: Array, spin_hall_angle: float, device: DeviceLike) -> Array:
-    """Damping-like spin-orbit field `B_so = hbar theta J / (2 e Ms t_f)` in T.
+    """Damping-like spin-orbit field `B_so = hbar theta_SH j / (2 e Ms t_f)` in T.
 
     Without an in-plane field the layer leaves its axis above `B_so = mu0Hk / 2`.
 
     Args:
         current_density: A/m^2, in the heavy-metal channel, scalar or array.
-        spin_hall_angle: effective spin Hall angle `theta`, dimensionless, -1 to 1.
+        spin_hall_angle: effective spin Hall angle `theta_SH`, dimensionless, -1 to 1.
         device: `MTJDevice` or preset name (saturation magnetisation and thickness).
 
     Raises:
@@ -237,7 +239,7 @@ def spin_orbit_field(current_density: Array, spin_hall_angle: float, device: Dev
 
 
 def _torque(x, y, z, field, spin, damping):
-    """`-m x (A + m x C)` with `A = B - alpha s` and `C = alpha B + s`; `s` has no x component."""
+    """`-m x (B_eff - alpha B_dl + m x (alpha B_eff + B_dl))`; `B_dl` has no x component."""
     (bx, by, bz), (sy, sz) = field, spin
     cx, cy, cz = damping * bx, damping * by + sy, damping * bz + sz
     ux = bx + y * cz - z * cy

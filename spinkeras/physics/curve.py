@@ -42,13 +42,13 @@ class RationalLogit(NamedTuple):
         """`dP/dh` at the midpoint."""
         return (self.ceiling - self.floor) * self.steepness
 
-    def probability(self, z):
-        """`P` at `h = midpoint + z`; infinite `z` are allowed, NaN stays NaN."""
-        xp = ops if ops.is_tensor(z) or ops.is_tensor(self.steepness) else np
+    def probability(self, distance):
+        """`P` at `h = midpoint + distance`, which may be infinite; NaN stays NaN."""
+        xp = ops if ops.is_tensor(distance) or ops.is_tensor(self.steepness) else np
         reach = FARTHEST / self.steepness
         if xp is ops:  # beyond it the curve is flat, and infinity times 0 must stay 0
             reach = ops.stop_gradient(ops.convert_to_tensor(reach))
-        y = self.steepness * xp.minimum(xp.maximum(z, -reach), reach)
+        y = self.steepness * xp.minimum(xp.maximum(distance, -reach), reach)
         logit = 4 * y * (1 + y * (self.a + y * self.b)) / (1 + y * (self.c + y * self.d))
         return self.floor + (self.ceiling - self.floor) * _logistic(xp, logit)
 

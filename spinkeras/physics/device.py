@@ -2,11 +2,15 @@
 
 Conventions (perpendicular, collinear macrospin; everything follows from the fields):
 
-    volume       V      = pi diameter^2 / 4 * thickness                     [m^3]
-    stability    Delta  = K_eff V / (kB T)                                  [1]
+    volume       Vol    = pi diameter^2 / 4 * t_f                           [m^3]
+    stability    Delta  = K_eff Vol / (kB T)                                [1]
     field        mu0 Hk = 2 K_eff / Ms                                      [T]
-    current      Ic0    = (4 e alpha / (hbar eta)) K_eff V                  [A]
-    VCMA         K_eff(V_gate) = K_eff - xi V_gate / (t_ox thickness)       [J/m^3]
+    current      Ic0    = (4 e alpha / (hbar eta)) K_eff Vol                [A]
+    VCMA         K_eff(V_gate) = K_eff - xi V_gate / (t_ox t_f)             [J/m^3]
+
+with the thickness `t_f`, the saturation magnetization `Ms`, the damping `alpha`, the spin-torque
+efficiency `eta`, the VCMA coefficient `xi` and the oxide thickness `t_ox`, fields of the device;
+docs/symbols.md has all symbols.
 
 A two-terminal junction carries the write current itself. A three-terminal one is written through a
 heavy-metal channel, whose resistance is `write_resistance`, and read through the junction; what
@@ -75,19 +79,19 @@ class MTJDevice:
 
     Args:
         diameter: m, 5e-9 to 1e-6. Free-layer diameter.
-        thickness: m, 2e-10 to 1e-8. Free-layer thickness.
-        saturation_magnetization: A/m, 1e4 to 3e6.
-        damping: Gilbert damping, 1e-4 to 1.
-        spin_torque_efficiency: eta, 1e-3 to 2.
+        thickness: `t_f` in m, 2e-10 to 1e-8. Free-layer thickness.
+        saturation_magnetization: `Ms` in A/m, 1e4 to 3e6.
+        damping: `alpha`, Gilbert damping, 1e-4 to 1.
+        spin_torque_efficiency: `eta`, 1e-3 to 2.
         anisotropy: J/m^3, 1e2 to 1e7. Effective anisotropy `K_eff` at zero gate voltage, the
             demagnetising energy subtracted.
-        temperature: K, 1 to 1000. Default 300.
+        temperature: `T` in K, 1 to 1000. Default 300.
         resistance_area_product: ohm m^2, 1e-14 to 1e-6. Parallel state.
         tmr: tunnel magnetoresistance at zero bias as a ratio, 0 to 10 (1.0 is 100 %).
-        tmr_half_voltage: V. `TMR(V) = tmr / (1 + (V / tmr_half_voltage)^2)`.
-        vcma_coefficient: J/(V m). Positive: a positive gate voltage lowers the anisotropy. The
-            sign convention differs between papers; a negative value gives the other one.
-        oxide_thickness: m, 3e-10 to 1e-8.
+        tmr_half_voltage: `V_half` in V. `TMR(V) = TMR / (1 + (V / V_half)^2)` at the bias `V`.
+        vcma_coefficient: `xi` in J/(V m). Positive: a positive gate voltage lowers the anisotropy.
+            The sign convention differs between papers; a negative value gives the other one.
+        oxide_thickness: `t_ox` in m, 3e-10 to 1e-8.
         pulse_width_range: s, `(shortest, longest)` write pulse the circuit can produce.
         gate_voltage_range: V, `(lowest, highest)` gate voltage.
         nominal_pulse_width: s, inside `pulse_width_range`. Where an untrained neuron starts.
@@ -98,9 +102,9 @@ class MTJDevice:
             current. A layer of perpendicular anisotropy under spin-orbit torque does not follow
             that law; with a curve, `damping` and `spin_torque_efficiency` are those of the
             junction, for thermal reversal and read disturb.
-        offset_field: T, -0.1 to 0.1. Default 0. Stray field along the axis, positive where it
-            favours the parallel state. It moves the midpoint of a free-running junction
-            (`switching_model="equilibrium"`), by `I0 Ms V B / (2 kB T)` with `I0 = Ic0 / Delta`,
+        offset_field: `B_z` in T, -0.1 to 0.1. Default 0. Stray field along the axis, positive where
+            it favours the parallel state. It moves the midpoint of a free-running junction
+            (`switching_model="equilibrium"`), by `I0 Ms Vol B_z / (2 kB T)`, `I0 = Ic0 / Delta`,
             and is not modelled in pulsed ones.
         relaxation_time: s, 1e-12 to 1e3. Default `None`: that of the macrospin. Measured at
             balance (no drive but what cancels the stray field), of a free-running junction; all its
@@ -210,11 +214,11 @@ class MTJDevice:
 
     @property
     def thermal_stability(self) -> float:
-        """`Delta = K_eff V / (kB T)`, dimensionless."""
+        """`Delta = K_eff Vol / (kB T)`, dimensionless."""
         return self.stability_at(self.anisotropy)
 
     def stability_at(self, anisotropy: Array) -> Array:
-        """Thermal stability `K_eff V / (kB T)` at another anisotropy in J/m^3, number or array."""
+        """`Delta = K_eff Vol / (kB T)` at another anisotropy in J/m^3, number or array."""
         return anisotropy * self.volume / self.thermal_energy
 
     @property
@@ -224,7 +228,7 @@ class MTJDevice:
 
     @property
     def critical_current(self) -> float:
-        """`Ic0 = (4 e alpha / (hbar eta)) K_eff V` in A, of the collinear macrospin."""
+        """`Ic0 = (4 e alpha / (hbar eta)) K_eff Vol` in A, of the collinear macrospin."""
         return self.critical_current_per_stability * self.thermal_stability
 
     @property
@@ -235,7 +239,7 @@ class MTJDevice:
 
     @property
     def diffusion_time(self) -> float:
-        """`t_D = Ms V (1 + alpha^2) / (2 alpha gamma kB T)` in s: independent of the anisotropy.
+        """`t_D = Ms Vol (1 + alpha^2) / (2 alpha gamma kB T)` in s: independent of the anisotropy.
 
         The dimensionless pulse duration is `tau = Delta t_p / t_D`.
         """
@@ -258,7 +262,7 @@ class MTJDevice:
         """Mean time in s before a thermal reversal, at most 1e300 s, at other stabilities (NumPy).
 
         Args:
-            stability: thermal stability `K_eff(V_gate) V / (kB T)`, array, above 0.
+            stability: thermal stability `K_eff(V_gate) Vol / (kB T)`, array, above 0.
 
         Example:
 
@@ -291,7 +295,7 @@ class MTJDevice:
 
     @property
     def gate_capacitance(self) -> float:
-        """`C = eps0 eps_r A / t_ox` in F (MgO, eps_r = 9.7)."""
+        """`C_gate = eps0 eps_r area / t_ox` in F (MgO, eps_r = 9.7)."""
         return constants.epsilon_0 * _OXIDE_PERMITTIVITY * self.area / self.oxide_thickness
 
     @property
@@ -326,7 +330,7 @@ class MTJDevice:
         layer in training, tables for the driver, exports.
 
         Args:
-            stability: least thermal stability `K_eff(V_gate) V / (kB T)`, dimensionless, above 0.
+            stability: least thermal stability `K_eff(V_gate) Vol / (kB T)`, dimensionless, above 0.
 
         Raises:
             ValueError: if it is no such number, or above what any gate voltage of the range gives.
@@ -401,10 +405,10 @@ class MTJDevice:
     ) -> "MTJDevice":
         """The same junction at another temperature, with its material values moved along.
 
-        `Ms(T) = Ms(0) (1 - (T / T_C)^(3/2))`, and with `m = Ms(T) / Ms` of this device
+        `Ms(T) = Ms(0) (1 - (T / T_C)^(3/2))`, and with `ratio = Ms(T) / Ms` of this device
 
-            interface anisotropy   K_eff + N mu0 Ms^2 / 2   ~ m^anisotropy_exponent
-            VCMA coefficient       xi                       ~ m^vcma_exponent
+            interface anisotropy   K_eff + N_z mu0 Ms^2 / 2   ~ ratio^anisotropy_exponent
+            VCMA coefficient       xi                         ~ ratio^vcma_exponent
 
         `replace(temperature=...)` moves the thermal energy alone. Resistance, TMR, damping and
         `eta` stay as they are: their laws differ from stack to stack.

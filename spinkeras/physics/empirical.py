@@ -55,16 +55,16 @@ for _name, _most in (*((name, 10.0) for name in SHAPE), ("floor", 5.0), ("ceilin
 class EmpiricalCurve:
     """A measured switching curve and its dependence on pulse width and anisotropy.
 
-    With `s = ln(t_p / pulse_width)` and `k = ln(K_eff / K_eff0)`, `K_eff0` that of the device at
-    zero gate voltage, at the current `I` (A) and the pulse width `t_p` (s),
+    With `L_t = ln(t_p / pulse_width)` and `L_K = ln(K_eff / K_eff0)`, `K_eff0` that of the device
+    at zero gate voltage, at the current `I` (A) and the pulse width `t_p` (s),
 
         P  = floor_here + (ceiling_here - floor_here) / (1 + exp(-q)),  y = slope_here (I - I50)
         q  = 4 y (1 + a_here y + b_here y^2) / (1 + c_here y + d_here y^2)
 
-        I50        = threshold exp(threshold_exponent s + anisotropy_exponent k)           [A]
-        slope_here = slope exp(slope_exponent s + slope_anisotropy_exponent k)             [1/A]
+        I50        = threshold exp(threshold_exponent L_t + anisotropy_exponent L_K)       [A]
+        slope_here = slope exp(slope_exponent L_t + slope_anisotropy_exponent L_K)         [1/A]
 
-    and in the same way, from `x_rate s + x_anisotropy_rate k` with `x` the name of the field,
+    and in the same way, from `NAME_rate L_t + NAME_anisotropy_rate L_K` for a field NAME,
     `a` and `c` by addition; `ln b` and `ln(d - c^2 / 4)`; `ln(p / (1 - p))` of floor and ceiling.
     Far from `I50` the logit `q` is a straight line, `b / d` times as steep as there. No rate can
     give it a pole (`d <= c^2 / 4`). That the curve rises everywhere is checked at `pulse_width` and
@@ -73,10 +73,10 @@ class EmpiricalCurve:
     | shape | a | b | c | d |
     |---|---|---|---|---|
     | logistic (default) | 0 | 0.25 | 0 | 0.25 |
-    | thermal activation, a long foot: `1 - exp(-ln 2 exp(z))` | -0.85 | 0.56 | -1.32 | 0.63 |
-    | ballistic, a long shoulder: `exp(-ln 2 exp(-z))` | 0.75 | 0.48 | 1.11 | 0.43 |
+    | thermal activation, a long foot: `1 - exp(-L exp(2 y / L))` | -0.85 | 0.56 | -1.32 | 0.63 |
+    | ballistic, a long shoulder: `exp(-L exp(-2 y / L))` | 0.85 | 0.56 | 1.32 | 0.63 |
 
-    The two last within 0.002.
+    The two last within 0.002, with `L = ln 2`.
 
     As the `switching_curve` of an `MTJDevice` it is that device's law. Given as a switching model,
     `SpinNeuron(device, switching_model=curve)`, it replaces the law of any device, which then

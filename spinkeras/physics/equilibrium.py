@@ -3,9 +3,9 @@
 Without a reset the magnetisation of a superparamagnetic junction settles to `exp(Delta (z - i)^2)`
 over `z = cos(theta)` and then wanders: its bit, 1 where `z < 0`, is a random telegraph signal. It
 depends on the drive `h = I / (Ic0 / Delta)` and on `Delta`, whatever the time; with `i = h / Delta`
-and `s = Delta^1/2`,
+and `root = Delta^1/2`,
 
-    P = [erfi(s (1 + i)) - erfi(s i)] / [erfi(s (1 + i)) + erfi(s (1 - i))]
+    P = [erfi(root (1 + i)) - erfi(root i)] / [erfi(root (1 + i)) + erfi(root (1 - i))]
 
 With averages over `|z|` at no drive, of weight `exp(Delta z^2)` on [0, 1], the `RationalLogit` of
 
@@ -13,8 +13,8 @@ With averages over `|z|` at no drive, of weight `exp(Delta z^2)` on [0, 1], the 
     d = 4/3 <(|z| - slope)^3> / (slope^2 (1 - 2 slope))
 
 has the exact slope and third derivative at 1/2 and, far away, the exact slope of the logit, 2. It
-is within 1.2e-4 of `P` for every `Delta`, and nothing in it is fitted. A field `B` along the axis
-moves the curve by `h_z = Ms V B / (2 kB T)`.
+is within 1.2e-4 of `P` for every `Delta`, and nothing in it is fitted. A field `B_z` along the
+axis moves the curve by `h_z = Ms Vol B_z / (2 kB T)`.
 
 The rates are Chebyshev series in `Delta` and `(h^2 + 0.49)^1/2`, fitted to the exact ones
 (`tools.fit_equilibrium`): within 0.5 % (slowest rate) and 0.7 % (correlation time).
@@ -121,7 +121,7 @@ def equilibrium_law(device):
 
 
 def drive_of_field(device, field):
-    """`h_z = Ms V B / (2 kB T)`: the drive at which a field along the axis (T) leaves P at 1/2."""
+    """`h_z = Ms Vol B_z / (2 kB T)`: the drive at which a field along the axis leaves P at 1/2."""
     moment = device.saturation_magnetization * device.volume
     return moment * field / (2 * device.thermal_energy)
 

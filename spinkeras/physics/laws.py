@@ -57,11 +57,11 @@ def own_model(device: MTJDevice):
 class NeelBrown(checks.Options):
     """The textbook law of thermal activation, a switching model with two options.
 
-    `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I / Ic0)^b))`; see
+    `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I / Ic0)^beta))`; see
     `spinkeras.switching_probability` for its limits. The name `"neel_brown"` means `NeelBrown()`.
 
     Args:
-        barrier_exponent: `b`, dimensionless, 1 to 3. Default 2, exact for the perpendicular
+        barrier_exponent: `beta`, dimensionless, 1 to 3. Default 2, exact for the perpendicular
             macrospin; 1 is the common phenomenological choice.
         attempt_time: `tau0` in s, 1e-15 to 1e-3. Default `None`: the Kramers value
             `t_D / (Delta sqrt(Delta / pi))`.
@@ -226,13 +226,13 @@ def _bounded(xp, z, stability):
 
 
 def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=None) -> Curve:
-    """Thermally activated law `P = 1 - exp(-(t/tau0) exp(-Delta (1 - i)^b))`.
+    """Thermally activated law `P = 1 - exp(-(t_p/tau0) exp(-Delta (1 - i)^beta))`.
 
     Args:
         xp: `numpy` or `keras.ops`.
         log_duration: `ln u`.
         stability: `Delta`.
-        barrier_exponent: `b`.
+        barrier_exponent: `beta`.
         log_attempt: `ln(tau0 / t_D)`; default the Kramers value `-ln(Delta^1.5 / sqrt(pi))`.
     """
     b = float(barrier_exponent)

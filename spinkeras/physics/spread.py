@@ -65,7 +65,7 @@ class ChipSpread:
 
     Args:
         stability: relative sigma of the thermal stability, 0 to 0.5. The critical current
-            follows it, as both are proportional to `K_eff V`; a measured curve as its exponents
+            follows it, as both are proportional to `K_eff Vol`; a measured curve as its exponents
             of the anisotropy say.
         current: relative sigma of `Ic0 / Delta` (damping, spin-torque efficiency), 0 to 0.5; of
             the threshold of a measured curve.

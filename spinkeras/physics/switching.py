@@ -4,7 +4,7 @@ Every law here depends on three dimensionless inputs only,
 
     h = I / (Ic0 / Delta)      drive      (the only one that holds the current)
     u = t_p / t_D              duration   (the only one that holds the pulse width)
-    Delta = K V / (kB T)       stability  (the only one that holds the anisotropy)
+    Delta = K_eff Vol / (kB T) stability  (the only one that holds the anisotropy)
 
 and is a curve over `h`: a midpoint, a slope there and a shape. The exact macrospin and measured
 curves are a `RationalLogit`, the textbook laws a `Curve`. NumPy values give NumPy float64 results;
@@ -45,10 +45,10 @@ def switching_probability(
       90 and `t_p / t_D` of 0.003 to 60 (0.2 ns to 4 us for `stt_reference`), in all regimes from
       ballistic to thermally activated. The bound is absolute: deep tails (`P < 1e-3`, write-error
       rates) need `macrospin.fokker_planck`.
-    * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^b))`, the textbook
-      thermally activated law, its options those of `NeelBrown`. For `b = 2` and an `attempt_time`
-      fitted to the device it is within
-      0.06 of the exact solution at 1 us and 0.08 at 100 ns (`stt_reference`); with the default
+    * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^beta))`, the textbook
+      thermally activated law, its options those of `NeelBrown`. For `beta = 2` and an
+      `attempt_time` fitted to the device it is within 0.06 of the exact solution at 1 us and 0.08
+      at 100 ns (`stt_reference`); with the default
       attempt time, that of zero current, the threshold is misplaced (0.50 at 1 us), and for
       pulses of 1 to 10 ns it is wrong by up to 0.95. Above `Ic0` the barrier is zero and the law
       saturates at `1 - exp(-t_p / tau0)`.
