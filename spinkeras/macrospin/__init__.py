@@ -1,4 +1,4 @@
-"""Ground truth of the macrospin: Fokker-Planck, stochastic LLG, and the fit of the closed form."""
+"""Ground truth of the macrospin: the Fokker-Planck and the stochastic LLG equation."""
 
 from spinkeras.macrospin import fokker_planck, llg
 

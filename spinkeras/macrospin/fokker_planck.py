@@ -163,7 +163,7 @@ def relaxation_rate(drive: float, thermal_stability: float) -> float:
 def correlation_time(drive: float, thermal_stability: float) -> float:
     """Integral correlation time of the bit `z < 0` of a free-running junction, in units of `t_D`.
 
-    `int_0^inf C(t) dt / C(0)`, which for a diffusion is one integral over the density,
+    The integral of its autocorrelation over time, for a diffusion one integral over the density,
     `2 int [int_-1^z (bit - p) rho]^2 / ((1 - z^2) rho) dz / (p (1 - p))`. Arguments and errors as
     `equilibrium_occupancy`.
 

@@ -419,7 +419,7 @@ class MTJDevice:
             anisotropy_exponent: 0 to 10. Default 2.18, measured at CoFeB/MgO interfaces. Of a bulk
                 uniaxial anisotropy: 3.
             vcma_exponent: 0 to 10. Default 2.83.
-            demagnetizing_factor: `N`, 0 to 1. Default 1, a film; of the effective anisotropy as a
+            demagnetizing_factor: `N_z`, 0 to 1. Default 1, a film; of the effective anisotropy as a
                 whole: 0.
 
         Raises:
