@@ -90,6 +90,7 @@ def run(page, draw=False):
 def _run(page, block, space, draw):
     if block.own is not None:
         own = dict(pair.split("=") for pair in block.own.split())
+        own["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         subprocess.run([sys.executable, "-c", block.code], env=os.environ | own, check=True)
         return
     with contextlib.redirect_stdout(io.StringIO()) as printed:
