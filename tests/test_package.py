@@ -154,19 +154,6 @@ def test_every_requirement_has_a_lower_bound():
     assert len({(m[1], m[3]) for m in bounds}) == len({m[1] for m in bounds})  # the same everywhere
 
 
-def test_readme_example_runs(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert blocks
-    for block in blocks:
-        subprocess.run(
-            [sys.executable, "-c", block],
-            check=True,
-            timeout=600,
-            cwd=tmp_path,
-            env=environment(),
-        )
-
-
 TRAINS_AND_MEASURES = """
 import keras, numpy as np, spinkeras
 rng = np.random.default_rng(0)

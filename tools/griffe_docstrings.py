@@ -1,4 +1,4 @@
-"""An extension of Griffe, which reads the docstrings for the site: our headings, as it knows them."""
+"""An extension of Griffe, which reads docstrings for the site: our headings, as it knows them."""
 
 import re
 

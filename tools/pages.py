@@ -3,9 +3,9 @@
     python -m tools.pages                            # runs every page, each in its own process
     python -m tools.pages docs/gallery.md --draw     # this one, and writes the pictures
 
-The Python blocks of a page run one after the other, as a reader would paste them, in an empty folder.
-What follows a block is checked: a block of text is what it prints (numbers within 5 %), a picture in
-`figures` is what it draws. A comment before a block gives it a process and a backend of its own:
+The Python blocks of a page run one after the other, as a reader would paste them, in an empty
+folder. What follows a block is checked: a block of text is what it prints (numbers within 5 %), a
+picture in `figures` is what it draws. A comment before a block gives it a process of its own:
 
     <!-- own process: KERAS_BACKEND=jax -->
 """

@@ -161,7 +161,7 @@ def pulses(results):
         bits = [np.mean([result["bits"][n] for result in some]) for n in counts]
         cells = [f"{value:.2f}" for value in bits]
         rows.append([trained, arm, *cells, spread(column(some, "accuracy"))])
-    head = ("trained on", "arm", *(f"T = {n}" for n in counts), "expected value")
+    head = ("trained on", "arm", *(f"N = {n}" for n in counts), "expected value")
     return table(head, rows)
 
 

@@ -3,9 +3,11 @@
 The table of counts is described in `spinkeras.calibration.table`. The switched count of a setting
 is binomial,
 
-    ln L = sum over settings of  k ln P + (n - k) ln(1 - P),   P = P(I, t_p, V_gate; parameters)
+    ln(likelihood) = sum over settings of  k ln P + (n - k) ln(1 - P)
 
-and the deviance, `2 (ln L of the observed fractions - ln L)`, is about chi-squared with
+with `P = P(I, t_p, V_gate; parameters)`,
+
+and the deviance, twice its distance from that of the observed fractions, is about chi-squared with
 `settings - parameters` degrees of freedom if the model holds. `posterior=True` adds draws of
 `spinkeras.calibration.posterior`, from the same likelihood.
 """

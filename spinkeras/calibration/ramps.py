@@ -1,10 +1,10 @@
 """Ramps of the current, one switching current each, as trials of short pulses.
 
-A ramp `dI/dt = r` is a row of pulses of rising current: it spends the time `dI / r` in the interval
-from `I - dI/2` to `I + dI/2`. Of `n` ramps that reach the interval, `k` end in it. So the interval
-is a setting of `n` trials, `k` of them switched, at the current `I` and the pulse width `dI / r`:
+A ramp of the rate `dI/dt` is a row of pulses of rising current: it spends the time `t_p` in the
+interval from `I - dI/2` to `I + dI/2`. Of `n` ramps that reach the interval, `k` end in it. So the
+interval is a setting of `n` trials, `k` of them switched, at the current `I`:
 
-    P(I, dI / r) = k / n,     that is a rate  -(r / dI) ln(1 - k / n)
+    P(I, t_p) = k / n,    t_p = dI / (dI/dt),    that is a rate  -ln(1 - k / n) / t_p
 
 the estimate of Fulton and Dunkleberger. In a staircase each step is such a pulse by itself. It
 holds if the rate hardly changes within an interval and the magnetisation follows the current (the

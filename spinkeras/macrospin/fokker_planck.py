@@ -217,7 +217,8 @@ def legendre_system(
         modes: number of modes; default scales with the sharpest feature of the density.
 
     Returns:
-        `(A, c0, q)` with `dc/dtau = A c`, `c(0) = c0`, `P = q . c`.
+        `(matrix, start, readout)`: coefficients that start as `start` and change by `matrix` times
+        themselves per unit of `tau`; `P` is their product with `readout`.
     """
     delta = thermal_stability
     if modes is None:

@@ -4,7 +4,7 @@ Conventions (perpendicular, collinear macrospin; everything follows from the fie
 
     volume       Vol    = pi diameter^2 / 4 * t_f                           [m^3]
     stability    Delta  = K_eff Vol / (kB T)                                [1]
-    field        mu0 Hk = 2 K_eff / Ms                                      [T]
+    field        mu0Hk  = 2 K_eff / Ms                                      [T]
     current      Ic0    = (4 e alpha / (hbar eta)) K_eff Vol                [A]
     VCMA         K_eff(V_gate) = K_eff - xi V_gate / (t_ox t_f)             [J/m^3]
 
@@ -223,7 +223,7 @@ class MTJDevice:
 
     @property
     def anisotropy_field(self) -> float:
-        """`mu0 Hk = 2 K_eff / Ms` in T."""
+        """`mu0Hk = 2 K_eff / Ms` in T."""
         return 2 * self.anisotropy / self.saturation_magnetization
 
     @property

@@ -73,10 +73,10 @@ class EmpiricalCurve:
     | shape | a | b | c | d |
     |---|---|---|---|---|
     | logistic (default) | 0 | 0.25 | 0 | 0.25 |
-    | thermal activation, a long foot: `1 - exp(-L exp(2 y / L))` | -0.85 | 0.56 | -1.32 | 0.63 |
-    | ballistic, a long shoulder: `exp(-L exp(-2 y / L))` | 0.85 | 0.56 | 1.32 | 0.63 |
+    | thermal activation, long foot: `1 - exp(-ln2 exp(2 y / ln2))` | -0.85 | 0.56 | -1.32 | 0.63 |
+    | ballistic, long shoulder: `exp(-ln2 exp(-2 y / ln2))` | 0.85 | 0.56 | 1.32 | 0.63 |
 
-    The two last within 0.002, with `L = ln 2`.
+    The two last within 0.002.
 
     As the `switching_curve` of an `MTJDevice` it is that device's law. Given as a switching model,
     `SpinNeuron(device, switching_model=curve)`, it replaces the law of any device, which then

@@ -3,7 +3,6 @@
 import builtins
 import os
 import pathlib
-import re
 import warnings
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 import spinkeras
 from spinkeras import calibration
-from tests.processes import ROOT
 
 CURRENT = np.array([60.0, 66.0, 72.0, 78.0, 84.0, 90.0])  # uA
 SWITCHED = np.array([154, 298, 461, 614, 738, 830])  # of 1000, 2 ns
@@ -391,23 +389,3 @@ def test_three_terminal_junctions_from_their_file():
         pytest.warns(UserWarning, match="guessed"),
     ):
         calibration.read_table(path, 776.0, trials=50)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*guessed|The fit does not describe")
-def test_the_page_runs_from_a_clean_start(tmp_path, monkeypatch):
-    """Every block of docs/calibration.md, one after the other, in an empty folder."""
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("sklearn")
-    text = (ROOT / "docs" / "calibration.md").read_text()
-    files = ("rehm_fig1b_300K.txt", "smtj_pbnn_measured_0p75ns.csv")
-    folder = DATA.resolve()
-    monkeypatch.chdir(tmp_path)
-    for name in files:
-        if (folder / name).exists():
-            (tmp_path / name).write_bytes((folder / name).read_bytes())
-    space = {}
-    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        missing = [name for name in files if name in block and not (tmp_path / name).exists()]
-        if not missing:
-            exec(block, space)

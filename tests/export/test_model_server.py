@@ -1,4 +1,4 @@
-"""The model server of the examples, by REST and gRPC, and the code of docs/serving.md."""
+"""The model server of the examples, by REST and gRPC."""
 
 import http.client
 import importlib.util
@@ -606,15 +606,3 @@ def test_the_script_for_docker_takes_a_relative_folder(tmp_path):
         text=True,
     )
     assert (tmp_path / "models").is_dir(), result.stderr
-
-
-@pytest.mark.slow
-def test_the_code_of_the_documentation_runs(tmp_path):
-    text = (ROOT / "docs" / "serving.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 2
-    pytest.importorskip("tf2onnx")
-    subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks)], env=ENVIRONMENT, cwd=tmp_path, check=True
-    )
-    assert visible(tmp_path) == ["digits.onnx", "digits.tflite", "models"]
