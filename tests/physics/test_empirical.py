@@ -1,6 +1,7 @@
 """A measured curve as the activation of a SpinNeuron, and devices that carry their own."""
 
 import json
+import re
 import zipfile
 
 import keras
@@ -453,3 +454,18 @@ def test_a_pulse_width_is_found_whether_the_slope_rises_or_falls(exponent, ceili
             spinkeras.pulse_width_for_slope(
                 [slopes[3], unreachable], "stt_reference", switching_model=curve
             )
+
+
+@pytest.mark.parametrize(
+    ("named", "exact"),
+    [
+        ("thermal activation", lambda y: 1 - np.exp(-np.log(2) * np.exp(2 * y / np.log(2)))),
+        ("ballistic", lambda y: np.exp(-np.log(2) * np.exp(-2 * y / np.log(2)))),
+    ],
+)
+def test_the_named_shapes_are_as_close_as_the_docstring_says(named, exact):
+    row = re.search(rf"\| {named}.*", EmpiricalCurve.__doc__)[0].split("|")
+    shape = dict(zip("abcd", map(float, row[2:6])))
+    close = EmpiricalCurve(threshold=1e-3, slope=1e4, pulse_width=1e-9, **shape)
+    y = np.linspace(-9, 9, 2001)
+    assert np.max(np.abs(close.switching_probability(1e-3 + y / 1e4, 1e-9) - exact(y))) < 0.002
