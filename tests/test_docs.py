@@ -33,6 +33,34 @@ def test_the_code_of_a_page_runs_from_a_clean_start(page, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("```python\nx = 1\n```\n\nwords\n\n```python\nprint(f'{2 * x} pJ')\n```\n", None),
+        ("```python\nprint('1.01 pJ')\n```\n\n```text\n1.03 pJ\n```\n", None),
+        ("```python\nprint('1.01 pJ')\n```\n\n```text\n1.13 pJ\n```\n", "line 2.*It prints"),
+        ("```python\nprint('1.01 pJ')\n```\n```\n1.01 fJ\n```\n", "line 2.*It prints"),
+        ("```python\nx = 1\n```\n\nwords\n\n```python\nx / 0\n```\n", "line 8.*ZeroDivision"),
+        ("```python\nx = 1\n```\n\n![](figures/x.png)\n", "line 2.*draws nothing"),
+        (f"```python\nopen('{pages.UNSHIPPED[0]}')\n1 / 0\n```\n", None),
+        (
+            "<!-- own process: A=b -->\n```python\nimport os; assert os.environ['A'] == 'b'\n```\n",
+            None,
+        ),
+        ("<!-- own process: A=b -->\n```python\nraise SystemExit(3)\n```\n", "exit status 3"),
+    ],
+)
+def test_a_page_that_is_wrong_is_told(text, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "DATA", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(f"{text}\n")
+    if message is None:
+        pages.run(page)
+    else:
+        with pytest.raises(RuntimeError, match=f"(?s)page.md, .*{message}"):
+            pages.run(page)
+
+
 def without_code(text):
     return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
 

@@ -82,7 +82,7 @@ def run(page, draw=False):
                 continue
             try:
                 _run(page, block, space, draw)
-            except BaseException as error:
+            except (Exception, SystemExit) as error:
                 where = f"{page.name}, the block at line {block.line}"
                 raise RuntimeError(f"{where}: {traceback.format_exc(limit=-3)}") from error
 
