@@ -17,6 +17,7 @@ The map, in the order in which the rooms build on each other:
       series, curve     smooth functions of two numbers; the one family of switching curves
       equilibrium       junctions of a low barrier that run freely
       laws              the curves of the macrospin and of two textbook laws: NeelBrown
+      resistance        the current that a voltage drives, and back
       switching         switching_probability and friends
       empirical         EmpiricalCurve: a measured switching curve instead
       spread            ChipSpread: how devices differ

@@ -85,7 +85,7 @@ ARGUMENTS = {
     "device": (
         MEASURED.replace,
         tuple(MTJDevice.__dataclass_fields__),
-        "write_resistance switching_curve origin relaxation_time",
+        "write_resistance switching_curve origin relaxation_time reset_efficiency reset_curve",
     ),
     "curve": (CURVE.replace, tuple(EmpiricalCurve.__dataclass_fields__), "origin"),
     "objective": (

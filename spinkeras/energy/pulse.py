@@ -8,7 +8,9 @@ One pulse of one neuron costs, in joules,
     reset   P I_reset^2 t_reset [f R_AP(V) + (1 - f) R_P]            only a switched device
 
 with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_half)^2))` at the bias `V` of the current itself, and `f`
-the fraction of the pulse that passes before reversal. In a three-terminal device the
+the fraction of the pulse that passes before reversal; `R_P` and `R_AP` change places in a device
+whose `initial_state` is antiparallel. The current of the reset is that of the device's
+`reversed()`, by its `reset_efficiency` or `reset_curve` if it has one. In a three-terminal device the
 resistance of write and reset is that of the channel, `write_resistance`, whatever the state. A
 device with a `switching_curve` is reset by pulses that are repeated until a read finds it reset,
 on average `1 / P(I_reset)` of them. A junction that runs freely is neither written nor reset:
@@ -32,8 +34,8 @@ from spinkeras import checks
 from spinkeras._typing import Array
 from spinkeras.macrospin import fokker_planck
 from spinkeras.physics import equilibrium
-from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
-from spinkeras.physics.laws import stop_gradient
+from spinkeras.physics.device import STATES, DeviceLike, MTJDevice, get_device
+from spinkeras.physics.resistance import antiparallel_by, namespace
 
 _STRONG_READ = 0.1
 
@@ -108,7 +110,10 @@ class EnergyAssumptions:
                 f"({self.reset_pulse_width * 1e9:g} ns, "
                 f"{reset_current(device, self) * 1e6:.1f} uA{repeated}, error {self.reset_error:g})"
             )
-        write = f"write starts parallel; {self.reversal_fraction:.0%} of the pulse before reversal"
+        write = (
+            f"write starts {device.initial_state}; {self.reversal_fraction:.0%} of the pulse "
+            "before reversal"
+        )
         if device.write_resistance is not None:
             write = f"write and reset through a channel of {device.write_resistance:.0f} ohm"
         return [
@@ -189,23 +194,13 @@ def antiparallel_resistance(
     15915
     """
     device = get_device(device)
-    xp, current = _namespace(current, resistance)
+    xp, current = namespace(current, resistance)
     parallel, tmr = device.resistance_parallel * resistance, device.tmr * tmr
-    return _antiparallel(xp, current, parallel, tmr, device.tmr_half_voltage)
+    return antiparallel_by(xp, current, parallel, tmr, device.tmr_half_voltage)
 
 
-def _antiparallel(xp, current, parallel, tmr, half_voltage):
-    # In v = V / V_half: v^3 - a v^2 + v - a (1 + TMR) = 0, one root. Three steps of third order
-    # reach 1e-11 for every TMR, with one division each; the last one carries the gradient.
-    a = xp.abs(current * parallel) / half_voltage
-    top = a * (1 + tmr)
-    v = a * (1 + tmr / (1 + a * top))
-    for _ in range(3):
-        v = stop_gradient(xp, v)
-        value = ((v - a) * v + 1) * v - top
-        slope = (3 * v - 2 * a) * v + 1
-        v = v - value * slope / (slope * slope - value * (3 * v - a))
-    return parallel * (1 + tmr / (1 + v * v))
+def _starts_parallel(device):
+    return device.initial_state == STATES[0]
 
 
 def write_energy(
@@ -217,7 +212,7 @@ def write_energy(
     resistance: Array = 1.0,
     tmr: Array = 1.0,
 ) -> Array:
-    """Mean energy in J of one write pulse that starts in the parallel state.
+    """Mean energy in J of one write pulse that starts in the device's `initial_state`.
 
     `I^2 write_resistance t_p` in a three-terminal device, whatever the probability.
 
@@ -236,7 +231,7 @@ def write_energy(
     >>> round(float(energy) * 1e15)  # fJ
     89
     """
-    xp, current = _namespace(current, resistance)
+    xp, current = namespace(current, resistance)
     numbers = write_numbers(get_device(device), reversal_fraction, resistance, tmr)
     return write_energy_by(xp, current, pulse_width, probability, *numbers)
 
@@ -244,23 +239,28 @@ def write_energy(
 def write_numbers(device, reversal_fraction, resistance=1.0, tmr=1.0):
     """What `write_energy_by` needs to know of a device; a channel has one resistance."""
     if device.write_resistance is not None:
-        return device.write_resistance, 0.0, device.tmr, device.tmr_half_voltage
-    parallel = device.resistance_parallel * resistance
-    return parallel, 1 - reversal_fraction, device.tmr * tmr, device.tmr_half_voltage
+        return device.write_resistance, 0.0, 0.0, device.tmr, device.tmr_half_voltage
+    parallel, after = device.resistance_parallel * resistance, 1 - reversal_fraction
+    shares = (0.0, after) if _starts_parallel(device) else (1.0, -after)
+    return parallel, *shares, device.tmr * tmr, device.tmr_half_voltage
 
 
-def write_energy_by(xp, current, pulse_width, probability, parallel, after, tmr, half_voltage):
-    """`write_energy` from four numbers of the device, for NumPy or tensors.
+def write_energy_by(
+    xp, current, pulse_width, probability, parallel, first, after, tmr, half_voltage
+):
+    """`write_energy` from five numbers of the device, for NumPy or tensors.
 
     Args:
         xp: `numpy` or `keras.ops`.
         current, pulse_width, probability: as `write_energy`.
-        parallel: ohm, resistance before the reversal.
-        after: fraction of the pulse after the reversal; 0 if it does not change the resistance.
+        parallel: ohm, of the parallel state.
+        first: share of the antiparallel state in a pulse that does not reverse: 0 or 1.
+        after: what a reversal adds to this share; 0 if it does not change the resistance.
         tmr, half_voltage: of the device, the latter in V.
     """
-    rise = _antiparallel(xp, current, parallel, tmr, half_voltage) - parallel
-    return current * current * pulse_width * (parallel + after * rise * probability)
+    rise = antiparallel_by(xp, current, parallel, tmr, half_voltage) - parallel
+    resistance = parallel + first * rise + after * rise * probability
+    return current * current * pulse_width * resistance
 
 
 def gate_energy(gate_voltage: Array, device: DeviceLike) -> Array:
@@ -284,23 +284,30 @@ def read_energy(
     parallel = assumptions.read_voltage**2 * assumptions.read_time / device.resistance_parallel
     parallel = parallel / resistance
     antiparallel = parallel / (1 + device.tmr * tmr / fall)
-    return parallel + (antiparallel - parallel) * probability
+    before, after = parallel, antiparallel
+    if not _starts_parallel(device):
+        before, after = after, before
+    return before + (after - before) * probability
+
+
+_other_direction = functools.lru_cache(maxsize=64)(MTJDevice.reversed)
 
 
 @functools.lru_cache(maxsize=64)
 def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssumptions()) -> float:
     """Current in A of the reset pulse.
 
-    Of a macrospin: the one that reverses it but for `reset_error` (exact Fokker-Planck). A
+    That of the device's `reversed()`. Of a macrospin: the one that reverses it but for `reset_error` (exact Fokker-Planck). A
     `switching_curve` is known to about a hundredth, and may end in a plateau, so its tail cannot
     tell a current for a small error: there the pulse is repeated until a read finds the device
     reset, and the current is the one at which this costs least, `I^2 / P(I)` at its minimum.
     """
-    if device.switching_curve is not None:
-        return _cheapest_current(device.switching_curve, assumptions.reset_pulse_width)
+    back = _other_direction(device)
+    if back.switching_curve is not None:
+        return _cheapest_current(back.switching_curve, assumptions.reset_pulse_width)
 
     def excess(log_ratio):
-        current = math.exp(log_ratio) * device.critical_current
+        current = math.exp(log_ratio) * back.critical_current
         missed = _macrospin_misses(device, assumptions, current, device.thermal_stability)
         return math.log(missed) - math.log(assumptions.reset_error)
 
@@ -314,7 +321,7 @@ def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssu
                 "longer reset_pulse_width or a larger reset_error."
             )
     root = optimize.brentq(excess, math.log(0.01), math.log(highest), xtol=1e-6)
-    return math.exp(root) * device.critical_current
+    return math.exp(root) * back.critical_current
 
 
 def reset_pulses(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssumptions()) -> int:
@@ -342,16 +349,17 @@ def reset_failure(
 
 def _macrospin_misses(device, assumptions, current, stability):
     """Probability that one reset pulse fails, exact, kept above 1e-12."""
-    ratio = current / (device.critical_current_per_stability * stability)
+    per_stability = _other_direction(device).critical_current_per_stability
+    ratio = current / (per_stability * stability)
     tau = assumptions.reset_pulse_width / device.diffusion_time * stability
     return max(1 - fokker_planck.switching_curve(ratio, [tau], stability)[0], 1e-12)
 
 
 def _curve_resets(device, assumptions, stability):
-    """Probability that one reset pulse succeeds, by the device's switching curve."""
+    """Probability that one reset pulse succeeds, by the device's curve of that direction."""
     current = reset_current(device, assumptions)
     ratio = stability / device.thermal_stability
-    curve = device.switching_curve
+    curve = _other_direction(device).switching_curve
     return float(curve.switching_probability(current, assumptions.reset_pulse_width, ratio))
 
 
@@ -370,7 +378,7 @@ def reset_energy(
     resistance: Array = 1.0,
     tmr: Array = 1.0,
 ) -> Array:
-    """Energy in J to bring a switched (antiparallel) device back, with `reset_error` left.
+    """Energy in J to bring a switched device back, with `reset_error` left.
 
     `resistance` and `tmr` are factors on the device's `R_P` and TMR; the current stays nominal.
 
@@ -384,11 +392,12 @@ def reset_energy(
     current = reset_current(device, assumptions)
     path = device.write_resistance
     if path is None:
-        before = antiparallel_resistance(current, device, resistance, tmr)
-        if isinstance(before, np.float64):  # a plain number leaves the dtype of tensors alone
-            before = float(before)
+        high = antiparallel_resistance(current, device, resistance, tmr)
+        if isinstance(high, np.float64):  # a plain number leaves the dtype of tensors alone
+            high = float(high)
         x = assumptions.reversal_fraction
-        path = x * before + (1 - x) * device.resistance_parallel * resistance
+        x = x if _starts_parallel(device) else 1 - x
+        path = x * high + (1 - x) * device.resistance_parallel * resistance
     pulse = current**2 * assumptions.reset_pulse_width * path
     if device.switching_curve is None:
         return pulse
@@ -439,10 +448,3 @@ def energies_beside_write(
         "read": pulses * read_energy(probability, device, assumptions, resistance, tmr),
         "reset": pulses * reset * probability,
     }
-
-
-def _namespace(value, factor=1.0):
-    kinds = (keras.Variable, keras.KerasTensor)
-    if any(ops.is_tensor(v) or isinstance(v, kinds) for v in (value, factor)):
-        return ops, value
-    return np, np.asarray(value, "float64")

@@ -23,6 +23,7 @@ from spinkeras.layer.knobs import knob_range
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
 from spinkeras.layer.observation import Expected, Observation, observing
 from spinkeras.physics import equilibrium
+from spinkeras.physics.resistance import voltage_of_current
 
 
 class _Recorder(Observation):
@@ -55,7 +56,7 @@ class _Recorder(Observation):
             fires *= spread_mask(ops.convert_to_numpy(mask), current)
         total = np.array([np.sum(energies[name] * fires) * PICO for name in COMPONENTS])
         highest = np.max(np.abs(current) * fires, initial=0.0)
-        voltage = highest * layer.device.write_path_resistance
+        voltage = float(voltage_of_current(highest, layer.device))
         key = id(layer)
         self.energies[key] = self.energies.get(key, 0.0) + total
         self.firings[key] = self.firings.get(key, 0.0) + fires.sum() * layer.pulses

@@ -14,6 +14,7 @@ from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.layer.neuron import spin_neurons
 from spinkeras.physics import laws
 from spinkeras.physics.device import DeviceLike, get_device
+from spinkeras.physics.resistance import current_of_voltage
 
 TEN_YEARS = 10 * 365.25 * 24 * 3600.0  # s
 
@@ -80,11 +81,11 @@ def reliability(
 def read_disturb(
     device: DeviceLike, stability: Array, assumptions: EnergyAssumptions | None = None
 ) -> Array:
-    """Probability that one read reverses a device in its parallel state (Kramers rate).
+    """Probability that one read reverses a device in its initial state (Kramers rate).
 
     `P = t_r k(i)`, `k(i) = (Delta / t_D) sqrt(Delta/pi) (1-i)(1-i^2) exp(-Delta (1-i)^2)` with
-    `i = V_r / (R_P Ic0)`; an upper estimate, since the parallel state is read at the highest
-    current and the rate needs a while to build up. 1 where the read current reaches `Ic0`.
+    `i = V_r / (R Ic0)`, `R` that of the initial state (parallel, mostly, which carries the highest
+    current); an upper estimate, since the rate needs a while to build up. 1 where the read current reaches `Ic0`.
 
     Args:
         device: `MTJDevice` or preset name.
@@ -96,7 +97,7 @@ def read_disturb(
     """
     assumptions, device = pulse.checked_assumptions(assumptions), get_device(device)
     stability = np.asarray(stability, "float64")
-    current = assumptions.read_voltage / device.resistance_parallel
+    current = current_of_voltage(assumptions.read_voltage, device)
     ratio = current / (device.critical_current_per_stability * stability)
     return laws.reversal(np, stability, ratio, assumptions.read_time / device.diffusion_time)
 

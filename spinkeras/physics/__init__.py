@@ -3,6 +3,7 @@
 from spinkeras.physics.device import MTJDevice, get_device, presets
 from spinkeras.physics.empirical import EmpiricalCurve
 from spinkeras.physics.laws import NeelBrown
+from spinkeras.physics.resistance import current_of_voltage, voltage_of_current
 from spinkeras.physics.spread import ChipSpread
 from spinkeras.physics.switching import (
     midpoint_current,
@@ -16,10 +17,12 @@ __all__ = [
     "EmpiricalCurve",
     "MTJDevice",
     "NeelBrown",
+    "current_of_voltage",
     "get_device",
     "midpoint_current",
     "presets",
     "pulse_width_for_slope",
     "slope_at_midpoint",
     "switching_probability",
+    "voltage_of_current",
 ]

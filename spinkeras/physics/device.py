@@ -16,6 +16,9 @@ A two-terminal junction carries the write current itself. A three-terminal one i
 heavy-metal channel, whose resistance is `write_resistance`, and read through the junction; what
 its channel current does is told by a `switching_curve`.
 
+A pulse that writes starts in the `initial_state`; one that resets leads back to it, and may follow
+another law: `reset_efficiency` of the macrospin, `reset_curve` where curves are measured.
+
 References: J. C. Slonczewski, J. Magn. Magn. Mater. 159, L1 (1996); W. H. Butler et al., IEEE
 Trans. Magn. 48, 4684 (2012) for the critical current of the perpendicular macrospin.
 """
@@ -62,8 +65,10 @@ LIMITS = {
     "write_resistance": ("ohm", 1.0, 1e6, "heavy-metal channel, about 1000; None if two-terminal"),
     "offset_field": ("T", -0.1, 0.1, "1 mT is 1e-3"),
     "relaxation_time": ("s", 1e-12, 1e3, "10 ns is 10e-9; None if it is not known"),
+    "reset_efficiency": ("(dimensionless)", 1e-3, 2.0, "eta of the reset; None: that of the write"),
 }
-_OPTIONAL = ("write_resistance", "relaxation_time")
+_OPTIONAL = ("write_resistance", "relaxation_time", "reset_efficiency")
+STATES = ("parallel", "antiparallel")
 _PAIRS = ("pulse_width_range", "gate_voltage_range")
 
 
@@ -103,12 +108,19 @@ class MTJDevice:
             that law; with a curve, `damping` and `spin_torque_efficiency` are those of the
             junction, for thermal reversal and read disturb.
         offset_field: `B_z` in T, -0.1 to 0.1. Default 0. Stray field along the axis, positive where
-            it favours the parallel state. It moves the midpoint of a free-running junction
-            (`switching_model="equilibrium"`), by `I0 Ms Vol B_z / (2 kB T)`, `I0 = Ic0 / Delta`,
+            it favours the initial (parallel) state. It moves the midpoint of a free-running
+            junction (`switching_model="equilibrium"`), by `I0 Ms Vol B_z / (2 kB T)`, `I0 = Ic0 / Delta`,
             and is not modelled in pulsed ones.
         relaxation_time: s, 1e-12 to 1e3. Default `None`: that of the macrospin. Measured at
             balance (no drive but what cancels the stray field), of a free-running junction; all its
             times scale to it. Real junctions may be faster than a macrospin by orders of magnitude.
+        reset_efficiency: eta of the current that resets, 1e-3 to 2. Default `None`: as
+            `spin_torque_efficiency`. Slonczewski's torque is stronger out of the antiparallel
+            state: the critical currents of both directions differ.
+        reset_curve: `EmpiricalCurve` of the reset, for a device with a `switching_curve`. Default
+            `None`: the `switching_curve`.
+        initial_state: `"parallel"` (default) or `"antiparallel"`: where a write starts and a reset
+            ends. `reversed()` gives the neuron of the other direction.
         name: free text, not compared by `==`.
         source: citation of the values, not compared by `==`.
         assumed: which values the source does not give, not compared by `==`. A copy with other
@@ -148,6 +160,9 @@ class MTJDevice:
     switching_curve: Any = None
     offset_field: float = 0.0
     relaxation_time: float | None = None
+    reset_efficiency: float | None = None
+    reset_curve: Any = None
+    initial_state: str = STATES[0]
     name: str = dataclasses.field(default="", compare=False)
     source: str = dataclasses.field(default="", compare=False)
     assumed: str = dataclasses.field(default="", compare=False)
@@ -162,7 +177,18 @@ class MTJDevice:
             object.__setattr__(self, field, check(field, value, *limits))  # plain, also from JSON
         for field in ("name", "source", "assumed"):
             checks.text(field, getattr(self, field))
-        object.__setattr__(self, "switching_curve", _curve(self.switching_curve))
+        for field in ("switching_curve", "reset_curve"):
+            object.__setattr__(self, field, _curve(field, getattr(self, field)))
+        if self.reset_curve is not None and self.switching_curve is None:
+            raise ValueError(
+                "reset_curve needs a switching_curve: a device that is reset by a measured curve "
+                "is written by one, too. Give both, or neither."
+            )
+        if self.initial_state not in STATES:
+            raise ValueError(
+                f"initial_state = {checks.shown(self.initial_state)} must be one of {STATES}, the "
+                "state in which a write starts."
+            )
         shortest, longest = self.pulse_width_range
         if not shortest <= self.nominal_pulse_width <= longest:
             raise ValueError(
@@ -392,6 +418,38 @@ class MTJDevice:
             ends[0] = voltage
         return self.replace(gate_voltage_range=tuple(sorted(ends)))
 
+    # --- the other direction ------------------------------------------------------------------
+
+    def reversed(self) -> "MTJDevice":
+        """The same junction written in the other direction: what was a reset is now the write.
+
+        Efficiencies, curves, the initial state and the sign of `offset_field` change places. A law
+        that is not given for the reset is that of the write, and stays.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference").replace(reset_efficiency=0.8)
+        >>> back = device.reversed()
+        >>> back.initial_state, back.spin_torque_efficiency, back.reversed() == device
+        ('antiparallel', 0.8, True)
+        """
+        changes = {"initial_state": STATES[self.initial_state == STATES[0]]}
+        pairs = (("spin_torque_efficiency", "reset_efficiency"), ("switching_curve", "reset_curve"))
+        for write, reset in pairs:
+            if getattr(self, reset) is not None:
+                changes |= {write: getattr(self, reset), reset: getattr(self, write)}
+        return self.replace(offset_field=0.0 - self.offset_field, **changes)
+
+    def starting(self, state: str) -> "MTJDevice":
+        """This device, or its `reversed()`, whichever writes from that initial state.
+
+        Example: `device.starting("antiparallel")`.
+        """
+        if state not in STATES:
+            raise ValueError(f"state = {checks.shown(state)} must be one of {STATES}.")
+        return self if self.initial_state == state else self.reversed()
+
     # --- copies and files -------------------------------------------------------------------
 
     def at_temperature(
@@ -456,10 +514,11 @@ class MTJDevice:
             number(f"{kind}_exponent", exponent, "(a power)", 0.0, 10.0)
         factor = number("demagnetizing_factor", demagnetizing_factor, "(a fraction)", 0.0, 1.0)
 
-        magnetization = (1 - (wanted / curie) ** 1.5) / (1 - (self.temperature / curie) ** 1.5)
+        magnetization = magnetization_ratio(wanted, self.temperature, curie)
         shape = factor * constants.mu_0 * self.saturation_magnetization**2 / 2
-        interface = (self.anisotropy + shape) * magnetization**anisotropy_exponent
-        anisotropy = interface - shape * magnetization**2
+        anisotropy = anisotropy_at_magnetization(
+            self.anisotropy, shape, magnetization, anisotropy_exponent
+        )
         lowest = LIMITS["anisotropy"][1]
         if anisotropy < lowest:
             raise ValueError(
@@ -486,8 +545,9 @@ class MTJDevice:
     def get_config(self) -> dict:
         """Fields as a plain dictionary (Keras serialisation)."""
         config = provenance.values(self)
-        if self.switching_curve is not None:
-            config["switching_curve"] = self.switching_curve.get_config()
+        for field in ("switching_curve", "reset_curve"):
+            if config[field] is not None:
+                config[field] = config[field].get_config()
         return {key: list(v) if isinstance(v, tuple) else v for key, v in config.items()}
 
     @classmethod
@@ -583,6 +643,19 @@ class MTJDevice:
         return cls(name=name, **known[name])
 
 
+def magnetization_ratio(temperature: Array, reference: float, curie_temperature: float) -> Array:
+    """`Ms(T) / Ms(reference)` by Bloch's law, temperatures in K."""
+    bloch = 1 - (temperature / curie_temperature) ** 1.5
+    return bloch / (1 - (reference / curie_temperature) ** 1.5)
+
+
+def anisotropy_at_magnetization(
+    anisotropy: Array, shape: Array, magnetization: Array, exponent: float
+) -> Array:
+    """`K_eff` in J/m^3 at `Ms` times `magnetization`; `shape` is the demagnetising energy there."""
+    return (anisotropy + shape) * magnetization**exponent - shape * magnetization**2
+
+
 DeviceLike: TypeAlias = MTJDevice | str | dict[str, Any]  # a device, a preset, a description
 
 
@@ -633,15 +706,13 @@ def _is_file(name) -> bool:
     return is_name and os.fsdecode(os.fspath(name)).lower().endswith(".json")
 
 
-def _curve(value):
+def _curve(field, value):
     """An `EmpiricalCurve` (its module builds on this one) from itself or its fields, or `None`."""
     kind = keras.saving.get_registered_object("spinkeras>EmpiricalCurve")
     if isinstance(value, dict):
-        value = checks.named("switching_curve", kind.from_config, value)
+        value = checks.named(field, kind.from_config, value)
     if not (value is None or isinstance(value, kind)):
-        raise ValueError(
-            f"switching_curve = {checks.shown(value)} must be an EmpiricalCurve or None."
-        )
+        raise ValueError(f"{field} = {checks.shown(value)} must be an EmpiricalCurve or None.")
     return value
 
 

@@ -21,7 +21,8 @@ from scipy import special
 
 from spinkeras import checks
 from spinkeras.physics import laws
-from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
+from spinkeras.physics.device import STATES, DeviceLike, MTJDevice, get_device
+from spinkeras.physics.resistance import current_of_voltage
 
 CAUSES = ("all", "threshold", "slope", "faults")
 FACTORS = ("stability", "current", "diffusion_time", "resistance", "tmr")
@@ -179,6 +180,11 @@ class ChipSpread:
                 f"factors on {FACTORS}; give every device the curve of the nominal one."
             )
 
+        if any(device.initial_state != nominal.initial_state for device in devices):
+            raise ValueError(
+                f"The nominal device writes from the {nominal.initial_state} state, some of the "
+                "others from the other one; turn them by device.starting(...)."
+            )
         if any(device.offset_field != nominal.offset_field for device in devices):
             raise ValueError(
                 "Devices with another offset_field than the nominal one are not described by "
@@ -461,7 +467,8 @@ def chip_curve(
             xp, chip, spread, device, stability if cause == "faults" else actual_stability, cause
         )
     if spread.sense_noise:
-        false_high, missed = misreadings(xp, chip, spread.sense_noise, device.tmr)
+        wrong = misreadings(xp, chip, spread.sense_noise, device.tmr)
+        false_high, missed = wrong if device.initial_state == STATES[0] else reversed(wrong)
         probability = false_high + probability * (1 - false_high - missed)
     probability = probability + spread.read_error * (1 - 2 * probability)
     free = 1 - chip.stuck_low - chip.stuck_high
@@ -470,7 +477,7 @@ def chip_curve(
 
 def _disturbed(xp, chip, spread, device, stability, cause):
     """Probability that a read reverses each device, at its own stability."""
-    nominal = spread.read_voltage / device.resistance_parallel
+    nominal = float(current_of_voltage(spread.read_voltage, device))
     ratio = nominal / (device.critical_current_per_stability * stability)
     duration = spread.read_time / device.diffusion_time
     if cause != "faults":
@@ -480,7 +487,7 @@ def _disturbed(xp, chip, spread, device, stability, cause):
 
 
 def misreadings(xp, chip, sense_noise, nominal_tmr):
-    """Probability that a parallel device reads as switched, and a switched one as not."""
+    """Probability that a parallel device reads as antiparallel, and the other way round."""
     if not nominal_tmr:
         raise ValueError(
             f"A device with tmr = {nominal_tmr} cannot be read; set sense_noise = 0 or give the "

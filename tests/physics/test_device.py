@@ -153,6 +153,12 @@ def test_a_copy_with_other_values_does_not_claim_the_source(way):
             return {name: 1000.0}
         if name == "relaxation_time":
             return {name: 1e-9}
+        if name == "reset_efficiency":
+            return {name: 0.7}
+        if name == "reset_curve":  # only beside a switching_curve
+            return {name: curve if item.switching_curve else None}
+        if name == "initial_state":
+            return {name: "antiparallel"}
         if name == "pulse_width_range":
             return {name: (0.9 * value[0], value[1])}
         if isinstance(value, tuple):
