@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from spinkeras import checks
+from spinkeras.calibration import conditions
 from spinkeras.calibration.result import FitResult
 from spinkeras.energy.pulse import COMPONENTS
 from spinkeras.energy.report import EnergyReport
@@ -372,7 +373,7 @@ def fit(result: FitResult, ax: Any = None) -> Any:
     """Measured fractions with the fitted curves, and the residuals below.
 
     The bars hold the middle 68 % of the probability of each setting, by its counts alone. Of more
-    than ten combinations of pulse width and gate voltage ten are drawn.
+    than ten combinations of pulse width, gate voltage, temperature and direction ten are drawn.
 
     Args:
         result: `FitResult`, of `calibration.fit_device` or `fit_empirical`.
@@ -390,22 +391,27 @@ def fit(result: FitResult, ax: Any = None) -> Any:
     ratios = dict(height_ratios=(2.5, 1))
     top, bottom = axes = _axes(ax, 2, (7, 6), columns=1, sharex=True, gridspec_kw=ratios)
     current = result.table["current_a"]
-    settings = np.stack([result.table["pulse_width_s"], result.table["gate_voltage_v"]], axis=-1)
     switched, trials = result.table["switched"], result.table["trials"]
     fraction = switched / trials
     ends = [stats.beta.ppf(tail, switched + 0.5, trials - switched + 0.5) for tail in (0.16, 0.84)]
     bars = np.maximum([fraction - ends[0], ends[1] - fraction], 0)
     scale, unit = _current_unit(current)
-    groups = np.unique(settings, axis=0)
-    gated = np.any(groups[:, 1])
-    shown = groups[np.unique(np.linspace(0, len(groups) - 1, 10).astype(int))]
-    for (width, gate), colour in zip(shown, _shades(len(shown))):
-        rows = np.all(settings == (width, gate), axis=1)
+    groups = [
+        (width, held, rows & (result.table["pulse_width_s"] == width))
+        for held, rows in conditions.groups(result.table)
+        for width in np.unique(result.table["pulse_width_s"][rows])
+    ]
+    gated = np.any(result.table["gate_voltage_v"])
+    shown = [groups[k] for k in np.unique(np.linspace(0, len(groups) - 1, 10).astype(int))]
+    for (width, held, rows), colour in zip(shown, _shades(len(shown))):
+        gate, way, kelvin = (held.get(n) for n in ("gate_voltage_v", "direction", "temperature_k"))
         x = current[rows] * scale
         margin = 0.1 * np.ptp(current[rows]) or 0.1 * abs(current[rows][0]) or 1e-9
         fine = np.linspace(current[rows].min() - margin, current[rows].max() + margin, 300)
-        top.plot(fine * scale, result.predict(fine, width, gate), color=colour)
+        fitted = result.predict(fine, width, gate, direction=way, temperature=kelvin)
+        top.plot(fine * scale, fitted, color=colour)
         label = f"{width * 1e9:.3g} ns" + (f", {gate:+.2g} V" if gated else "")
+        label += (f", {kelvin:.4g} K" if kelvin else "") + (f", {way}" if way else "")
         style = dict(fmt="o", ms=4, color=colour, elinewidth=1)
         top.errorbar(x, fraction[rows], bars[:, rows], label=label, **style)
         bottom.plot(x, result.residuals[rows], "o", ms=4, color=colour)

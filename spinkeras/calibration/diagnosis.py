@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import stats
 
+from spinkeras.calibration.conditions import CONDITIONS
+
 _CLEAR = 3.0  # standard deviations
 
 
@@ -11,7 +13,7 @@ def pattern(table, probability, residuals):
 
     Residuals of a law that holds are about standard normal and independent, so the mean of `m` of
     them has the standard deviation `1 / sqrt(m)`. Reported is what is 3 standard deviations off:
-    the mean at a pulse width, at a gate voltage, at the foot, the middle and the shoulder of the
+    the mean at a pulse width, a gate voltage, a temperature, in a direction, at the foot, the middle and the shoulder of the
     curve; the number of runs of one sign along the current (Wald and Wolfowitz); single rows of
     more than 4.
 
@@ -24,8 +26,10 @@ def pattern(table, probability, residuals):
     names = np.array(["at the foot (P < 0.2)", "in the middle (P 0.2 to 0.8)",
                       "at the shoulder (P > 0.8)"])  # fmt: skip
     widths = np.array([f"at {1e9 * width:.4g} ns" for width in table["pulse_width_s"]])
-    gates = np.array([f"at a gate voltage of {gate:+.3g} V" for gate in table["gate_voltage_v"]])
-    found = [*_shifts(widths, residuals), *_shifts(gates, residuals)]
+    found = [*_shifts(widths, residuals)]
+    for name, words in CONDITIONS.items():
+        labels = np.array([f"at {words(value)}" for value in table.get(name, ())])
+        found += _shifts(labels, residuals) if name in table else ()
     found += _shifts(names[part], residuals)
     runs = _runs(table, residuals)
     if runs:
@@ -52,7 +56,8 @@ def _shifts(labels, residuals):
 
 def _runs(table, residuals):
     """Whether residuals of one sign follow each other along the current."""
-    order = np.lexsort([table["current_a"], table["pulse_width_s"], table["gate_voltage_v"]])
+    keys = ["current_a", "pulse_width_s", *(name for name in CONDITIONS if name in table)]
+    order = np.lexsort([np.unique(table[key], return_inverse=True)[1] for key in keys])
     above = residuals[order] > 0
     count, up = len(above), int(np.sum(above))
     down = count - up

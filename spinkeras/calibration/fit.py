@@ -19,13 +19,24 @@ import warnings
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
+from spinkeras import checks
+from spinkeras.calibration import conditions
 from spinkeras.calibration.diagnosis import poor
-from spinkeras.calibration.law import CORRECTION, CurveLaw, DeviceLaw, Scaled, scaled_fields
+from spinkeras.calibration.law import (
+    CORRECTION,
+    CurveLaw,
+    DeviceLaw,
+    Scaled,
+    default_fields,
+    scaled_fields,
+)
 from spinkeras.calibration.likelihood import condensed, listed, maximum_likelihood
-from spinkeras.calibration.posterior import Posterior, sample_devices, sample_posterior
+from spinkeras.calibration.posterior import Posterior, merged, sample_devices, sample_posterior
 from spinkeras.calibration.result import FitResult
 from spinkeras.calibration.table import read_table
+from spinkeras.notices import warn
 from spinkeras.physics import empirical, switching
 from spinkeras.physics.device import DeviceLike, get_device
 
@@ -47,16 +58,23 @@ _LEAST_GAIN = 10.8
 def fit_device(
     data: Any,
     device: DeviceLike,
-    free: Any = ("anisotropy", "spin_torque_efficiency"),
+    free: Any = None,
     *,
     switching_model: Any = "macrospin",
     resistance: float | None = None,
+    temperature_law: dict[str, float] | None = None,
     max_relative_error: float = 0.5,
     exact: bool | None = None,
     posterior: bool | dict[str, Any] = False,
     seed: int = 0,
 ) -> FitResult:
     """Fit fields of a device to measured switching counts, by maximum binomial likelihood.
+
+    Rows of both directions (column `direction`) share all fields but the efficiency: pulses in the
+    device's own direction have its `spin_torque_efficiency`, the others its `reset_efficiency`. A
+    table of one direction is about a device that is written in it, `device.starting(...)`. Rows of
+    several temperatures (column `temperature_k`) are those of `device.at_temperature(...)`; the
+    fields that are found are those at the device's own `temperature`.
 
     At one gate voltage the switching law knows a device by three numbers, `Delta`, `Ic0 / Delta`
     and `t_D`. So at most three fields can be free, and data at one pulse width usually determine
@@ -69,13 +87,16 @@ def fit_device(
         device: `MTJDevice` or preset name; gives every field that is not free.
         free: names of the fields to fit, or a dictionary `{name: (lowest, highest)}` with bounds
             in SI units. Any of diameter, thickness, saturation_magnetization, damping,
-            spin_torque_efficiency, anisotropy (at zero gate voltage), temperature and, with rows
-            at several gate voltages, vcma_coefficient. Default: anisotropy and spin-torque
-            efficiency.
+            spin_torque_efficiency, anisotropy (at zero gate voltage), temperature (not beside a
+            column of it) and, with rows at several gate voltages, vcma_coefficient, with rows of
+            both directions reset_efficiency. Default: anisotropy and the efficiencies.
         switching_model: the law, as in `spinkeras.switching_probability`, but for a measured
             curve. Default `"macrospin"`.
-        resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`;
-            none where that would change with a free diameter: give the measured one.
+        resistance: ohm, for a table of voltages. Default: that of the device in the state in which
+            the pulses start, see `read_table`; none where that would change with a free diameter:
+            give the measured one.
+        temperature_law: options of `MTJDevice.at_temperature`, such as `{"curie_temperature":
+            900.0}`, for a table with temperatures. Default: its own.
         max_relative_error: largest relative standard error that counts as determined (of
             vcma_coefficient: relative to itself or to 10 fJ/(V m), whichever is larger). Default
             0.5. With `posterior` it may be `math.inf`: the bounds of `free` then limit what the
@@ -121,14 +142,18 @@ def fit_device(
     deviance and expected information.
     """
     device = get_device(device)
-    law = DeviceLaw(device, switching_model)
+    DeviceLaw(device, switching_model)  # refuses what has no such law, before anything is read
     # The resistance of a junction whose size is fitted is not known before the fit.
     sized = device.write_resistance is None and "diameter" in str(free)
-    if resistance is None and not sized:
-        resistance = device.write_path_resistance
-    table = read_table(data, resistance)
+    table = read_table(data, resistance, device=None if sized else device)
+    device = _turned(device, table)
+    temperatures = table.get("temperature_k", ())
+    law = DeviceLaw(device, switching_model, temperature_law, temperatures)
+    free = default_fields(device, table) if free is None else free
     scaled = scaled_fields(free, device, table)
     start = {name: getattr(device, name) for name in scaled.names}
+    if start.get("reset_efficiency", 0.0) is None:
+        start["reset_efficiency"] = device.spin_torque_efficiency
 
     def fit_to(table, start, **options):
         return maximum_likelihood(law, scaled, start, table, max_relative_error, **options)
@@ -149,12 +174,13 @@ def fit_device(
         fit = _refined(law, fit, fit_to)
         fitted = fitted_device(fit)
 
-    def predict(current, pulse_width, gate_voltage):
+    def predict(current, pulse_width, gate_voltage, direction, temperature):
+        there = law.device_of(fitted, temperature, direction)
         return switching.switching_probability(
             current,
             pulse_width,
-            fitted,
-            fitted.anisotropy_at(gate_voltage),
+            there,
+            there.anisotropy_at(gate_voltage),
             switching_model,
         )
 
@@ -177,6 +203,10 @@ def fit_empirical(
 ) -> FitResult:
     """Fit an `EmpiricalCurve` to measured switching counts, by maximum binomial likelihood.
 
+    Rows of both directions (column `direction`) have a curve each. One is that of the device's own
+    direction (without a device: P->AP), `.curve`; the other, `.reset_curve`, has the
+    parameters with `reset_` before their names. A curve holds at one temperature.
+
     Args:
         data: table of counts, see `spinkeras.calibration.table`: a CSV path, a dictionary or a data
             frame.
@@ -192,8 +222,10 @@ def fit_empirical(
             these out. Default: those of `EmpiricalCurve`; `pulse_width` is the (geometric) middle
             of the data.
         device: `MTJDevice` or preset name. Needed for a table with gate voltages, which it turns
-            into anisotropies; `.device` of the result is this one with the fitted curve.
-        resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`.
+            into anisotropies; `.device` of the result is this one with the fitted curve, at the
+            temperature of the table if it has one, and written in the direction of the table if
+            it has one only.
+        resistance: ohm, for a table of voltages. Default: as `fit_device`.
         max_relative_error: largest standard error that counts as determined: relative for
             threshold and slope, absolute for the exponents; four times as much for `a`, `ln b`,
             `c`, `ln d`, the logits of floor and ceiling and all rates. Default 0.5.
@@ -208,7 +240,7 @@ def fit_empirical(
         `FitResult`, the new curve in `.curve`.
 
     Raises:
-        ValueError: as `fit_device`.
+        ValueError: as `fit_device`; for a table of several temperatures.
 
     Warns:
         UserWarning: if an estimate lies on its bound, or where the curve can hardly rise less; if
@@ -227,10 +259,33 @@ def fit_empirical(
     >>> round(fit.curve.threshold * 1e3, 2)  # mA
     1.15
     """
-    if device is not None:
-        device = get_device(device)
-        resistance = device.write_path_resistance if resistance is None else resistance
-    table = read_table(data, resistance)
+    device = None if device is None else get_device(device)
+    table = read_table(data, resistance, device=device)
+    device = _at_one_temperature(device, table)
+    fit_curve = functools.partial(
+        _fit_curve,
+        free=free,
+        fixed=fixed,
+        max_relative_error=max_relative_error,
+        posterior=posterior,
+        seed=seed,
+    )
+    ways = conditions.directions(table)
+    if len(ways) < 2:
+        return fit_curve(table, device=None if device is None else _turned(device, table))
+    own = next(iter(conditions.DIRECTIONS)) if device is None else conditions.direction_from(device)
+    fits = []
+    for way in sorted(ways, key=lambda way: way != own):
+        state = conditions.DIRECTIONS[way]
+        part = conditions.select(table, table["direction"] == way)
+        junction = None if device is None else device.starting(state)
+        fit_one = functools.partial(fit_curve, device=junction, way=way)
+        fits.append(checks.named(way, fit_one, part))
+    return _both(table, own, *fits)
+
+
+def _fit_curve(table, device, free, fixed, max_relative_error, posterior, seed, way=None):
+    """`fit_empirical` of a table of one direction, called `way` if there are others."""
     widths = np.unique(table["pulse_width_s"])
     several_gates = len(np.unique(table["gate_voltage_v"])) > 1
     fixed = dict(fixed or {})
@@ -270,11 +325,12 @@ def fit_empirical(
         texts = _about(device, f"switching_curve: {measured}")
         device = device.replace(switching_curve=curve, **texts)
 
-    def predict(current, pulse_width, gate_voltage):
+    def predict(current, pulse_width, gate_voltage, direction, temperature):
+        _refuse_other_conditions(table, direction, temperature)
         ratio = np.exp(law.log_ratio(gate_voltage))
         return curve.switching_probability(current, pulse_width, ratio)
 
-    _warn_if_poor(fit)
+    _warn_if_poor(fit, way)
     fit = dataclasses.replace(fit, curve=curve, device=device, _predict=predict)
     return _with_posterior(fit, law, posterior, seed)
 
@@ -298,11 +354,10 @@ def _needs_exact_solver(exact, switching_model, fit):
     columns = [fit.table[name] for name in ("current_a", "gate_voltage_v")]
     solutions = len(np.unique(np.stack(columns), axis=1).T)
     if solutions > _MOST_SOLUTIONS:
-        warnings.warn(
+        warn(
             f"So many pulses see the error of the closed form, up to 0.001 in P, and {solutions} "
             "different currents are many for the exact solver: the standard errors may be too "
-            "small. exact=True uses it all the same (10 ms each), exact=False says that you know.",
-            stacklevel=3,
+            "small. exact=True uses it all the same (10 ms each), exact=False says that you know."
         )
     return solutions <= _MOST_SOLUTIONS
 
@@ -339,10 +394,86 @@ def _about(device, measured):
     return texts | ({"assumed": rest["assumed"].strip()} if texts["assumed"] else {})
 
 
-def _warn_if_poor(fit):
+def _turned(device, table):
+    """The device as it is written in a table of one direction; of both, as it is."""
+    ways = conditions.directions(table)
+    return device if len(ways) != 1 else device.starting(conditions.DIRECTIONS[ways[0]])
+
+
+def _at_one_temperature(device, table):
+    """The device at the temperature of a table; refuses several, which no curve describes."""
+    temperatures = np.unique(table.get("temperature_k", []))
+    if len(temperatures) > 1:
+        raise ValueError(
+            f"The table has the temperatures {', '.join(f'{t:g}' for t in temperatures)} K, and a "
+            "curve holds at one. Make a table of each by read_table(..., by=...) and fit each, or "
+            "fit all of them by fit_device."
+        )
+    if device is None or not len(temperatures) or temperatures[0] == device.temperature:
+        return device
+    macrospin = device.replace(switching_curve=None, reset_curve=None)
+    return macrospin.at_temperature(float(temperatures[0]))
+
+
+def _refuse_other_conditions(table, direction, temperature):
+    """Refuse a prediction of a curve elsewhere than where it was measured."""
+    for name, value in (("direction", direction), ("temperature_k", temperature)):
+        here = np.unique(table.get(name, []))
+        if value is not None and value not in here:
+            known = f"it is that of {here[0]}" if len(here) else "the table did not tell it"
+            raise ValueError(
+                f"{name.removesuffix('_k')} = {value} is not that of the fitted curve: {known}."
+            )
+
+
+def _both(table, own, fit, back):
+    """One result of the fits of both directions; `own` is the direction of the first."""
+    rows = table["direction"] == own
+
+    def joined(first, second):
+        column = np.empty(len(rows))
+        column[rows], column[~rows] = first, second
+        return column
+
+    def named(values, others):
+        return values | {f"reset_{name}": value for name, value in others.items()}
+
+    def predict(current, pulse_width, gate_voltage, direction, temperature):
+        which = fit if direction in (None, own) else back
+        return which._predict(current, pulse_width, gate_voltage, direction, temperature)
+
+    device, freedom = fit.device, fit.degrees_of_freedom + back.degrees_of_freedom
+    if device is not None:
+        source = f"{device.source} reset_curve: {back.curve.source}"
+        device = device.replace(reset_curve=back.curve, source=source)
+    deviance = fit.deviance + back.deviance
+    size = len(fit.parameters)
+    correlation = np.eye(size + len(back.parameters))
+    correlation[:size, :size], correlation[size:, size:] = fit.correlation, back.correlation
+    draws = fit.posterior and merged(fit.posterior, back.posterior, "reset_")
+    return dataclasses.replace(
+        fit,
+        device=device,
+        reset_curve=back.curve,
+        parameters=named(fit.parameters, back.parameters),
+        standard_errors=named(fit.standard_errors, back.standard_errors),
+        correlation=correlation,
+        deviance=deviance,
+        degrees_of_freedom=freedom,
+        p_value=float(stats.chi2.sf(deviance, freedom)) if freedom else math.nan,
+        table=table,
+        probability=joined(fit.probability, back.probability),
+        residuals=joined(fit.residuals, back.residuals),
+        posterior=draws,
+        _internal=None,
+        _predict=predict,
+    )
+
+
+def _warn_if_poor(fit, way=None):
     reason = poor(fit)
     if reason:
-        warnings.warn(reason, stacklevel=3)
+        warn(f"{way}: {reason}" if way else reason)
 
 
 def _with_posterior(fit, law, posterior, seed):

@@ -5,27 +5,35 @@ gives the probability of every row of a table for parameters on these scales.
 """
 
 import dataclasses
+import inspect
 import math
 
 import numpy as np
-from scipy import special
+from scipy import constants, special
 
 from spinkeras import checks
+from spinkeras.calibration import conditions
 from spinkeras.macrospin import fokker_planck
 from spinkeras.physics import empirical, laws
-from spinkeras.physics.device import LIMITS
+from spinkeras.physics.device import (
+    LIMITS,
+    anisotropy_at_magnetization,
+    magnetization_ratio,
+)
 
-# Powers with which a field enters Delta, Ic0 / Delta, t_D (damping also as 1 + alpha^2) and the
-# relative change of the anisotropy per gate voltage, xi / (t_ox t_f K_eff).
+# Powers with which a field enters Delta, Ic0 / Delta, t_D (damping also as 1 + alpha^2), the
+# relative change of the anisotropy per gate voltage, xi / (t_ox t_f K_eff), the share of the
+# demagnetising energy in the anisotropy, and Ic0 / Delta of the other direction.
 _POWERS = {
-    "diameter": (2, 0, 2, 0),
-    "thickness": (1, 0, 1, -1),
-    "saturation_magnetization": (0, 0, 1, 0),
-    "damping": (0, 1, -1, 0),
-    "spin_torque_efficiency": (0, -1, 0, 0),
-    "anisotropy": (1, 0, 0, -1),
-    "temperature": (-1, 1, -1, 0),
-    "vcma_coefficient": (0, 0, 0, 1),
+    "diameter": (2, 0, 2, 0, 0, 0),
+    "thickness": (1, 0, 1, -1, 0, 0),
+    "saturation_magnetization": (0, 0, 1, 0, 2, 0),
+    "damping": (0, 1, -1, 0, 0, 1),
+    "spin_torque_efficiency": (0, -1, 0, 0, 0, 0),
+    "anisotropy": (1, 0, 0, -1, -1, 0),
+    "temperature": (-1, 1, -1, 0, 0, 1),
+    "vcma_coefficient": (0, 0, 0, 1, 0, 0),
+    "reset_efficiency": (0, 0, 0, 0, 0, -1),
 }
 _FEMTO = 1e-15
 CORRECTION = "exact_odds"
@@ -122,6 +130,12 @@ class Scaled:
         )
 
 
+def default_fields(device, table):
+    """The fields that are fitted unless the caller says which."""
+    both = len(conditions.directions(table)) > 1
+    return ["anisotropy", "spin_torque_efficiency", *(["reset_efficiency"] if both else [])]
+
+
 def scaled_fields(free, device, table):
     gates = np.unique(table["gate_voltage_v"])
     default = {name: LIMITS[name][1:3] for name in _POWERS}
@@ -136,15 +150,29 @@ def scaled_fields(free, device, table):
             "shows it. Add rows at another gate voltage (column gate_voltage_v), or leave it out "
             "of `free`."
         )
-    known = 4 if len(gates) > 1 else 3
-    powers = np.array([_POWERS[name][:known] for name in scaled.names])
+    both = len(conditions.directions(table)) > 1
+    if "reset_efficiency" in scaled.names and not both:
+        raise ValueError(
+            "reset_efficiency is free, but the table does not hold both directions, so the data do "
+            "not determine it: give rows of both with a column `direction`, or leave it out of "
+            "`free`."
+        )
+    temperatures = np.unique(table.get("temperature_k", []))
+    if "temperature" in scaled.names and temperatures.size:
+        raise ValueError(
+            "temperature is free, but the table has a column of temperatures, which says it. Leave "
+            "it out of `free`."
+        )
+    shown = [True, True, True, len(gates) > 1, len(temperatures) > 1, both]
+    powers = np.array([_POWERS[name] for name in scaled.names])[:, shown]
     if np.linalg.matrix_rank(powers) < len(scaled.names):
         raise ValueError(
             f"The fields {scaled.names} enter the switching probability only through Delta ~ "
             "anisotropy diameter^2 thickness / temperature, Ic0/Delta ~ damping temperature / "
             "spin_torque_efficiency, t_D ~ saturation_magnetization diameter^2 thickness / "
             "(damping temperature) and, with several gate voltages, vcma_coefficient / (thickness "
-            "anisotropy), so no data can tell them apart. Free fewer of them."
+            "anisotropy), with several temperatures saturation_magnetization^2 / anisotropy, so "
+            "no data can tell them apart. Free fewer of them."
         )
     return scaled
 
@@ -154,7 +182,7 @@ class DeviceLaw:
 
     tolerance = 1e-9  # of the excess
 
-    def __init__(self, device, switching_model):
+    def __init__(self, device, switching_model, temperature_law=None, temperatures=()):
         if not isinstance(switching_model, (str, laws.NeelBrown)):
             raise ValueError("fit_device needs a named law; measured curves: fit_empirical.")
         if device.switching_curve is not None:
@@ -171,6 +199,7 @@ class DeviceLaw:
             )
         self.build = laws.get_curve(switching_model, device)
         self.model, self.device = switching_model, device
+        self.temperature_law = _temperature_law(device, temperature_law, temperatures)
 
     def probability(self, xp, values, rows):
         """Probability, and how far the logarithm of a setting is outside the law's domain.
@@ -194,6 +223,8 @@ class DeviceLaw:
             )
         ]
         for name, log in logs.items():
+            if name == "reset_efficiency":  # of some rows only
+                continue
             change = log - math.log(getattr(device, name))
             numbers = [number + power * change for number, power in zip(numbers, _POWERS[name])]
             if name == "damping":
@@ -202,17 +233,31 @@ class DeviceLaw:
         log_duration = np.log(rows["pulse_width_s"]) - log_time
         zero = 0 * log_duration  # of the full shape and in double precision, also as a tensor
         log_stability, log_unit = log_stability + zero, log_unit + zero
+        log_attempt = zero - log_time  # what a stated attempt time in s is divided by
         excess = 0.0
+        way = rows.get("direction")
+        if way is not None:
+            other = way != conditions.direction_from(device)
+            log_unit = log_unit + self._log_asymmetry(logs) * other.astype("float64")
+        log_vcma, log_softer = 0.0, 0.0
+        if "temperature_k" in rows:
+            change, excess = self._by_temperature(xp, logs, rows["temperature_k"], zero)
+            log_softer, log_heat, log_moment, log_vcma = change
+            log_stability = log_stability + log_softer - log_heat
+            log_unit = log_unit + log_heat
+            log_duration = log_duration - log_moment + log_heat
+            log_attempt = log_attempt - log_moment + log_heat
         if np.any(rows["gate_voltage_v"]):
             log_stiffness = sum(
                 logs.get(name, math.log(getattr(device, name)))
                 for name in ("anisotropy", "thickness")
             )
+            log_stiffness = log_stiffness + log_softer - log_vcma
             vcma = values.get("vcma_coefficient", device.vcma_coefficient / _FEMTO)
             softening = vcma * _FEMTO / device.oxide_thickness * xp.exp(zero - log_stiffness)
             ratio = 1 - softening * rows["gate_voltage_v"]
             inside = xp.maximum(ratio, 1e-3)
-            excess = xp.max(inside - ratio, axis=-1)
+            excess = excess + xp.max(inside - ratio, axis=-1)
             log_stability = log_stability + xp.log(inside)
         log_duration = log_duration + 0 * log_stability
         if self.model == "macrospin":
@@ -223,7 +268,7 @@ class DeviceLaw:
         if attempt_time is None:
             curve = self.build(xp, log_duration, xp.exp(log_stability))
         else:
-            log_attempt = math.log(attempt_time) - log_time
+            log_attempt = log_attempt + math.log(attempt_time)
             curve = laws.neel_brown_curve(
                 xp, log_duration, xp.exp(log_stability), self.model.barrier_exponent, log_attempt
             )
@@ -233,6 +278,40 @@ class DeviceLaw:
         if odds is not None:
             probability = probability * odds / (1 - probability + probability * odds)
         return probability, excess
+
+    def _log_asymmetry(self, logs):
+        """By what `Ic0` of the other direction exceeds that of the device's own, a logarithm."""
+        own = logs.get("spin_torque_efficiency", math.log(self.device.spin_torque_efficiency))
+        other = self.device.reset_efficiency
+        return own - logs.get("reset_efficiency", own if other is None else math.log(other))
+
+    def _by_temperature(self, xp, logs, temperature, zero):
+        """`MTJDevice.at_temperature` as logarithms of ratios to the device's own temperature.
+
+        Returns:
+            Those of `K_eff`, the thermal energy, `Ms` and the VCMA coefficient; and how far the
+            anisotropy is from being one, 0 mostly.
+        """
+        law, device = self.temperature_law, self.device
+        moment = magnetization_ratio(temperature, device.temperature, law["curie_temperature"])
+        anisotropy, magnetization = (
+            xp.exp(zero + logs.get(name, math.log(getattr(device, name))))
+            for name in ("anisotropy", "saturation_magnetization")
+        )
+        shape = law["demagnetizing_factor"] * constants.mu_0 * magnetization * magnetization / 2
+        left = anisotropy_at_magnetization(anisotropy, shape, moment, law["anisotropy_exponent"])
+        left = left / anisotropy
+        inside = xp.maximum(left, 1e-3 + 0 * left)
+        log_moment = np.log(moment)
+        log_vcma = law["vcma_exponent"] * log_moment
+        change = xp.log(inside), np.log(temperature / device.temperature), log_moment, log_vcma
+        return change, xp.max(inside - left, axis=-1)
+
+    def device_of(self, device, temperature=None, direction=None):
+        """A fitted device at another temperature, in K, or written in another direction."""
+        if temperature is not None and temperature != device.temperature:
+            device = device.at_temperature(temperature, **self.temperature_law)
+        return device if direction is None else device.starting(conditions.DIRECTIONS[direction])
 
     def correction(self, values, rows):
         """By what the odds of the closed form must be multiplied to be those of the exact solver.
@@ -246,9 +325,15 @@ class DeviceLaw:
         scale = {name: math.log(v) for name, v in values.items() if name != "vcma_coefficient"}
         if "vcma_coefficient" in values:
             scale["vcma_coefficient"] = values["vcma_coefficient"] / _FEMTO
-        current, width = rows["current_a"], rows["pulse_width_s"]
-        anisotropy = device.anisotropy_at(rows["gate_voltage_v"])
-        exact = fokker_planck.switching_probability(current, width, device, anisotropy)
+        exact = np.empty(len(rows["current_a"]))
+        for held, own in conditions.groups(rows):
+            here = self.device_of(device, held.get("temperature_k"), held.get("direction"))
+            exact[own] = fokker_planck.switching_probability(
+                rows["current_a"][own],
+                rows["pulse_width_s"][own],
+                here,
+                here.anisotropy_at(held["gate_voltage_v"]),
+            )
         closed, _ = self.probability(np, scale, bare)
         odds = [special.logit(np.clip(p, _RELIABLE, 1 - _RELIABLE)) for p in (exact, closed)]
         return np.exp(odds[0] - odds[1])
@@ -263,6 +348,31 @@ class DeviceLaw:
             "from those that suit the device, or the device is not a macrospin with the fixed "
             "fields given here: check them, free others, or use fit_empirical."
         )
+
+
+def _temperature_law(device, options, temperatures):
+    """The keyword arguments of `at_temperature`, all of them, checked."""
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(device.at_temperature).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    options = {} if options is None else options
+    if not isinstance(options, dict) or set(options) - set(known):
+        raise ValueError(
+            f"temperature_law = {checks.shown(options)} must be a dictionary of options of "
+            f"MTJDevice.at_temperature: {list(known)}."
+        )
+    law = known | options
+    if len(temperatures):
+        device.at_temperature(device.temperature, **law)  # refuses what has no such law
+        highest, curie = np.max(temperatures), law["curie_temperature"]
+        if highest > 0.999 * curie:
+            raise ValueError(
+                f"The table goes up to {highest:g} K, where the curie_temperature of "
+                f"{curie:g} K leaves no magnetisation; check both."
+            )
+    return law
 
 
 class CurveLaw:

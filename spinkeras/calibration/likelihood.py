@@ -2,14 +2,15 @@
 
 import collections
 import math
-import warnings
 
 import numpy as np
 from scipy import optimize, special, stats
 
+from spinkeras.calibration import conditions
 from spinkeras.calibration.law import SCALES
 from spinkeras.calibration.posterior import FLOOR
 from spinkeras.calibration.result import FitResult
+from spinkeras.notices import warn
 from spinkeras.physics.empirical import SHAPE
 
 _SEARCH_ROWS = 2000
@@ -105,17 +106,15 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
         ([n for n in bound if n not in scaled.given], "its limit", "Free fewer parameters"),
     ):
         if names:
-            warnings.warn(
+            warn(
                 f"The estimate of {names} lies on {what} ({listed(scaled.backward(theta))}); its "
-                f"standard error is not valid. {cure} if the value is not a known limit.",
-                stacklevel=3,
+                f"standard error is not valid. {cure} if the value is not a known limit."
             )
     if excess > 1e-9 and not bound:
-        warnings.warn(
+        warn(
             f"The estimate ({listed(scaled.backward(theta))}) is the best that the curve allows, "
             "which must rise with the current; its standard errors are not valid. Free fewer "
-            "parameters, unless the fit is what you want.",
-            stacklevel=3,
+            "parameters, unless the fit is what you want."
         )
     residual = _deviance_residuals(probability, table)
     deviance, freedom = float(np.sum(residual**2)), len(trials) - len(theta)
@@ -139,17 +138,23 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
 def condensed(table):
     """A table of some 2000 rows or less, neighbouring settings pooled: to choose a model with."""
     trials = table["trials"]
-    settings = [table[name] for name in ("current_a", "pulse_width_s", "gate_voltage_v")]
     if len(trials) <= _SEARCH_ROWS:
         return table
-    keys = [np.unique(column, return_inverse=True)[1] for column in settings]
+    settings = {name: table[name] for name in table if name not in ("switched", "trials")}
+    keys = [np.unique(column, return_inverse=True)[1] for column in settings.values()]
     fine = sum(key.max() > 40 for key in keys) or 1
     bins = int(_SEARCH_ROWS ** (1 / fine))
     keys = [stats.rankdata(k, "min") * bins // (k.size + 1) if k.max() > 40 else k for k in keys]
-    cell = np.unique(np.stack(keys), axis=1, return_inverse=True)[1].ravel()
+    _, first, cell = np.unique(np.stack(keys), axis=1, return_index=True, return_inverse=True)
+    cell = cell.ravel()
     weight = np.bincount(cell, trials)
-    pooled = [np.bincount(cell, trials * column) / weight for column in settings]
-    return dict(zip(table, [*pooled, np.bincount(cell, table["switched"]), weight]))
+    pooled = {
+        name: np.bincount(cell, trials * column) / weight
+        if column.dtype.kind == "f"
+        else column[first]
+        for name, column in settings.items()
+    }
+    return pooled | {"switched": np.bincount(cell, table["switched"]), "trials": weight}
 
 
 _Internal = collections.namedtuple("_Internal", "scaled theta information")
@@ -179,13 +184,16 @@ def _refuse_without_transition(table, names):
                 f"{what}, so the data do not determine {names}: they only bound the threshold. "
                 f"Add settings with {cure} current until both outcomes occur."
             )
-    gates = np.unique(table["gate_voltage_v"])
-    gaps = [_gap(table, gate) for gate in gates]
+    held, gaps = [], []
+    for values, rows in conditions.groups(table):
+        held.append(values)
+        gaps.append(_gap(conditions.select(table, rows)))
     if None not in gaps:
-        gate, (width, failed, succeeded) = max(
-            zip(gates, gaps), key=lambda pair: pair[1][1] - pair[1][2]
+        values, (width, failed, succeeded) = max(
+            zip(held, gaps), key=lambda pair: pair[1][1] - pair[1][2]
         )
-        where = f"{width:g} s" + (f" and a gate voltage of {gate:g} V" if len(gates) > 1 else "")
+        more = conditions.in_words(values, table)
+        where = f"{width:g} s" + (f" and {more}" if more else "")
         ends = [f"all fail up to {failed:g} A"] if np.isfinite(failed) else []
         ends += [f"all succeed from {succeeded:g} A on"] if np.isfinite(succeeded) else []
         raise ValueError(
@@ -201,13 +209,12 @@ def _refuse_without_transition(table, names):
         )
 
 
-def _gap(table, gate):
-    """Where failures and successes at a gate voltage do not overlap; `None` where they do.
+def _gap(here):
+    """Where failures and successes of such rows do not overlap; `None` where they do.
 
     Per pulse width: the largest current that ever failed, the smallest that ever succeeded. A
     failure at no less current and no shorter pulse than some success shows the transition.
     """
-    here = {n: column[table["gate_voltage_v"] == gate] for n, column in table.items()}
     current, switched, trials = (here[n] for n in ("current_a", "switched", "trials"))
     widths, group = np.unique(here["pulse_width_s"], return_inverse=True)
     failed, succeeded = np.full(widths.size, -np.inf), np.full(widths.size, np.inf)

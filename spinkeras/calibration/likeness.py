@@ -1,9 +1,9 @@
 """Whether rows of one setting may be added up: are they alike but for chance?"""
 
-import warnings
-
 import numpy as np
 from scipy import stats
+
+from spinkeras.notices import warn
 
 _LEAST_EXPECTED = 1.0  # of either outcome in a row, for chi-squared to hold
 _CERTAIN = 1e-4
@@ -33,7 +33,11 @@ def warn_if_unlike(setting, settings, switched, trials, others, where):
         worst = int(np.argmin(stats.chi2.logsf(chi, np.maximum(freedom, 1))))
         rows = np.flatnonzero(setting == worst)
         counts = ", ".join(f"{switched[k]:g} of {trials[k]:g}" for k in rows[:6])
-        place = ", ".join(f"{name} = {column[rows[0]]:.4g}" for name, column in settings.items())
+        first = {name: column[rows[0]] for name, column in settings.items()}
+        place = ", ".join(
+            f"{name} = {value}" if isinstance(value, str) else f"{name} = {value:.4g}"
+            for name, value in first.items()
+        )
         left = {}
         for name, codes in selecting.items():
             finer = np.unique(np.stack([setting, codes]), axis=1, return_inverse=True)[1].ravel()
@@ -46,10 +50,9 @@ def warn_if_unlike(setting, settings, switched, trials, others, where):
             if best
             else " Tell different devices or directions apart, or look for a drift."
         )
-        warnings.warn(
+        warn(
             f"{where}: rows of one setting are not alike (chi-squared {total:.0f} on {degrees:g}), "
-            f"but were added up; the worst is {place}: {counts}.{cure}",
-            stacklevel=4,
+            f"but were added up; the worst is {place}: {counts}.{cure}"
         )
         return []
     return [

@@ -9,7 +9,7 @@ import dataclasses
 import re
 
 PREFIXES = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12}
-_COUNT = "(a count)"
+_COUNT, _WORD = "(a count)", "(P->AP or AP->P)"
 
 
 def _scaled(unit, prefixes):
@@ -19,6 +19,8 @@ def _scaled(unit, prefixes):
 _AMPERES = _scaled("A", ("", "m", "u", "µ", "μ", "n"))
 _VOLTS = _scaled("V", ("", "m", "u", "µ", "μ"))
 _SECONDS = _scaled("s", ("", "m", "u", "µ", "μ", "n", "p"))
+_KELVINS = {"K": 1.0, "degC": 1.0, "°C": 1.0, "C": 1.0, "celsius": 1.0}
+_OFFSETS = {unit: 273.15 for unit in _KELVINS if unit != "K"}
 _SHARES = {"1": 1.0, "%": 1e-2, "percent": 1e-2, "pct": 1e-2}
 
 _DRIVE = ("drive", "amplitude", "pulseamplitude", "ampl")  # the unit tells which
@@ -61,6 +63,8 @@ QUANTITIES = {
         ("t", "duration", "length", "pulse", "time"),
     ),
     "gate_voltage_v": Quantity("V", _VOLTS, ("vg", "vgate", "gatevoltage"), ("gate",)),
+    "temperature_k": Quantity("K", _KELVINS, ("temperature", "temp"), ("t",)),
+    "direction": Quantity(_WORD, {}, ("direction", "dir", "transition", "switchingdirection")),
     "switched": Quantity(
         _COUNT,
         {},
@@ -85,18 +89,19 @@ QUANTITIES = {
     "switching_current_a": Quantity("A", _AMPERES, ("ic", "isw", "iswitch", "switchingcurrent")),
     "switching_voltage_v": Quantity("V", _VOLTS, ("vc", "vsw", "vswitch", "switchingvoltage")),
 }  # fmt: skip
-_SHORT = {name: name[:-2] for name in QUANTITIES if name[-2:] in ("_a", "_v", "_s")}
+_SHORT = {name: name[:-2] for name in QUANTITIES if name[-2:] in ("_a", "_v", "_s", "_k")}
 _ALIASES = {short: name for name, short in _SHORT.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of the file: its name there, and what its numbers are worth in SI units."""
+    """A column of the file: its name there, and its numbers in SI, `factor` times plus `offset`."""
 
     name: str
     factor: float = 1.0
     unit: str = ""
     stated: bool = False  # the unit was in the name or given
+    offset: float = 0.0
 
 
 def identify(found, columns, units, given, where):
@@ -137,7 +142,7 @@ def identify(found, columns, units, given, where):
         column = result[quantity] = _column(quantity, (own or names)[0], units)
         if column.name != quantity:
             what = _SHORT.get(quantity, quantity)
-            unit = "" if column.unit in (_COUNT, "1") else f" in {column.unit}"
+            unit = "" if column.unit in (_COUNT, _WORD, "1") else f" in {column.unit}"
             notes.append(f"{column.name!r} as {what}{unit}")
     return result, notes
 
@@ -153,7 +158,7 @@ def split(name):
 
 def _known(unit):
     """A unit as the tables above spell it."""
-    every = {**_AMPERES, **_VOLTS, **_SECONDS, **_SHARES}
+    every = {**_AMPERES, **_VOLTS, **_SECONDS, **_KELVINS, **_SHARES}
     by_case = {key.lower(): key for key in reversed(every)}
     return unit if unit in every else by_case.get(unit.lower())
 
@@ -183,7 +188,8 @@ def _column(quantity, name, units):
         unit = unit if unit in kind.units else None
     if unit is None:
         return Column(name, 1.0, kind.unit)
-    return Column(name, kind.units[unit], unit, stated=True)
+    offset = _OFFSETS.get(unit, 0.0)
+    return Column(name, kind.units[unit], unit, stated=True, offset=offset)
 
 
 def _said(columns, found, where):

@@ -6,12 +6,12 @@ drawn from it or from a stated spread.
 
 import dataclasses
 import math
-import warnings
 from typing import Any
 
 import numpy as np
 
 from spinkeras import checks
+from spinkeras.notices import warn
 from spinkeras.physics.device import MTJDevice, get_device
 
 FLOOR = 1e-12  # probabilities are kept this far from 0 and 1, so that one outlier stays finite
@@ -162,13 +162,28 @@ def sample_posterior(
         divergences=int(np.sum(diverged.numpy())),
     )
     if not (np.all(r_hat < 1.05) and np.all(size > 100)):
-        warnings.warn(
+        warn(
             "The chains have not converged (R-hat should be below 1.05 and the effective sample "
             f"size above 100):\n{posterior.summary()}\nUse more draws, e.g. "
-            "posterior={'warmup': 2000, 'draws': 4000}, or narrower bounds in `free`.",
-            stacklevel=4,
+            "posterior={'warmup': 2000, 'draws': 4000}, or narrower bounds in `free`."
         )
     return posterior
+
+
+def merged(first: Posterior, second: Posterior, prefix: str) -> Posterior:
+    """Posteriors of parameters that have nothing in common; those of the second get a prefix."""
+
+    def joined(name):
+        others = getattr(second, name).items()
+        return getattr(first, name) | {prefix + key: value for key, value in others}
+
+    return Posterior(
+        draws=joined("draws"),
+        r_hat=joined("r_hat"),
+        effective_sample_size=joined("effective_sample_size"),
+        acceptance=min(first.acceptance, second.acceptance),
+        divergences=first.divergences + second.divergences,
+    )
 
 
 def sample_devices(
@@ -185,7 +200,8 @@ def sample_devices(
         count: how many devices, >= 1.
         seed: integer >= 0; the same seed gives the same devices.
         spread: `{field: relative standard deviation}`, each 0 to 1, of any numeric field of the
-            device, and of the threshold and slope of its `switching_curve`. Independent and
+            device, and of the threshold and slope of its `switching_curve` (and `reset_threshold`,
+            `reset_slope` of its `reset_curve`). Independent and
             log-normal, the nominal value being the median. For example anisotropy and diameter
             spread the thermal stability (and all that follows from the area), damping or
             spin_torque_efficiency the critical current, resistance_area_product and tmr the read
@@ -225,7 +241,10 @@ def sample_devices(
         nominal = get_device(source)
     curve = nominal.switching_curve
     own = {f: v for f, v in nominal.get_config().items() if isinstance(v, float)}
+    back = nominal.reset_curve
     of_curve = {} if curve is None else {"threshold": curve.threshold, "slope": curve.slope}
+    if back is not None:
+        of_curve |= {"reset_threshold": back.threshold, "reset_slope": back.slope}
     middle = own | of_curve
 
     def allowed(name, value):
@@ -245,8 +264,15 @@ def sample_devices(
     def device(k):
         values = {name: float(column[k]) for name, column in fields.items()}
         changes = {name: values.pop(name) for name in list(values) if name in own}
+        of_reset = {
+            name.removeprefix("reset_"): values.pop(name)
+            for name in list(values)
+            if name.startswith("reset_")
+        }
         if values:
             changes["switching_curve"] = curve.replace(**values)
+        if of_reset:
+            changes["reset_curve"] = back.replace(**of_reset)
         try:
             return nominal.replace(**changes)
         except ValueError as error:

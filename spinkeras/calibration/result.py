@@ -8,6 +8,7 @@ import numpy as np
 
 from spinkeras import tables
 from spinkeras._typing import Array
+from spinkeras.calibration.conditions import stated_direction
 from spinkeras.calibration.diagnosis import pattern
 from spinkeras.calibration.posterior import Posterior
 from spinkeras.physics.device import MTJDevice
@@ -24,6 +25,7 @@ class FitResult(tables.Table):
         device: fitted `MTJDevice`; after `fit_empirical` the given device with the fitted curve
             as its `switching_curve`, or `None` if none was given.
         curve: fitted `EmpiricalCurve`, or `None` after `fit_device`.
+        reset_curve: that of the other direction, if the table has both; else `None`.
         parameters: fitted values by name, SI units.
         standard_errors: their standard errors (from the expected information), SI units. Huge
             for what the data do not limit, where `max_relative_error` lets that pass.
@@ -50,6 +52,7 @@ class FitResult(tables.Table):
     probability: np.ndarray
     residuals: np.ndarray
     posterior: Posterior | None = None
+    reset_curve: EmpiricalCurve | None = None
     _internal: Any = dataclasses.field(default=None, repr=False)
     _predict: Any = dataclasses.field(default=None, repr=False)
 
@@ -76,15 +79,29 @@ class FitResult(tables.Table):
         """What the residuals have in common, in words; empty if they look like chance."""
         return pattern(self.table, self.probability, self.residuals)
 
-    def predict(self, current: Array, pulse_width: Array, gate_voltage: Array = 0.0) -> np.ndarray:
+    def predict(
+        self,
+        current: Array,
+        pulse_width: Array,
+        gate_voltage: Array = 0.0,
+        *,
+        direction: str | None = None,
+        temperature: float | None = None,
+    ) -> np.ndarray:
         """Fitted switching probability at currents in A, pulse widths in s, gates in V (NumPy).
+
+        Args:
+            current, pulse_width, gate_voltage: scalars or arrays that fit together.
+            direction: `"P->AP"` or `"AP->P"`. Default: that of `device`.
+            temperature: K. Default: that of `device`.
 
         Raises:
             ValueError: for settings at which the fitted law has no meaning, as
                 `spinkeras.switching_probability`.
         """
         settings = (np.asarray(v, "float64") for v in (current, pulse_width, gate_voltage))
-        return self._predict(*np.broadcast_arrays(*settings))
+        direction = stated_direction(direction)
+        return self._predict(*np.broadcast_arrays(*settings), direction, temperature)
 
     def summary(self) -> str:
         """The estimates and the goodness of fit as text."""

@@ -3,16 +3,18 @@
 A table has one row per setting of the pulse generator, with the columns
 
     current_a       A, or
-    voltage_v       V, divided by `resistance` to give the current
+    voltage_v       V, over `resistance`, or over the junction of a device: `V = I R_state(V)`
     pulse_width_s   s
     gate_voltage_v  V during the pulse, optional; 0 where there is no such column
+    temperature_k   K, optional
+    direction       P->AP or AP->P, optional: where the pulse starts, and what counts as switched
     switched        how many pulses reversed the device, or
     fraction        the share of them, a probability
     trials          how many pulses were sent
 
 as a text file, a workbook, or a dictionary or data frame of columns. Files of laboratories name
 their columns as they like (`spinkeras.calibration.names`). Every trial starts from the reset state;
-positive current favours the reversal.
+positive current favours the reversal (of a `direction`, negative current if all of its is).
 
 Instead of pulses a table may hold ramps, `switching_current_a` or `switching_voltage_v` of each
 (`spinkeras.calibration.ramps`).
@@ -20,18 +22,21 @@ Instead of pulses a table may hold ramps, `switching_current_a` or `switching_vo
 
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from spinkeras import checks
-from spinkeras.calibration import files, names, ramps
+from spinkeras.calibration import conditions, files, names, ramps
 from spinkeras.calibration.likeness import warn_if_unlike
+from spinkeras.notices import warn
+from spinkeras.physics.device import DeviceLike, get_device
+from spinkeras.physics.resistance import current_of_voltage
 
-_GATE = "gate_voltage_v"
+_GATE, _KELVIN, _WAY = "gate_voltage_v", "temperature_k", "direction"
 _DRIVES = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v")
+_COLD = 150.0  # K: a table of lower numbers without a unit may be in degrees Celsius
 # quantity: (least, most) of the largest absolute value; a junction has no other
 _PLAUSIBLE = {
     "current_a": (1e-8, 0.2),
@@ -49,6 +54,8 @@ def read_table(
     units: Mapping[str, str] | None = None,
     pulse_width: float | None = None,
     trials: int | None = None,
+    direction: str | None = None,
+    device: DeviceLike | None = None,
     where: Mapping[str, Any] | None = None,
     by: str | Sequence[str] | None = None,
     ramp: Any = None,
@@ -60,7 +67,7 @@ def read_table(
         data: path of a text file (tabs, `;`, `,` or spaces between the cells, lines that start with
             `#` or `%` skipped, decimal commas) or of a workbook, or a dictionary or data frame of
             columns; see the module.
-        resistance: ohm, > 0. Needed for a table of voltages.
+        resistance: ohm, > 0, for a table of voltages: constant, whatever the state.
         columns: `{quantity: name of its column}`, for example `{"voltage_v": "Vpp", "fraction":
             "y"}`; or the list of all names, for a file without a line of names. Default: known by
             their names.
@@ -68,6 +75,10 @@ def read_table(
             of the column, `t_p (ns)` or `I_uA`, or else SI.
         pulse_width: s, of all rows, instead of a column.
         trials: pulses at every row, instead of a column (also where there is one).
+        direction: of all rows, `"P->AP"` or `"AP->P"`, instead of a column.
+        device: `MTJDevice` or preset name, for a table of voltages without `resistance`: the
+            current is that of `physics.current_of_voltage` in the state in which the pulse starts,
+            which the direction says. Default, without a direction: the device's `initial_state`.
         where: `{column: value}` or `{column: [values]}`: only rows with these.
         by: name of a column or a list of them: one table for each of its values.
         ramp: for ramps, `{"rate": A/s or V/s}`, or `{"step": A or V, "dwell": s}` of a staircase.
@@ -75,12 +86,14 @@ def read_table(
 
     Returns:
         Dictionary of float64 columns `current_a`, `pulse_width_s`, `gate_voltage_v`, `switched`
-        and `trials`, sorted by gate voltage, pulse width and current. With `by`, a dictionary of
-        such tables, by value (or tuple of values).
+        and `trials`, sorted by gate voltage, pulse width and current; and `temperature_k` and
+        `direction` (text) where the data have them. With `by`, a dictionary of such tables, by
+        value (or tuple of values).
 
     Raises:
         ValueError: naming the column and the row that cannot be used, and why; for numbers in a
-            unit that they cannot have, currents of both signs or negative ones only.
+            unit that they cannot have, currents of both signs or negative ones only, temperatures
+        that may be in degrees Celsius.
 
     Warns:
         UserWarning: one line with all that was guessed; rows of one setting that are not alike.
@@ -100,22 +113,25 @@ def read_table(
     given = {
         "pulse_width_s": _constant("pulse_width", pulse_width, "s", 1e-11, 1e-2),
         "trials": _constant("trials", trials, "(a count)", 1, 1e12),
+        _WAY: conditions.stated_direction(direction),
     }
     given = {quantity: value for quantity, value in given.items() if value is not None}
     found, guesses = names.identify(list(cells.columns), columns, units, given, cells.where)
     cells.notes += guesses
+    _forget_other_directions(found, cells, columns)
     drive = _check_columns(found, given, cells, ramp)
+    device = None if device is None else get_device(device)
+    path = _constant("resistance", resistance, "ohm", 1e-3, 1e9, "of the write path") or device
     groups = {None: cells} if by is None else _grouped(cells, by)
     notes, tables = list(cells.notes), {}
     for value, part in groups.items():
         part.notes = []
-        tables[value] = _table(part, found, given, drive, resistance, ramp)
+        tables[value] = _table(part, found, given, drive, path, ramp)
         notes += [note for note in part.notes if note not in notes]
     if notes:
-        warnings.warn(
+        warn(
             f"{cells.where}: guessed {'; '.join(notes)}. Say it by columns=, units=, trials=, "
-            "where= or by= of read_table.",
-            stacklevel=2,
+            "direction=, where= or by= of read_table."
         )
     return tables[None] if by is None else tables
 
@@ -142,10 +158,10 @@ def _cells(data, columns, sheet):
     )
 
 
-def _constant(name, value, unit, low, high):
+def _constant(name, value, unit, low, high, hint=None):
     if value is None:
         return None
-    hint = "2 ns is 2e-9" if unit == "s" else "pulses at every setting"
+    hint = hint or ("2 ns is 2e-9" if unit == "s" else "pulses at every setting")
     value = checks.number(name, value, unit, low, high, hint)
     if name == "trials" and value != round(value):
         raise ValueError(f"trials = {value:g} must be a whole number.")
@@ -183,13 +199,24 @@ def _check_columns(found, given, cells, ramp):
     return drive[0]
 
 
-def _table(cells, found, given, drive, resistance, ramp):
+def _forget_other_directions(found, cells, columns):
+    """Leave alone a column `direction` that is about something else, unless the caller says so."""
+    column = found.get(_WAY)
+    said = isinstance(columns, dict) and _WAY in columns
+    if column is None or said or any(map(conditions.direction_of, cells.columns[column.name])):
+        return
+    del found[_WAY]
+    cells.notes = [note for note in cells.notes if not note.startswith(repr(column.name))]
+
+
+def _table(cells, found, given, drive, path, ramp):
     where = cells.where
     used = {drive: found[drive]}
-    used |= {q: found[q] for q in ("pulse_width_s", "switched", "fraction", "trials", _GATE)
+    counted = ("pulse_width_s", "switched", "fraction", "trials", _GATE, _KELVIN)
+    used |= {q: found[q] for q in counted
              if q in found and not (q == "fraction" and "switched" in found)}  # fmt: skip
     raw = {q: _as_numbers(q, column.name, cells) for q, column in used.items()}
-    table = {q: values * used[q].factor for q, values in raw.items()}
+    table = {q: values * used[q].factor + used[q].offset for q, values in raw.items()}
     rows = len(table[drive])
     if rows == 0:
         raise ValueError(f"{where} has no rows; give one row per current and pulse width.")
@@ -207,15 +234,28 @@ def _table(cells, found, given, drive, resistance, ramp):
     refuse_units(drive, used[drive], table[drive], refuse)
     for quantity, value in given.items():
         table[quantity] = np.full(rows, value)
-    gate = table.get(_GATE, np.zeros(rows))
-    refuse(np.abs(gate) > 10, _GATE, f"is not -10 to 10 V{_likely(used.get(_GATE), 'mV')}")
-    current, resistance = _currents(table[drive], drive, resistance, where)
+    held = {_GATE: table.get(_GATE, np.zeros(rows))}
+    refuse(np.abs(held[_GATE]) > 10, _GATE, f"is not -10 to 10 V{_likely(used.get(_GATE), 'mV')}")
+    if _KELVIN in table:
+        held[_KELVIN] = _temperatures(table[_KELVIN], used[_KELVIN], refuse, where)
+    if _WAY in found and _WAY not in given:
+        table[_WAY] = _directions(found[_WAY].name, cells)
+    if _WAY in table:
+        held[_WAY] = table[_WAY]
+        table[drive] = _towards_reversal(table[drive], held[_WAY], cells)
     if drive.startswith("switching"):
         refuse(
-            current <= 0, drive, "is not > 0: ramp towards positive current, or reverse the sign"
+            table[drive] <= 0,
+            drive,
+            "is not > 0: ramp towards positive current, or reverse the sign",
         )
-        per_volt = 1.0 if resistance is None else 1 / resistance
-        return _pool(*ramps.counts(current, gate, ramp, per_volt))
+        unit = drive[-1].upper()
+        values, others, switched, trials = ramps.counts(table[drive], held, ramp, unit)
+        current = _currents(values, drive, path, others.get(_WAY), cells)
+        names_in_order = ("pulse_width_s", *held)
+        settings = {"current_a": current} | {name: others[name] for name in names_in_order}
+        return _pool(settings, switched, trials)
+    current = _currents(table[drive], drive, path, held.get(_WAY), cells)
     width, trials = table["pulse_width_s"], table["trials"]
     column = used.get("pulse_width_s")
     short = f"is not 1e-11 to 1e-2 s{_likely(column, 'ns')}"
@@ -231,12 +271,15 @@ def _table(cells, found, given, drive, resistance, ramp):
         refuse(switched > trials, "switched", "exceeds the trials of its row")
     else:
         switched = _counts(table["fraction"], trials, used, cells, refuse)
-    settings = {"current_a": current, "pulse_width_s": width, _GATE: gate}
-    _check_sign(settings, switched, trials, where)
+    settings = {"current_a": current, "pulse_width_s": width, **held}
+    for way in conditions.directions(held) or [None]:
+        own = np.full(rows, True) if way is None else held[_WAY] == way
+        name = where if way is None else f"{where} ({way})"
+        _check_sign(conditions.select(settings, own), switched[own], trials[own], name)
     others = {
         name: values
         for name, values in cells.columns.items()
-        if name not in {column.name for column in used.values()}
+        if name not in {column.name for column in (*used.values(), found.get(_WAY)) if column}
     }
     pooled = _pool(settings, switched, trials)
     cells.notes += warn_if_unlike(_group(settings)[1], settings, switched, trials, others, where)
@@ -271,31 +314,87 @@ def _likely(column, unit):
     """A hint at the unit that a column may have."""
     if column is None:
         return ""
-    if column.stated and column.factor != 1.0:
+    if column.stated and (column.factor != 1.0 or column.offset):
         return f", taken in {column.unit}: the numbers may be in SI units already"
     return f"; the numbers are likely {unit}: units={{{column.name!r}: {unit!r}}}"
 
 
-def _currents(values, drive, resistance, where):
-    """Currents in A, and the resistance if it was needed."""
+def _temperatures(values, column, refuse, where):
+    """Temperatures in K, checked."""
+    unstated = column.name != _KELVIN and not column.stated
+    if unstated and np.max(values) < _COLD:
+        raise ValueError(
+            f"{where}: {column.name} = {np.min(values):g} to {np.max(values):g} may be K or degC; "
+            f"say units={{{column.name!r}: 'degC'}}, or 'K'."
+        )
+    likely = _likely(column, "degC")
+    refuse(~((values >= 1) & (values <= 1000)), _KELVIN, f"is not 1 to 1000 K{likely}")
+    return values
+
+
+def _directions(name, cells):
+    """The column of directions, every cell as one of both."""
+    result = []
+    for index, cell in enumerate(cells.columns[name]):
+        result.append(conditions.direction_of(cell))
+        if result[-1] is None:
+            raise ValueError(
+                f"{cells.where}, {cells.row(index)}: {name} = {checks.shown(cell)} is neither "
+                "P->AP nor AP->P."
+            )
+    return np.array(result)
+
+
+def _towards_reversal(drive, way, cells):
+    """The drive with the sign reversed in a direction in which it is negative throughout."""
+    drive = drive.copy()
+    kinds = np.unique(way)
+    negative = [kind for kind in kinds if np.max(drive[way == kind]) <= 0]
+    if len(negative) == 1 and np.any(drive[way == negative[0]] < 0):
+        drive[way == negative[0]] *= -1
+        cells.notes.append(f"that negative drive favours {negative[0]}")
+    return drive
+
+
+def _currents(values, drive, path, way, cells):
+    """Currents in A of drives in A or V.
+
+    Args:
+        values: the drives.
+        drive: their quantity.
+        path: resistance in ohm, or `MTJDevice`, or `None`.
+        way: direction of every value, or `None` if it is not known.
+        cells: for errors and guesses.
+    """
+    where = cells.where
     if drive.endswith("_a"):
-        return values, None
-    if resistance is None:
+        return values
+    if path is None:
         raise ValueError(
             f"{where} gives voltages; give the `resistance` in ohm of the path that carries "
-            "the write current (the junction, or the heavy-metal channel)."
+            "the write current (the junction, or the heavy-metal channel), or the `device`."
         )
-    resistance = checks.number("resistance", resistance, "ohm", 1e-3, 1e9, "of the write path")
-    current = values / resistance
+    if isinstance(path, float):
+        current, told = values / path, f"{path:g}"
+    else:
+        current = np.array(current_of_voltage(values, path))
+        for kind, state in conditions.DIRECTIONS.items() if way is not None else ():
+            own = way == kind
+            current[own] = current_of_voltage(values[own], path, state)
+        told = f"{path.write_path_resistance:.4g}"
+        if way is None and path.write_resistance is None:
+            cells.notes.append(
+                f"voltages over the {path.initial_state} junction of {told} ohm parallel"
+            )
     largest = float(np.max(np.abs(current)))
     least, most = _PLAUSIBLE["current_a"]
     if largest > most or 0 < largest < least:
         hint = "likely it is in kohm" if largest > most else "check it, it is in ohm"
         raise ValueError(
-            f"{where}: its voltages over resistance = {resistance:g} ohm give {largest:.3g} A, "
+            f"{where}: its voltages over resistance = {told} ohm give {largest:.3g} A, "
             f"which is no current of a junction ({least:g} to {most:g} A); {hint}."
         )
-    return current, resistance
+    return current
 
 
 def _counts(fraction, trials, used, cells, refuse):
@@ -350,13 +449,17 @@ def _check_sign(settings, switched, trials, where):
         raise ValueError(
             f"{where} has currents of both signs, and the pulses of negative current reverse "
             f"the device too ({first:.0%} of them): a fit describes one direction. Keep the rows "
-            "of one sign, for the negative ones with the sign reversed."
+            "of one sign, for the negative ones with the sign reversed, or say in a column "
+            "`direction` which pulses are P->AP and which AP->P."
         )
 
 
 def _group(settings):
     """Order, and in it the number of the setting of each row; equal to 12 digits is equal."""
-    rounded = [_rounded(column) for column in settings.values()]
+    rounded = [
+        _rounded(column) if column.dtype.kind == "f" else np.unique(column, return_inverse=True)[1]
+        for column in settings.values()
+    ]
     order = np.lexsort(rounded)
     new = np.any([np.diff(column[order]) != 0 for column in rounded], axis=0)
     number = np.empty(len(order), int)

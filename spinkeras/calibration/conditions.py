@@ -1,0 +1,71 @@
+"""What is held while current and pulse width vary: gate voltage, temperature, direction."""
+
+import re
+
+import numpy as np
+
+from spinkeras import checks
+from spinkeras.physics.device import STATES
+
+DIRECTIONS = {"P->AP": STATES[0], "AP->P": STATES[1]}  # by name, where a pulse starts
+_PATTERN = re.compile(r"(AP|P)(?:TO|2|[-=]*[>→/]?)(AP|P)")
+
+# column of a table: its value in words
+CONDITIONS = {
+    "gate_voltage_v": lambda value: f"a gate voltage of {f'{value:+.3g}' if value else 0} V",
+    "temperature_k": lambda value: f"{value:.4g} K",
+    "direction": str,
+}
+
+
+def direction_of(cell):
+    """`"P->AP"` or `"AP->P"` of a cell such as `P-AP`, `p to ap`, `APtoP`; else `None`."""
+    text = re.sub(r"[\s_()]", "", str(cell).upper())
+    text = text.replace("ANTIPARALLEL", "AP").replace("PARALLEL", "P")
+    match = _PATTERN.fullmatch(text)
+    return f"{match[1]}->{match[2]}" if match and match[1] != match[2] else None
+
+
+def stated_direction(value):
+    """The direction that a caller states, checked; `None` stays."""
+    if value is None:
+        return None
+    direction = direction_of(value) if isinstance(value, str) else None
+    if direction is None:
+        raise ValueError(f"direction = {checks.shown(value)} must be one of {list(DIRECTIONS)}.")
+    return direction
+
+
+def direction_from(device):
+    """The direction in which a device is written."""
+    return next(name for name, state in DIRECTIONS.items() if state == device.initial_state)
+
+
+def directions(table):
+    """The directions of a table's rows, each once; none where it has no such column."""
+    return list(dict.fromkeys(table.get("direction", np.array([])).tolist()))
+
+
+def select(table, rows):
+    """A table with some of its rows only."""
+    return {name: column[rows] for name, column in table.items()}
+
+
+def groups(table):
+    """Rows by what they hold.
+
+    Returns:
+        Pairs of the held values `{column: value}` and the rows, a boolean array.
+    """
+    held = [name for name in CONDITIONS if name in table]
+    codes = [np.unique(table[name], return_inverse=True)[1] for name in held]
+    for combination in np.unique(np.stack(codes), axis=1).T:
+        rows = np.all(np.stack(codes).T == combination, axis=1)
+        first = int(np.argmax(rows))
+        yield {name: table[name][first] for name in held}, rows
+
+
+def in_words(held, table):
+    """The held values that differ within a table, such as `250 K, AP->P`; or nothing."""
+    varied = [name for name in held if len(np.unique(table[name])) > 1]
+    return ", ".join(CONDITIONS[name](held[name]) for name in varied)
