@@ -5,6 +5,7 @@ The map, in the order in which the rooms build on each other:
     _typing           names for kinds of values, for annotations
     checks, files     values checked where they enter; files that appear whole, or not at all
     versions          show_versions: what is installed
+    notices           warnings that point at the user's line
     intervals         the exact binomial interval
     tables            results as data frames and CSV files
     _keras            what Keras offers only privately
@@ -45,6 +46,7 @@ The map, in the order in which the rooms build on each other:
       driver_table      device_settings: the table for the driver chip
     calibration       from lab data to a device
       files, names      cells of a laboratory's file; which column is what, in which unit
+      conditions        what is held meanwhile: gate voltage, temperature, direction
       likeness, ramps   whether rows may be added up; ramps of the current as trials of pulses
       table             read_table: measured switching counts, checked
       posterior         draws of what is not known or differs

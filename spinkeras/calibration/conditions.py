@@ -60,7 +60,7 @@ def groups(table):
     held = [name for name in CONDITIONS if name in table]
     codes = [np.unique(table[name], return_inverse=True)[1] for name in held]
     for combination in np.unique(np.stack(codes), axis=1).T:
-        rows = np.all(np.stack(codes).T == combination, axis=1)
+        rows = np.all(np.transpose(codes) == combination, axis=1)
         first = int(np.argmax(rows))
         yield {name: table[name][first] for name in held}, rows
 

@@ -13,8 +13,9 @@ def pattern(table, probability, residuals):
 
     Residuals of a law that holds are about standard normal and independent, so the mean of `m` of
     them has the standard deviation `1 / sqrt(m)`. Reported is what is 3 standard deviations off:
-    the mean at a pulse width, a gate voltage, a temperature, in a direction, at the foot, the middle and the shoulder of the
-    curve; the number of runs of one sign along the current (Wald and Wolfowitz); single rows of
+    the mean at a pulse width, a gate voltage, a temperature, in a direction, at the foot, the
+    middle and the shoulder of the curve; the number of runs of one sign along the current (Wald
+    and Wolfowitz); single rows of
     more than 4.
 
     Args:

@@ -38,7 +38,7 @@ from spinkeras.calibration.result import FitResult
 from spinkeras.calibration.table import read_table
 from spinkeras.notices import warn
 from spinkeras.physics import empirical, switching
-from spinkeras.physics.device import DeviceLike, get_device
+from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 
 __all__ = [
     "FitResult",
@@ -141,27 +141,26 @@ def fit_device(
     Reference: P. McCullagh and J. A. Nelder, Generalized Linear Models, 2nd ed. (1989), for
     deviance and expected information.
     """
-    device = get_device(device)
-    DeviceLaw(device, switching_model)  # refuses what has no such law, before anything is read
+    given = get_device(device)
+    DeviceLaw(given, switching_model)  # refuses what has no such law, before anything is read
     # The resistance of a junction whose size is fitted is not known before the fit.
-    sized = device.write_resistance is None and "diameter" in str(free)
-    table = read_table(data, resistance, device=None if sized else device)
-    device = _turned(device, table)
-    temperatures = table.get("temperature_k", ())
-    law = DeviceLaw(device, switching_model, temperature_law, temperatures)
-    free = default_fields(device, table) if free is None else free
-    scaled = scaled_fields(free, device, table)
-    start = {name: getattr(device, name) for name in scaled.names}
+    sized = given.write_resistance is None and "diameter" in str(free)
+    table = read_table(data, resistance, device=None if sized else given)
+    first = _turned(given, table)
+    law = DeviceLaw(first, switching_model, temperature_law, table.get("temperature_k", ()))
+    free = default_fields(table) if free is None else free
+    scaled = scaled_fields(free, first, table)
+    start = {name: getattr(first, name) for name in scaled.names}
     if start.get("reset_efficiency", 0.0) is None:
-        start["reset_efficiency"] = device.spin_torque_efficiency
+        start["reset_efficiency"] = first.spin_torque_efficiency
 
     def fit_to(table, start, **options):
         return maximum_likelihood(law, scaled, start, table, max_relative_error, **options)
 
     def fitted_device(fit):
         try:
-            texts = _about(device, _measured(table, fit.parameters))
-            return device.replace(**fit.parameters, **texts)
+            texts = _about(first, _measured(table, fit.parameters))
+            return first.replace(**fit.parameters, **texts)
         except ValueError as error:
             raise ValueError(
                 f"The fit ended at {listed(fit.parameters)}, which the other fields of the device "
@@ -259,9 +258,9 @@ def fit_empirical(
     >>> round(fit.curve.threshold * 1e3, 2)  # mA
     1.15
     """
-    device = None if device is None else get_device(device)
-    table = read_table(data, resistance, device=device)
-    device = _at_one_temperature(device, table)
+    junction = None if device is None else get_device(device)
+    table = read_table(data, resistance, device=junction)
+    junction = _at_one_temperature(junction, table)
     fit_curve = functools.partial(
         _fit_curve,
         free=free,
@@ -272,14 +271,12 @@ def fit_empirical(
     )
     ways = conditions.directions(table)
     if len(ways) < 2:
-        return fit_curve(table, device=None if device is None else _turned(device, table))
-    own = next(iter(conditions.DIRECTIONS)) if device is None else conditions.direction_from(device)
+        return fit_curve(table, device=junction and _turned(junction, table))
+    own = conditions.direction_from(junction) if junction else next(iter(conditions.DIRECTIONS))
     fits = []
     for way in sorted(ways, key=lambda way: way != own):
-        state = conditions.DIRECTIONS[way]
         part = conditions.select(table, table["direction"] == way)
-        junction = None if device is None else device.starting(state)
-        fit_one = functools.partial(fit_curve, device=junction, way=way)
+        fit_one = functools.partial(fit_curve, device=junction and _turned(junction, part), way=way)
         fits.append(checks.named(way, fit_one, part))
     return _both(table, own, *fits)
 
@@ -394,7 +391,7 @@ def _about(device, measured):
     return texts | ({"assumed": rest["assumed"].strip()} if texts["assumed"] else {})
 
 
-def _turned(device, table):
+def _turned(device: MTJDevice, table: dict) -> MTJDevice:
     """The device as it is written in a table of one direction; of both, as it is."""
     ways = conditions.directions(table)
     return device if len(ways) != 1 else device.starting(conditions.DIRECTIONS[ways[0]])

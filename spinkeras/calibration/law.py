@@ -130,7 +130,7 @@ class Scaled:
         )
 
 
-def default_fields(device, table):
+def default_fields(table):
     """The fields that are fitted unless the caller says which."""
     both = len(conditions.directions(table)) > 1
     return ["anisotropy", "spin_torque_efficiency", *(["reset_efficiency"] if both else [])]

@@ -50,8 +50,8 @@ def counts(drive, held, ramp, unit):
             spread = np.std(own)
             if spread == 0:
                 raise ValueError(
-                    f"All {len(own)} ramps switched at {own[0]:g} {unit}, so they tell no distribution; "
-                    "record the switching currents with a finer resolution."
+                    f"All {len(own)} ramps switched at {own[0]:g} {unit}, so they tell no "
+                    "distribution; record the switching currents with a finer resolution."
                 )
             width = min(_FINE * spread, rate * _LONGEST)
         parts.append(_intervals(own, width, step is not None, unit))
@@ -70,8 +70,8 @@ def _intervals(own, width, staircase, unit):
     number = np.floor((own - origin) / width).astype(int) + below
     if number[-1] > _MOST:
         raise ValueError(
-            f"The ramps make {number[-1]} intervals of {width:.3g} {unit}; {_MOST} are the most. A ramp "
-            "this slow, or a step this small, is not what the unit says; check it."
+            f"The ramps make {number[-1]} intervals of {width:.3g} {unit}; {_MOST} are the most. "
+            "A ramp this slow, or a step this small, is not what the unit says; check it."
         )
     switched = np.bincount(number).astype("float64")
     trials = len(own) - np.concatenate([[0], np.cumsum(switched)[:-1]])

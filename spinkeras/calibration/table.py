@@ -384,7 +384,7 @@ def _currents(values, drive, path, way, cells):
         told = f"{path.write_path_resistance:.4g}"
         if way is None and path.write_resistance is None:
             cells.notes.append(
-                f"voltages over the {path.initial_state} junction of {told} ohm parallel"
+                f"that pulses start {path.initial_state}, so V = I R with R_P = {told} ohm"
             )
     largest = float(np.max(np.abs(current)))
     least, most = _PLAUSIBLE["current_a"]

@@ -10,8 +10,8 @@ One pulse of one neuron costs, in joules,
 with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_half)^2))` at the bias `V` of the current itself, and `f`
 the fraction of the pulse that passes before reversal; `R_P` and `R_AP` change places in a device
 whose `initial_state` is antiparallel. The current of the reset is that of the device's
-`reversed()`, by its `reset_efficiency` or `reset_curve` if it has one. In a three-terminal device the
-resistance of write and reset is that of the channel, `write_resistance`, whatever the state. A
+`reversed()`, by its `reset_efficiency` or `reset_curve` if it has one. In a three-terminal device
+the resistance of write and reset is that of the channel, `write_resistance`, whatever the state. A
 device with a `switching_curve` is reset by pulses that are repeated until a read finds it reset,
 on average `1 / P(I_reset)` of them. A junction that runs freely is neither written nor reset:
 `write` is then the energy of the current that is held from read to read, that of a pulse that
@@ -22,17 +22,15 @@ of the gate, and the synapses.
 import dataclasses
 import functools
 import math
-import warnings
 from typing import Any
 
-import keras
 import numpy as np
-from keras import ops
 from scipy import optimize
 
 from spinkeras import checks
 from spinkeras._typing import Array
 from spinkeras.macrospin import fokker_planck
+from spinkeras.notices import warn
 from spinkeras.physics import equilibrium
 from spinkeras.physics.device import STATES, DeviceLike, MTJDevice, get_device
 from spinkeras.physics.resistance import antiparallel_by, namespace
@@ -154,13 +152,11 @@ def warn_of_strong_reads(layers, assumptions):
     for device in dict.fromkeys(layer.device for layer in layers if layer.free_running):
         push = read_push(device, assumptions)
         if push > _STRONG_READ:
-            warnings.warn(
+            warn(
                 f"A read of {assumptions.read_voltage:g} V for {assumptions.read_time:g} s may "
                 "change the bit of a free-running junction: its push "
                 f"V_read t_read / (R_P (Ic0 / Delta) t_D) = {push:.2g} is above {_STRONG_READ:g}. "
-                "Give EnergyAssumptions a lower "
-                "read_voltage or a shorter read_time.",
-                stacklevel=4,
+                "Give EnergyAssumptions a lower read_voltage or a shorter read_time."
             )
 
 
@@ -297,10 +293,11 @@ _other_direction = functools.lru_cache(maxsize=64)(MTJDevice.reversed)
 def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssumptions()) -> float:
     """Current in A of the reset pulse.
 
-    That of the device's `reversed()`. Of a macrospin: the one that reverses it but for `reset_error` (exact Fokker-Planck). A
-    `switching_curve` is known to about a hundredth, and may end in a plateau, so its tail cannot
-    tell a current for a small error: there the pulse is repeated until a read finds the device
-    reset, and the current is the one at which this costs least, `I^2 / P(I)` at its minimum.
+    It follows the law of the device's `reversed()`. Of a macrospin: the current that reverses it
+    but for `reset_error` (exact Fokker-Planck). A `switching_curve` is known to about a hundredth,
+    and may end in a plateau, so its tail cannot tell a current for a small error: there the pulse
+    is repeated until a read finds the device reset, and the current is the one at which this costs
+    least, `I^2 / P(I)` at its minimum.
     """
     back = _other_direction(device)
     if back.switching_curve is not None:

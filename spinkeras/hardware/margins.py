@@ -84,8 +84,8 @@ def read_disturb(
     """Probability that one read reverses a device in its initial state (Kramers rate).
 
     `P = t_r k(i)`, `k(i) = (Delta / t_D) sqrt(Delta/pi) (1-i)(1-i^2) exp(-Delta (1-i)^2)` with
-    `i = V_r / (R Ic0)`, `R` that of the initial state (parallel, mostly, which carries the highest
-    current); an upper estimate, since the rate needs a while to build up. 1 where the read current reaches `Ic0`.
+    `i = V_r / (R Ic0)` and `R` that of the initial state; an upper estimate, since the rate needs
+    a while to build up. 1 where the read current reaches `Ic0`.
 
     Args:
         device: `MTJDevice` or preset name.

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
-import warnings
 from typing import Any
 
 import keras
 
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons
+from spinkeras.notices import warn
 from spinkeras.physics.device import DeviceLike
 
 # Classes whose activation is the last thing they compute, so that a layer behind them equals it.
@@ -548,10 +548,9 @@ def _compile_like(new, old):
         arguments = old._compile_config.config | {"optimizer": old.optimizer}
         new.compile(**_anew(arguments))
     except Exception as error:
-        warnings.warn(
+        warn(
             f"The new model is not compiled: Keras cannot make the optimizer and the metrics of "
-            f"{old.name!r} anew ({type(error).__name__}: {error}). Call `compile` on it.",
-            stacklevel=3,
+            f"{old.name!r} anew ({type(error).__name__}: {error}). Call `compile` on it."
         )
         return
     if new.built and new.optimizer is not None:

@@ -31,7 +31,6 @@ for the generator.
 import dataclasses
 import functools
 import math
-import warnings
 
 import keras
 import numpy as np
@@ -40,6 +39,7 @@ from scipy import constants, special
 from spinkeras import checks
 from spinkeras._typing import Array
 from spinkeras.intervals import clopper_pearson
+from spinkeras.notices import warn
 from spinkeras.physics.device import GYROMAGNETIC_RATIO, DeviceLike, MTJDevice, get_device
 
 BLOCK = 2048  # trajectories advanced together: the state stays in the processor's cache
@@ -479,11 +479,10 @@ def _choose_step(device, settings, time_step):
     if time_step <= 0:
         raise ValueError(f"time_step = {time_step} s must be finite and > 0; 1 ps is 1e-12.")
     if rate * time_step > COARSE_ROTATION:
-        warnings.warn(
+        warn(
             f"time_step = {time_step:g} s turns the magnetisation by {rate * time_step:.3g} rad "
             f"per step, more than {COARSE_ROTATION}: the probability will be biased. Use at most "
-            f"{COARSE_ROTATION / rate:.2g} s.",
-            stacklevel=3,
+            f"{COARSE_ROTATION / rate:.2g} s."
         )
     return time_step
 

@@ -37,7 +37,7 @@ def current_of_voltage(voltage: Array, device: DeviceLike, state: str | None = N
     41.89
     """
     device = get_device(device)
-    xp, voltage = namespace(voltage)
+    _, voltage = namespace(voltage)
     if device.write_resistance is not None:
         return voltage / device.write_resistance
     if _checked(state, device) == "parallel":

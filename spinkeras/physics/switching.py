@@ -13,7 +13,6 @@ functions that take the namespace (`numpy` or `keras.ops`) as `xp`.
 """
 
 import math
-import warnings
 from typing import Any
 
 import keras
@@ -22,6 +21,7 @@ from keras import ops
 
 from spinkeras import checks
 from spinkeras._typing import Array
+from spinkeras.notices import warn
 from spinkeras.physics import equilibrium
 from spinkeras.physics.curve import RationalLogit, steepest_fall
 from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
@@ -259,10 +259,9 @@ def check_midpoint(curve: Curve, stability, switching_model):
             "shorter attempt_time (of NeelBrown), or switching_model='macrospin'."
         )
     if switching_model == "ballistic" and np.any(curve.midpoint < 2 * stability):
-        warnings.warn(
+        warn(
             "The ballistic law is inaccurate here (midpoint below twice the critical current): "
-            "use shorter pulses or switching_model='macrospin'.",
-            stacklevel=4,
+            "use shorter pulses or switching_model='macrospin'."
         )
 
 

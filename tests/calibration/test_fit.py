@@ -136,7 +136,8 @@ def test_voltages_are_divided_by_a_resistance():
     by_voltage = calibration.fit_device(volts, REFERENCE, resistance=1234.0)
     assert by_voltage.parameters == pytest.approx(by_current.parameters, rel=1e-6)
     volts["voltage_v"] = table["current_a"] * REFERENCE.resistance_parallel
-    by_default = calibration.fit_device(volts, REFERENCE)
+    with pytest.warns(UserWarning, match="that pulses start parallel, so V = I R with R_P = 7958"):
+        by_default = calibration.fit_device(volts, REFERENCE)
     assert by_default.parameters == pytest.approx(by_current.parameters, rel=1e-6)
     own = np.array(small_table()["current_a"]) * REFERENCE.resistance_parallel
     volts = small_table(current_a=None, voltage_v=own)

@@ -105,3 +105,52 @@ def test_gradient_of_the_write_energy(device):
     step = 1e-5 * current
     up, down = (1e12 * energy.write_energy(current + s, 3e-9, 0.4, device) for s in (step, -step))
     np.testing.assert_allclose(found, (up - down) / (2 * step), rtol=1e-4)
+
+
+CURVE = spinkeras.EmpiricalCurve.preset("sot_80nm")
+
+
+@pytest.mark.parametrize(
+    ("own", "law"),
+    [
+        ({}, {"reset_efficiency": 0.9}),
+        ({}, {"reset_efficiency": 0.4}),
+        ({"switching_curve": CURVE}, {"reset_curve": CURVE.replace(threshold=0.9e-3)}),
+        ({"switching_curve": CURVE}, {"reset_curve": CURVE.replace(threshold=1.5e-3)}),
+    ],
+)
+@pytest.mark.parametrize("channel", [None, 776.0])
+def test_the_reset_follows_the_law_of_the_other_direction(device, own, law, channel):
+    """It is that of a device which has this law in both directions; without one, as ever."""
+    device = device.replace(write_resistance=channel, **own)
+    both = device.replace(**law)
+    alike = both.reversed().replace(reset_efficiency=None, reset_curve=None)
+    alike = alike.replace(initial_state="parallel")
+    for figure in (energy.reset_current, energy.reset_pulses, energy.reset_energy):
+        assert figure(both) == pytest.approx(figure(alike), rel=1e-12)
+    assert energy.reset_current(both) != pytest.approx(energy.reset_current(device), rel=0.05)
+    stability = 0.9 * device.thermal_stability
+    assert energy.reset_failure(both, stability) == energy.reset_failure(alike, stability)
+    assert energy.reset_energy(device.reversed().reversed()) == energy.reset_energy(device)
+
+
+@pytest.mark.parametrize("channel", [None, 776.0])
+def test_pulses_of_the_other_direction_start_in_the_other_state(device, channel):
+    device = device.replace(write_resistance=channel)
+    back = device.reversed()
+    current, width, p = 60e-6, 3e-9, np.array([0.0, 0.3, 1.0])
+    high = float(energy.antiparallel_resistance(current, device))
+    low, x = device.resistance_parallel, EnergyAssumptions().reversal_fraction
+    path = high * (1 - p) + (x * high + (1 - x) * low) * p if channel is None else channel
+    written = energy.write_energy(current, width, p, back)
+    np.testing.assert_allclose(written, current**2 * width * path)
+    tensor = ops.convert_to_numpy(
+        energy.write_energy(ops.convert_to_tensor(current, "float32"), width, p, back)
+    )
+    np.testing.assert_allclose(tensor, written, rtol=1e-5)
+    np.testing.assert_allclose(energy.read_energy(p, back), energy.read_energy(1 - p, device))
+    # A reset of one direction is a write of the other that always succeeds.
+    for one, other in ((device, back), (back, device)):
+        current = energy.reset_current(one)
+        expected = energy.write_energy(current, EnergyAssumptions().reset_pulse_width, 1.0, other)
+        assert energy.reset_energy(one) == pytest.approx(float(expected))

@@ -81,3 +81,24 @@ def test_report_and_logs_say_where_the_knobs_end():
     fixed, x, _ = model_and_data(train=())  # which stands at 2 ns by its device, not by training
     report = spinkeras.energy_report(fixed, x, print_fn=None)
     assert set(report.layers[0]["at_limit"].values()) == {0.0}
+
+
+def test_a_layer_of_the_other_direction_is_metered_like_its_report(device):
+    device = device.replace(reset_efficiency=0.8).reversed()
+    layer = SpinNeuron(device)
+    model = keras.Sequential([keras.Input((3,)), layer])
+    model.compile("sgd", "mse", run_eagerly=True)
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    tracker = EnergyTracker()
+    model.evaluate(x, x, callbacks=[tracker], verbose=0)
+    report = spinkeras.energy_report(model, x, print_fn=None)
+    assert tracker.results["energy_pj"] == pytest.approx(report.total_pj, rel=1e-5)
+    assert any("write starts antiparallel" in line for line in report.assumptions)
+    current = layer.bias_current + layer.current_scale * x.astype("float64")
+    expected = spinkeras.energy.write_energy(
+        current, layer.pulse_width, np.asarray(model(x)), device
+    )
+    assert report.layers[0]["write_pj"] == pytest.approx(1e12 * np.sum(expected) / 8, rel=1e-5)
+    highest = np.max(np.abs(current))
+    volts = highest * spinkeras.energy.antiparallel_resistance(highest, device)
+    assert report.layers[0]["peak_voltage"] == pytest.approx(float(volts), rel=1e-6)

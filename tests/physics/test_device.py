@@ -107,10 +107,43 @@ def test_a_channel_resistance_and_a_curve_are_part_of_the_device(device):
         assert hash(again) == hash(three)
 
 
-def test_files_from_before_three_terminal_devices_load(device):
+def test_files_from_before_three_terminals_and_reset_laws_load(device):
     config = json.loads(device.to_json())
-    del config["write_resistance"], config["switching_curve"]
+    for field in ("write_resistance", "switching_curve", "initial_state"):
+        del config[field]
+    del config["reset_efficiency"], config["reset_curve"]
     assert MTJDevice.from_json(json.dumps(config)) == device
+
+
+CURVE = spinkeras.EmpiricalCurve.preset("sot_80nm")
+LAWS = [
+    {},
+    {"reset_efficiency": 0.8, "offset_field": 2e-3},
+    {"switching_curve": CURVE},
+    {"switching_curve": CURVE, "reset_curve": CURVE.replace(threshold=0.9e-3)},
+    {"switching_curve": CURVE, "write_resistance": 776.0, "reset_efficiency": 0.4},
+]
+
+
+@pytest.mark.parametrize("laws", LAWS)
+def test_the_other_direction_of_the_other_direction_is_the_device(device, laws):
+    device = device.replace(**laws)
+    back = device.reversed()
+    assert back != device
+    assert back.reversed() == device
+    assert (device.initial_state, back.initial_state) == ("parallel", "antiparallel")
+    assert device.starting("parallel") is device
+    assert device.starting("antiparallel") == back
+    assert back.offset_field == -device.offset_field
+    assert back.spin_torque_efficiency == laws.get(
+        "reset_efficiency", device.spin_torque_efficiency
+    )
+    assert back.switching_curve == laws.get("reset_curve", device.switching_curve)
+    for each in (device, back):
+        assert MTJDevice.from_json(each.to_json()) == each
+        restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(each))
+        assert restored == each
+        assert hash(restored) == hash(each)
 
 
 def test_the_source_gives_the_channel_of_vgsot_zhang2020():
@@ -262,6 +295,10 @@ def test_a_least_stability_is_a_positive_number(device):
         ({"gate_voltage_range": (-1.0, 5.0)}, "anisotropy .* must stay > 0"),
         ({"diametre": 4e-8}, "no field"),
         ({"write_resistance": 0.5}, r"write_resistance = 0\.5 ohm is outside \[1, 1e\+06\] ohm"),
+        ({"reset_efficiency": 3.0}, r"reset_efficiency = 3 \(dimensionless\) is outside"),
+        ({"reset_curve": CURVE}, r"reset_curve needs a switching_curve"),
+        ({"switching_curve": CURVE, "reset_curve": 1.0}, r"reset_curve = 1.0 must be an Empirical"),
+        ({"initial_state": "AP"}, r"initial_state = 'AP' must be one of \('parallel', 'antipara"),
         ({"write_resistance": "776"}, r"write_resistance = '776' is not a number"),
         ({"switching_curve": "sot_80nm"}, "'sot_80nm' must be an EmpiricalCurve or None"),
         ({"switching_curve": {"slope": 1e4, "t": 5}}, r"lacks .*'threshold'.*no field \['t'\]"),

@@ -1,0 +1,47 @@
+"""Warnings point at the line of the user, however deep the library meets their cause."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import spinkeras
+from spinkeras import calibration
+from tests.calibration.harness import small_table
+
+
+def _volts(**columns):
+    amperes = np.array(small_table()["current_a"])
+    return small_table(current_a=None, voltage_v=amperes * 7957.7, **columns)
+
+
+UNLIKE = {name: [*values, *values] for name, values in small_table().items()}
+UNLIKE["switched"] = [*small_table()["switched"], *small_table()["switched"][::-1]]
+POOR = small_table(switched=[154, 600, 100, 800, 400, 830])
+
+CAUSES = {
+    "a guess while reading": lambda: calibration.read_table({"I": [1e-5], **_rest()}),
+    "a guess while fitting": lambda: spinkeras.fit_device(_volts(), "stt_reference"),
+    "a guess about a curve": lambda: spinkeras.fit_empirical(_volts(), device="stt_reference"),
+    "rows that differ": lambda: calibration.read_table(UNLIKE),
+    "a fit of rows that differ": lambda: spinkeras.fit_device(UNLIKE, "stt_reference"),
+    "a poor fit": lambda: spinkeras.fit_device(POOR, "stt_reference"),
+    "a poor curve": lambda: spinkeras.fit_empirical(POOR, ["threshold", "slope"]),
+    "a bound": lambda: spinkeras.fit_empirical(
+        small_table(), {"threshold": (1e-6, 72e-6), "slope": (1e2, 1e6)}
+    ),
+}
+
+
+def _rest():
+    return {"pulse_width_s": [2e-9], "switched": [3], "trials": [9]}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_warnings_name_this_file(cause):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        CAUSES[cause]()
+    own = [warning for warning in caught if issubclass(warning.category, UserWarning)]
+    assert own
+    assert {warning.filename for warning in own} == {__file__}
