@@ -16,8 +16,8 @@ def _volts(**columns):
 
 
 UNLIKE = {name: [*values, *values] for name, values in small_table().items()}
-UNLIKE["switched"] = [*small_table()["switched"], *small_table()["switched"][::-1]]
-POOR = small_table(switched=[154, 600, 100, 800, 400, 830])
+UNLIKE["switched"] = [154, 298, 461, 614, 738, 830, 254, 198, 561, 514, 838, 730]
+POOR = small_table(switched=[154, 338, 421, 654, 698, 860])
 
 CAUSES = {
     "a guess while reading": lambda: calibration.read_table({"I": [1e-5], **_rest()}),

@@ -11,6 +11,7 @@ import pytest
 import spinkeras
 from spinkeras import plot
 from spinkeras.physics.presets import DEVICES
+from tests.calibration.harness import small_table
 from tests.harness import some_slow
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -282,6 +283,20 @@ def test_fit_shows_the_data_and_the_residuals():
     residuals = np.concatenate([line.get_ydata() for line in bottom.lines[:-1]])
     assert sorted(residuals) == pytest.approx(sorted(result.residuals))
     assert labels(top) == ["2 ns", "5 ns"]
+
+
+def test_a_fit_of_both_directions_shows_a_curve_of_each():
+    table = {name: [*values, *values] for name, values in small_table().items()}
+    table |= {"direction": ["P->AP"] * 6 + ["AP->P"] * 6, "temperature_k": [300.0] * 12}
+    table["current_a"][6:] = [0.8 * current for current in table["current_a"][6:]]
+    for fit in (spinkeras.fit_device(table, "stt_reference"), spinkeras.fit_empirical(table)):
+        top, bottom = fit.plot()
+        assert labels(top) == ["2 ns, 300 K, AP->P", "2 ns, 300 K, P->AP"]
+        for line, way in zip(top.lines[::2], ("AP->P", "P->AP")):
+            middle = np.interp(0.5, line.get_ydata(), line.get_xdata()) * 1e-6
+            assert fit.predict(middle, 2e-9, direction=way) == pytest.approx(0.5, abs=1e-3)
+        residuals = np.concatenate([line.get_ydata() for line in bottom.lines[:-1]])
+        assert sorted(residuals) == pytest.approx(sorted(fit.residuals))
 
 
 @pytest.mark.parametrize(

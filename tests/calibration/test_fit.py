@@ -1,5 +1,7 @@
 """Fits of devices and of curves to switching counts: estimates, errors, choices, warnings."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import optimize, stats
@@ -537,3 +539,141 @@ def test_a_million_single_shots(tmp_path):
     assert np.sum(fit.table["trials"]) == 1_000_000
     for name, value in fit.parameters.items():
         assert abs(value - getattr(TRUTH, name)) < FIVE_SIGMA * fit.standard_errors[name]
+
+
+ASYMMETRIC = TRUTH.replace(spin_torque_efficiency=0.45, reset_efficiency=0.75)
+STATES = {"P->AP": "parallel", "AP->P": "antiparallel"}
+
+
+def both_directions(device=ASYMMETRIC, temperatures=(None,), trials=400, widths=(2e-9, 20e-9)):
+    """Counts of both directions, drive of AP->P negative as laboratories have it."""
+    parts = []
+    for seed, (way, kelvin) in enumerate(itertools.product(STATES, temperatures)):
+        here = device if kelvin is None else device.at_temperature(kelvin)
+        table = synthetic(here.starting(STATES[way]), widths, trials, seed)
+        table["current_a"] = table["current_a"] * (1 if way == "P->AP" else -1)
+        extra = {"direction": way} | ({} if kelvin is None else {"temperature_k": kelvin})
+        count = len(table["trials"])
+        parts.append(table | {name: np.full(count, value) for name, value in extra.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+SIGN = pytest.mark.filterwarnings("ignore:the table. guessed that negative drive favours AP->P")
+
+
+@SIGN
+@pytest.mark.parametrize("temperatures", [(None,), (250.0, 350.0)])
+def test_both_directions_and_temperatures_are_fitted_together(temperatures):
+    fit = calibration.fit_device(both_directions(temperatures=temperatures), REFERENCE)
+    assert list(fit.parameters) == ["anisotropy", "spin_torque_efficiency", "reset_efficiency"]
+    for name, value in fit.parameters.items():
+        error = fit.standard_errors[name]
+        assert abs(value - getattr(ASYMMETRIC, name)) < FIVE_SIGMA * error < 0.2 * value
+        assert getattr(fit.device, name) == value
+    assert fit.p_value > 1e-6
+    for way, kelvin in itertools.product(STATES, temperatures):
+        there = fit.device if kelvin is None else fit.device.at_temperature(kelvin)
+        expected = spinkeras.switching_probability(40e-6, 5e-9, there.starting(STATES[way]))
+        found = fit.predict(40e-6, 5e-9, direction=way, temperature=kelvin)
+        assert found == pytest.approx(expected)
+    back = spinkeras.SpinNeuron(fit.device.reversed())
+    assert back.device.spin_torque_efficiency == fit.parameters["reset_efficiency"]
+    frame = fit.to_dataframe()
+    assert set(frame["direction"]) == set(STATES)
+
+
+@SIGN
+def test_a_table_of_one_direction_is_about_that_direction():
+    table = both_directions(widths=(5e-9,))
+    one = table["direction"] == "AP->P"
+    part = {name: column[one] for name, column in table.items()}
+    fit = calibration.fit_device(part, REFERENCE)
+    assert fit.device.initial_state == "antiparallel"
+    bare = {name: np.abs(column) for name, column in part.items() if name != "direction"}
+    assert fit.parameters == pytest.approx(calibration.fit_device(bare, REFERENCE).parameters)
+    curve = calibration.fit_empirical(part, ["threshold", "slope"], device=REFERENCE)
+    assert curve.reset_curve is None
+    assert curve.device.initial_state == "antiparallel"
+    with pytest.raises(ValueError, match=r"reset_efficiency is free, but .* both directions"):
+        calibration.fit_device(part, REFERENCE, ["reset_efficiency"])
+    with pytest.raises(ValueError, match="direction = P->AP is not that of the fitted curve"):
+        curve.predict(1e-5, 2e-9, direction="P->AP")
+
+
+@SIGN
+@pytest.mark.parametrize("device", [None, REFERENCE, REFERENCE.reversed()])
+def test_a_curve_for_each_direction(device):
+    """One result, each curve as from its rows alone, and a neuron for either direction."""
+    table = both_directions(widths=(5e-9,))
+    free = ["threshold", "slope"]
+    fit = calibration.fit_empirical(table, free, device=device)
+    own = "AP->P" if device is not None and device.initial_state == "antiparallel" else "P->AP"
+    assert list(fit.parameters) == [*free, "reset_threshold", "reset_slope"]
+    deviance = 0.0
+    for way in STATES:
+        part = {name: column[table["direction"] == way] for name, column in table.items()}
+        alone = calibration.fit_empirical(part, free)
+        curve, prefix = (fit.curve, "") if way == own else (fit.reset_curve, "reset_")
+        assert curve == alone.curve
+        for name, error in alone.standard_errors.items():
+            assert fit.standard_errors[prefix + name] == error
+        found = fit.predict(part["current_a"], 5e-9, direction=way)
+        assert found == pytest.approx(alone.predict(part["current_a"], 5e-9))
+        deviance += alone.deviance
+    assert fit.deviance == pytest.approx(deviance)
+    assert fit.deviance == pytest.approx(np.sum(fit.residuals**2))
+    assert fit.degrees_of_freedom == len(fit.residuals) - 4
+    assert fit.predict(4e-5, 5e-9) == fit.predict(4e-5, 5e-9, direction=own)
+    assert fit.summary().count("threshold") == 2
+    if device is None:
+        assert fit.device is None
+        return
+    assert (fit.device.switching_curve, fit.device.reset_curve) == (fit.curve, fit.reset_curve)
+    for neuron, curve in ((fit.device, fit.curve), (fit.device.reversed(), fit.reset_curve)):
+        assert spinkeras.SpinNeuron(neuron).device.switching_curve == curve
+    alike = fit.device.replace(switching_curve=fit.reset_curve, reset_curve=None)
+    assert spinkeras.energy.reset_current(fit.device) == spinkeras.energy.reset_current(alike)
+
+
+@SIGN
+def test_a_fault_of_one_direction_names_it():
+    table = both_directions(widths=(5e-9,))
+    never = table | {"switched": np.where(table["direction"] == "AP->P", 0, table["switched"])}
+    with pytest.raises(ValueError, match=r"^AP->P: No pulse of the table reversed the device"):
+        calibration.fit_empirical(never, ["threshold", "slope"])
+    wild = table | {"switched": np.where(table["direction"] == "AP->P", 200, table["switched"])}
+    wild["switched"][-2:] = 10, 390
+    with pytest.warns(UserWarning, match="^AP->P: The fit does not describe the table"):
+        calibration.fit_empirical(wild, ["threshold", "slope"])
+
+
+def test_a_curve_holds_at_one_temperature():
+    several = small_table() | {"temperature_k": [250.0] * 3 + [300.0] * 3}
+    with pytest.raises(ValueError, match=r"the temperatures 250, 300 K, and a curve holds at one"):
+        calibration.fit_empirical(several)
+    one = small_table() | {"temperature_k": [350.0] * 6}
+    fit = calibration.fit_empirical(one, device=REFERENCE)
+    warmer = REFERENCE.at_temperature(350.0)
+    assert fit.device.replace(switching_curve=None) == warmer
+    assert fit.curve == calibration.fit_empirical(small_table()).curve
+    with pytest.raises(ValueError, match=r"temperature = 300.0 is not that of the fitted curve"):
+        fit.predict(7e-5, 2e-9, temperature=300.0)
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({}, {"free": "temperature"}, "temperature is free, but the table has a column of"),
+        ({}, {"temperature_law": {"curie": 900}}, "temperature_law = .* must be a dictionary of"),
+        ({}, {"temperature_law": {"curie_temperature": 50}}, "curie_temperature = 50 K is outside"),
+        (
+            {"temperature_k": [300.0] * 3 + [600.0] * 3},
+            {"temperature_law": {"curie_temperature": 500.0}},
+            "goes up to 600 K, where the curie_temperature of 500 K leaves no magnetisation",
+        ),
+    ],
+)
+def test_what_a_column_of_temperatures_does_not_allow(columns, options, message):
+    table = small_table() | {"temperature_k": [300.0] * 6} | columns
+    with pytest.raises(ValueError, match=message):
+        calibration.fit_device(table, REFERENCE, **options)

@@ -1,5 +1,7 @@
 """Draws of what is not known or differs: the posterior, and devices from a spread."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -224,3 +226,52 @@ def test_sample_devices_needs_draws():
     fit = calibration.fit_device(small_table(), "stt_reference")
     with pytest.raises(ValueError, match="needs draws"):
         calibration.sample_devices(fit, 3, spread={"damping": 0.1})
+
+
+def test_curves_of_both_directions_are_drawn_from_one_posterior():
+    """Draws of the second have a prefix, and scatter the curve of the reset."""
+
+    def posterior(threshold, seed):
+        draws = threshold * (1 + 0.02 * np.random.default_rng(seed).normal(size=(50, 2)))
+        return calibration.Posterior({"threshold": draws}, {"threshold": 1.0}, {"threshold": 9.0},
+                                     0.8 + 0.01 * seed, seed)  # fmt: skip
+
+    both = calibration.posterior.merged(posterior(1e-3, 1), posterior(0.8e-3, 2), "reset_")
+    assert list(both.draws) == list(both.r_hat) == ["threshold", "reset_threshold"]
+    assert (both.acceptance, both.divergences) == (0.81, 3)
+    assert "reset_threshold" in both.summary()
+    curve = EmpiricalCurve(threshold=1e-3, slope=5e3, pulse_width=1e-9)
+    device = REFERENCE.replace(switching_curve=curve, reset_curve=curve.replace(threshold=0.8e-3))
+    fit = SimpleNamespace(posterior=both, device=device)
+    drawn = calibration.sample_devices(fit, 20, spread={"reset_slope": 0.1, "slope": 0.1})
+    for name in ("switching_curve", "reset_curve"):
+        for field in ("threshold", "slope"):
+            values = [getattr(getattr(each, name), field) for each in drawn]
+            assert len(set(values)) == 20
+            assert np.mean(values) == pytest.approx(
+                getattr(getattr(device, name), field), rel=5 * 0.1 / 20**0.5
+            )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperatures", [None, (250.0, 350.0)])
+def test_posterior_of_both_directions_contains_the_truth(temperatures):
+    truth = TRUTH.replace(spin_torque_efficiency=0.45, reset_efficiency=0.75)
+    parts = []
+    for seed, kelvin in enumerate(temperatures or (300.0,)):
+        for way, state in (("P->AP", "parallel"), ("AP->P", "antiparallel")):
+            here = truth.at_temperature(kelvin).starting(state)
+            part = synthetic(here, (5e-9,), 400, seed) | {"direction": np.full(9, way)}
+            parts.append(part | {"temperature_k": np.full(9, kelvin)})
+    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    fit = calibration.fit_device(table, TRUTH, posterior={"draws": 400, "warmup": 300})
+    for name, draws in fit.posterior.draws.items():
+        assert abs(draws.mean() - getattr(truth, name)) < FIVE_SIGMA * draws.std()
+        assert draws.std() == pytest.approx(fit.standard_errors[name], rel=0.3)
+    if temperatures is None:
+        fit = calibration.fit_empirical(
+            table, ["threshold", "slope"], device=TRUTH, posterior={"draws": 400, "warmup": 300}
+        )
+        assert list(fit.posterior.draws) == list(fit.parameters)
+        devices = calibration.sample_devices(fit, 10)
+        assert len({device.reset_curve.slope for device in devices}) == 10

@@ -365,6 +365,19 @@ def test_a_low_tmr_is_misread_in_the_layer():
     assert np.median(missed) == pytest.approx(stats.norm.sf(2.5), rel=0.2)
 
 
+def test_a_device_of_the_other_direction_is_misread_the_other_way(device):
+    """A higher TMR moves what an antiparallel device reads, whichever state that is."""
+    spread = ChipSpread(tmr=0.3, sense_noise=0.2)
+    x = np.repeat([[-32.0], [32.0]], 500, axis=1).astype("float32")  # never, always
+    wrong = []
+    for each in (device, device.reversed()):
+        layer = SpinNeuron(each, spread=spread, seed=0)
+        read = ops.convert_to_numpy(layer(x, training=True))
+        wrong.append(np.array([read[0], 1 - read[1]]))
+    np.testing.assert_allclose(wrong[0], wrong[1][::-1], atol=1e-6)
+    assert np.ptp(wrong[0][1]) > 0.01 > np.ptp(wrong[0][0])
+
+
 def test_threshold_and_slope_are_told_apart(device):
     from spinkeras.physics import laws
 
