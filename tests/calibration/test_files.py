@@ -384,8 +384,14 @@ def test_three_terminal_junctions_from_their_file():
     assert fit.deviance == pytest.approx(11.2, abs=0.1)
     with pytest.warns(UserWarning, match="The fit does not describe the table"):
         calibration.fit_empirical(tables["A", "AP->P"])
+    with pytest.warns(UserWarning, match="^smtj_.*guessed"):
+        both = calibration.read_table(path, 776.0, trials=50, where={"device_id": "A"})
+    with pytest.warns(UserWarning, match="^AP->P: The fit does not describe the table"):
+        fit = calibration.fit_empirical(both, device="vgsot_zhang2020")
+    assert fit.deviance == pytest.approx(11.2 + 39.1, abs=0.1)
+    assert fit.reset_curve.ceiling == pytest.approx(0.831, abs=1e-3)
     with (
-        pytest.warns(UserWarning, match="rows of one setting are not alike .chi-squared 262 on 26"),
+        pytest.warns(UserWarning, match="rows of one setting are not alike .chi-squared 172 on 15"),
         pytest.warns(UserWarning, match="guessed"),
     ):
         calibration.read_table(path, 776.0, trials=50)
