@@ -45,8 +45,8 @@ The map, in the order in which the rooms build on each other:
       margins           reliability: how long bits last, how often pulses fail
       driver_table      device_settings: the table for the driver chip
     calibration       from lab data to a device
+      conditions        what is held beside the drive: gate voltage, temperature, direction
       files, names      cells of a laboratory's file; which column is what, in which unit
-      conditions        what is held meanwhile: gate voltage, temperature, direction
       likeness, ramps   whether rows may be added up; ramps of the current as trials of pulses
       table             read_table: measured switching counts, checked
       posterior         draws of what is not known or differs

@@ -7,6 +7,8 @@ import io
 import os
 import re
 
+from spinkeras.calibration.conditions import direction_of
+
 _COMMENTS = ("#", "%")
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?%?|[+-]?(nan|inf)", re.IGNORECASE)
 _EXCEL = (".xlsx", ".xlsm", ".xls", ".ods")
@@ -162,7 +164,7 @@ def _sheet(content, where, sheet):
 def _named(records, lines, comment, names, where, commas):
     """Cells with the names of their columns: given, in the first record, or in the comment."""
     notes = []
-    bare = bool(records) and all(is_number(cell) for cell in records[0])
+    bare = bool(records) and all(is_number(c) or direction_of(c) for c in records[0])
     if not records:
         raise ValueError(f"{where} is empty; its first line must name the columns.")
     if names is not None:

@@ -93,7 +93,7 @@ def read_table(
     Raises:
         ValueError: naming the column and the row that cannot be used, and why; for numbers in a
             unit that they cannot have, currents of both signs or negative ones only, temperatures
-        that may be in degrees Celsius.
+            that may be in degrees Celsius.
 
     Warns:
         UserWarning: one line with all that was guessed; rows of one setting that are not alike.

@@ -53,6 +53,17 @@ def test_rows_of_both_directions_stay_apart(name):
     assert [part["switched"].item() for part in parts.values()] == [6, 150]
 
 
+def test_a_direction_in_a_file_without_names(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("7e-5,P->AP,3,9\n-6e-5,AP->P,4,9\n")
+    names = ["current_a", "direction", "switched", "trials"]
+    table, said = read(path, columns=names, pulse_width=2e-9)
+    assert list(zip(table["direction"], table["switched"])) == [("AP->P", 4), ("P->AP", 3)]
+    assert "that negative drive favours AP->P" in said
+    with pytest.raises(ValueError, match="has no line of names: its first line is '7e-5, P->AP"):
+        calibration.read_table(path, pulse_width=2e-9)
+
+
 def test_a_column_that_is_about_another_direction_is_left_alone():
     for cells in (["up"] * 3 + ["down"] * 3, [1, 1, 1, 0, 0, 0]):
         table, said = read({**small_table(), "direction": cells})
