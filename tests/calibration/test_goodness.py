@@ -89,7 +89,7 @@ def test_exact_is_checked(monkeypatch):
 CURVE = EmpiricalCurve(threshold=1e-3, slope=5e3, pulse_width=1e-9)
 
 
-def curve_coverage(shape, trials, repeats, free=None):
+def curve_coverage(shape, trials, repeats, **options):
     """How many tables of a curve have its threshold, its slope, in their 95 % intervals."""
     truth = CURVE.replace(**shape)
     current = np.linspace(0.7e-3, 1.3e-3, 15)
@@ -102,7 +102,7 @@ def curve_coverage(shape, trials, repeats, free=None):
             switched=np.random.default_rng([seed, trials]).binomial(trials, p),
             trials=np.full(15, trials),
         )
-        fit = calibration.fit_empirical(table, free)
+        fit = calibration.fit_empirical(table, **options)
         for name in inside:
             reach = stats.norm.isf(0.025) * fit.standard_errors[name]
             inside[name] += abs(fit.parameters[name] - getattr(truth, name)) < reach
@@ -114,11 +114,18 @@ THERMAL = {"a": -0.85, "b": 0.56, "c": -1.32, "d": 0.63}
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The fit does not describe")  # one table in a hundred
-@pytest.mark.parametrize(("shape", "trials"), [({}, 100), ({}, 10_000), (THERMAL, 1000)])
-def test_intervals_of_a_curve_contain_the_truth_as_often_as_they_say(shape, trials):
-    """The numbers of the curve chosen by the fit itself; 300 tables (+-2.5 %) of each."""
+@pytest.mark.parametrize(
+    ("shape", "trials", "options"),
+    [
+        ({}, 100, {}),  # of a logistic curve the fit chooses the shape by itself
+        ({}, 10_000, {}),
+        (THERMAL, 1000, {"free": ["threshold", "slope"], "fixed": THERMAL}),
+    ],
+)
+def test_intervals_of_a_curve_contain_the_truth_as_often_as_they_say(shape, trials, options):
+    """300 tables (+-2.5 %) of each, at a shape that is the right one."""
     repeats = 300
-    for name, count in curve_coverage(shape, trials, repeats).items():
+    for name, count in curve_coverage(shape, trials, repeats, **options).items():
         least, most = stats.binom.ppf([1e-3, 1 - 1e-3], repeats, [0.93, 0.97])
         assert least <= count <= most, name
 
