@@ -3,7 +3,7 @@
 A table has one row per setting of the pulse generator, with the columns
 
     current_a       A, or
-    voltage_v       V, over `resistance`, or over the junction of a device: `V = I R_state(V)`
+    voltage_v       V, over `resistance`, or over a junction in the state in which pulses start
     pulse_width_s   s
     gate_voltage_v  V during the pulse, optional; 0 where there is no such column
     temperature_k   K, optional

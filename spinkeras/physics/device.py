@@ -109,8 +109,8 @@ class MTJDevice:
             junction, for thermal reversal and read disturb.
         offset_field: `B_z` in T, -0.1 to 0.1. Default 0. Stray field along the axis, positive where
             it favours the initial (parallel) state. It moves the midpoint of a free-running
-            junction (`switching_model="equilibrium"`), by `I0 Ms Vol B_z / (2 kB T)`, `I0 = Ic0 / Delta`,
-            and is not modelled in pulsed ones.
+            junction (`switching_model="equilibrium"`), by `I0 Ms Vol B_z / (2 kB T)`, `I0 = Ic0 /
+            Delta`, and is not modelled in pulsed ones.
         relaxation_time: s, 1e-12 to 1e3. Default `None`: that of the macrospin. Measured at
             balance (no drive but what cancels the stray field), of a free-running junction; all its
             times scale to it. Real junctions may be faster than a macrospin by orders of magnitude.
