@@ -18,7 +18,7 @@ The map, in the order in which the rooms build on each other:
       equilibrium       junctions of a low barrier that run freely
       laws              the curves of the macrospin and of two textbook laws: NeelBrown
       switching         switching_probability and friends
-      empirical         EmpiricalCurve: a measured switching curve instead
+      empirical         EmpiricalCurve, EquilibriumCurve: measured curves instead
       spread            ChipSpread: how devices differ
     macrospin         the ground truth behind the closed form: fokker_planck, llg
 
@@ -101,6 +101,7 @@ from spinkeras.layer import (
 from spinkeras.physics import (
     ChipSpread,
     EmpiricalCurve,
+    EquilibriumCurve,
     MTJDevice,
     NeelBrown,
     midpoint_current,
@@ -121,6 +122,7 @@ __all__ = [
     "EnergyBudget",
     "EnergyReport",
     "EnergyTracker",
+    "EquilibriumCurve",
     "ExactBackup",
     "MTJDevice",
     "NeelBrown",

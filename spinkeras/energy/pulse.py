@@ -79,24 +79,25 @@ class EnergyAssumptions:
             object.__setattr__(self, name, checks.number(name, getattr(self, name), *limits))
         object.__setattr__(self, "reset", checks.flag("reset", self.reset))
 
-    def lines(self, device: MTJDevice, free_running: bool = False) -> list[str]:
+    def lines(self, device: MTJDevice, telegraph: Any = None) -> list[str]:
         """The assumptions in words, for a report.
 
         Args:
             device: `MTJDevice`.
-            free_running: whether it is used with `switching_model="equilibrium"`.
+            telegraph: of a `SpinNeuron` that runs freely. Default `None`: it is written by pulses.
         """
-        if free_running:
-            settled = equilibrium.relaxation_time(
-                equilibrium.balance_current(device), device, device.anisotropy_range[1]
-            )
+        if telegraph is not None:
+            ends = device.stability_at(np.array(device.anisotropy_range))
+            settled = np.max(telegraph.relaxation_time(ends))
+            push = read_push(device, self, telegraph)
+            said = "not known" if math.isnan(push) else f"{push:.2g}"
             return [
                 self._resistances(device),
                 "write is the current held from read to read; no reset; the time and energy to "
                 f"settle before the first read (relaxation up to {settled * 1e9:.3g} ns) are not "
                 "counted",
                 f"read {self.read_voltage:g} V for {self.read_time * 1e9:g} ns, push of a read "
-                f"{read_push(device, self):.2g} (a disturbance above {_STRONG_READ:g})",
+                f"{said} (a disturbance above {_STRONG_READ:g})",
                 "not included: control circuit, wires, gate leakage, synapses",
             ]
         reset = "none"
@@ -133,27 +134,30 @@ def assumptions_of(layer, assumptions) -> EnergyAssumptions:
     return dataclasses.replace(assumptions, reset=False, reversal_fraction=0.0)
 
 
-def read_push(device, assumptions) -> float:
-    """How far a read pushes a free-running junction: `V_read t_read / (R_P I0 t_D)`.
+def read_push(device, assumptions, telegraph=None) -> float:
+    """How far a read pushes a free-running junction: its charge `V_read t_read / R_P` times a constant.
 
-    A push of 0.1 changes the probability of a bit in balance by up to 0.05 without a barrier, and
-    by about 0.01 at a thermal stability of 4.
+    That is `1 / (I0 t_D)`, `I0 = Ic0 / Delta`, of a macrospin: a push of 0.1 changes the probability of a bit
+    in balance by up to 0.05 without a barrier, and by about 0.01 at a thermal stability of 4. Of an
+    `EquilibriumCurve` it is `2 slope / relaxation_time`, so that a push of 0.1 changes it by 0.05.
+    NaN if that is not known.
     """
-    drive = assumptions.read_voltage / device.resistance_parallel
-    drive = drive / device.critical_current_per_stability
-    return drive * assumptions.read_time / equilibrium.time_unit(device)
+    charge = assumptions.read_voltage * assumptions.read_time / device.resistance_parallel
+    return charge * (telegraph or equilibrium.Telegraph(device)).push
 
 
 def warn_of_strong_reads(layers, assumptions):
     """Warn where reading changes the bits of free-running junctions."""
-    for device in dict.fromkeys(layer.device for layer in layers if layer.free_running):
-        push = read_push(device, assumptions)
+    running = [(layer.device, layer.telegraph) for layer in layers if layer.free_running]
+    for device, telegraph in dict.fromkeys(running):
+        push = read_push(device, assumptions, telegraph)
         if push > _STRONG_READ:
+            measured = not isinstance(telegraph, equilibrium.Telegraph)
+            law = "2 slope / relaxation_time" if measured else "(Ic0 / Delta)^-1 / t_D"
             warnings.warn(
                 f"A read of {assumptions.read_voltage:g} V for {assumptions.read_time:g} s may "
-                "change the bit of a free-running junction: its push "
-                f"V_read t_read / (R_P (Ic0 / Delta) t_D) = {push:.2g} is above {_STRONG_READ:g}. "
-                "Give EnergyAssumptions a lower "
+                "change the bit of a free-running junction: its push V_read t_read / R_P "
+                f"times {law} = {push:.2g} is above {_STRONG_READ:g}. Give EnergyAssumptions a lower "
                 "read_voltage or a shorter read_time.",
                 stacklevel=4,
             )
@@ -357,6 +361,13 @@ def _curve_resets(device, assumptions, stability):
 
 def _cheapest_current(curve, width):
     """Current in A, at or above the threshold, at which `I^2 / P(I)` is smallest."""
+    if curve.threshold <= 0 or hasattr(curve, "relaxation_time"):
+        why = f"its threshold is {curve.threshold:g} A" if curve.threshold <= 0 else "runs freely"
+        raise ValueError(
+            f"The switching_curve of this device ({why}) does not tell how a pulse resets it: it "
+            "leaves the reset state without a drive. Leave the reset out of the energy with "
+            "EnergyAssumptions(reset=False)."
+        )
     ratio = width / curve.pulse_width
     threshold = curve.threshold * ratio**curve.threshold_exponent
     reach = 10 / (curve.slope * ratio**curve.slope_exponent)

@@ -97,7 +97,8 @@ class MTJDevice:
         nominal_pulse_width: s, inside `pulse_width_range`. Where an untrained neuron starts.
         write_resistance: ohm, 1 to 1e6, of the channel that carries the write current. Default
             `None`: two terminals.
-        switching_curve: `EmpiricalCurve` that describes this device's switching. Default `None`:
+        switching_curve: `EmpiricalCurve` that describes this device's switching, or
+            `EquilibriumCurve` of one that runs freely. Default `None`:
             the collinear macrospin, with `damping` and `spin_torque_efficiency` of the write
             current. A layer of perpendicular anisotropy under spin-orbit torque does not follow
             that law; with a curve, `damping` and `spin_torque_efficiency` are those of the
@@ -163,6 +164,7 @@ class MTJDevice:
         for field in ("name", "source", "assumed"):
             checks.text(field, getattr(self, field))
         object.__setattr__(self, "switching_curve", _curve(self.switching_curve))
+        self._check_curve()
         shortest, longest = self.pulse_width_range
         if not shortest <= self.nominal_pulse_width <= longest:
             raise ValueError(
@@ -177,6 +179,17 @@ class MTJDevice:
                 f"than {abs(self.anisotropy / self._anisotropy_per_volt):.3g} V."
             )
         provenance.keep(self)
+
+    def _check_curve(self):
+        """Fields of the macrospin that runs freely say nothing beside a measured curve."""
+        for name in ("offset_field", "relaxation_time"):
+            value = getattr(self, name)
+            if value and hasattr(self.switching_curve, "relaxation_time"):
+                place = "threshold" if name == "offset_field" else name
+                raise ValueError(
+                    f"{name} = {value:g} {LIMITS[name][0]} has no effect beside a switching_curve "
+                    f"of a free-running junction, whose {place} says it; leave it out."
+                )
 
     def __repr__(self):
         """One line: name, stability, critical current, resistance and the ranges of the knobs."""
@@ -634,11 +647,13 @@ def _is_file(name) -> bool:
 
 
 def _curve(value):
-    """An `EmpiricalCurve` (its module builds on this one) from itself or its fields, or `None`."""
-    kind = keras.saving.get_registered_object("spinkeras>EmpiricalCurve")
+    """A measured curve (its module builds on this one) from itself or its fields, or `None`."""
+    names = ("EmpiricalCurve", "EquilibriumCurve")
+    pulsed, free = (keras.saving.get_registered_object(f"spinkeras>{name}") for name in names)
     if isinstance(value, dict):
+        kind = free if "relaxation_time" in value else pulsed
         value = checks.named("switching_curve", kind.from_config, value)
-    if not (value is None or isinstance(value, kind)):
+    if not (value is None or isinstance(value, pulsed)):
         raise ValueError(
             f"switching_curve = {checks.shown(value)} must be an EmpiricalCurve or None."
         )
