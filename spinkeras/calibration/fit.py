@@ -20,8 +20,17 @@ from typing import Any
 
 import numpy as np
 
+from spinkeras import checks
 from spinkeras.calibration.diagnosis import poor
-from spinkeras.calibration.law import CORRECTION, CurveLaw, DeviceLaw, Scaled, scaled_fields
+from spinkeras.calibration.law import (
+    CORRECTION,
+    SCALES,
+    SIGNED,
+    CurveLaw,
+    DeviceLaw,
+    Scaled,
+    scaled_fields,
+)
 from spinkeras.calibration.likelihood import condensed, listed, maximum_likelihood
 from spinkeras.calibration.posterior import Posterior, sample_devices, sample_posterior
 from spinkeras.calibration.result import FitResult
@@ -171,11 +180,14 @@ def fit_empirical(
     fixed: Any = None,
     device: DeviceLike | None = None,
     resistance: float | None = None,
+    relaxation_time: float | None = None,
     max_relative_error: float = 0.5,
     posterior: bool | dict[str, Any] = False,
     seed: int = 0,
 ) -> FitResult:
     """Fit an `EmpiricalCurve` to measured switching counts, by maximum binomial likelihood.
+
+    With `relaxation_time`, an `EquilibriumCurve` to the reads of a junction that runs freely.
 
     Args:
         data: table of counts, see `spinkeras.calibration.table`: a CSV path, a dictionary or a data
@@ -194,12 +206,20 @@ def fit_empirical(
         device: `MTJDevice` or preset name. Needed for a table with gate voltages, which it turns
             into anisotropies; `.device` of the result is this one with the fitted curve.
         resistance: ohm, for a table of voltages. Default: the device's `write_path_resistance`.
+        relaxation_time: s, of a free-running junction, at balance. The table then holds reads:
+            `switched` of `trials` found it reversed, read `pulse_width_s` apart. Reads that follow
+            soon are correlated: `n` of them a time `t` apart count as `n tanh(t / (2 time))`, with
+            the `time` of `EquilibriumCurve`, also in `.table` of the result. Default: pulses.
         max_relative_error: largest standard error that counts as determined: relative for
-            threshold and slope, absolute for the exponents; four times as much for `a`, `ln b`,
-            `c`, `ln d`, the logits of floor and ceiling and all rates. Default 0.5.
-        posterior, seed: as in `fit_device`; the prior is uniform in the logarithm of threshold,
-            slope, `b` and `d`, in the logits of floor and ceiling and in the others themselves,
-            and excludes curves that fall.
+            threshold (or relative to `1 / slope`, if that is more) and slope, absolute for the
+            exponents; four times as much for `a`, `ln b`, `c`, `ln d`, the logits of floor and
+            ceiling and all rates. Default 0.5.
+        posterior, seed: as in `fit_device`; the prior is uniform in the logarithm of threshold
+            (one of either sign: in itself), slope, `b` and `d`, in the logits of floor and ceiling
+            and in the others themselves, and excludes curves that fall.
+
+    The threshold is positive unless the table has negative currents, bounds of `free` reach 0 or
+    below, or the junction runs freely.
 
     The curve rises everywhere in the range of the table: its logit is at least 0.02 times as
     steep as at the threshold. Where a curve that falls would fit better, a warning says so.
@@ -230,26 +250,39 @@ def fit_empirical(
     if device is not None:
         device = get_device(device)
         resistance = device.write_path_resistance if resistance is None else resistance
-    table = read_table(data, resistance)
+    fixed = dict(fixed or {})
+    signed = relaxation_time is not None or _reaches_zero(free, fixed)
+    table = read_table(data, resistance, signed=signed)
+    signed = signed or bool(np.min(table["current_a"]) < 0)
     widths = np.unique(table["pulse_width_s"])
     several_gates = len(np.unique(table["gate_voltage_v"])) > 1
-    fixed = dict(fixed or {})
     unknown = sorted(set(fixed) - set(empirical.LIMITS))
     if unknown:
         raise ValueError(
             f"fixed must name fields of EmpiricalCurve; unknown {unknown}. It has "
             f"{list(empirical.LIMITS)}."
         )
-    fixed.setdefault("pulse_width", float(np.sqrt(widths[0] * widths[-1])))
+    kind = empirical.EmpiricalCurve
     default = {name: limits[1:3] for name, limits in empirical.LIMITS.items()}
+    if relaxation_time is None:
+        fixed.setdefault("pulse_width", float(np.sqrt(widths[0] * widths[-1])))
+    else:
+        kind, widths = empirical.EquilibriumCurve, widths[:1]  # one curve at all intervals
+        default = {name: ends for name, ends in default.items() if name not in empirical.OF_PULSES}
+        fixed["relaxation_time"] = relaxation_time
+    base = kind(**{"threshold": 1e-3, "slope": 1e3, **fixed})
+    if not signed:
+        default["threshold"] = (1e-9, 1.0)
     for name in ("pulse_width", *([] if several_gates else ["anisotropy_exponent"]), *fixed):
         default.pop(name, None)
-    base = empirical.EmpiricalCurve(**{"threshold": 1e-3, "slope": 1e3, **fixed})
-    law = CurveLaw(base, device, table)
-    near, start = _first_guess(table, base)
+    if relaxation_time is not None:
+        table = _independent(table, base.relaxation_time)
+    scales = SIGNED if signed else SCALES
+    law = CurveLaw(base, device, table, scales)
+    near, start = _first_guess(table, base, signed)
 
     def fit_with(free, start, table=table, **options):
-        scaled = Scaled.of("EmpiricalCurve", free, default, empirical.LIMITS, near)
+        scaled = Scaled.of(kind.__name__, free, default, empirical.LIMITS, near, scales)
         return maximum_likelihood(law, scaled, start, table, max_relative_error, **options)
 
     if free is None:
@@ -264,7 +297,7 @@ def fit_empirical(
             fit = fit_with(list(best), best, search=False)
     else:
         fit = fit_with(free, start)
-    measured = _measured(table, fit.parameters)
+    measured = _measured(table, fit.parameters, "pulses" if relaxation_time is None else "reads")
     curve = base.replace(**fit.parameters, source=measured)
     if device is not None:
         texts = _about(device, f"switching_curve: {measured}")
@@ -323,11 +356,30 @@ def _refined(law, fit, fit_to):
     return fit
 
 
-def _measured(table, names):
+def _reaches_zero(free, fixed):
+    """Whether the caller says that the threshold may be 0 or negative."""
+    given = free.get("threshold") if isinstance(free, dict) else fixed.get("threshold")
+    ends = given if isinstance(given, (tuple, list)) else [given]
+    return any(end <= 0 for end in map(checks.real, ends) if end is not None)
+
+
+def _independent(table, relaxation_time):
+    """The table with as many reads as are worth those that remember each other.
+
+    The mean of `n` reads of a bit, each correlated with the next by `r`, has the variance
+    `p (1 - p) (1 + r) / (1 - r) / n`.
+    """
+    p = (table["switched"] + 0.5) / (table["trials"] + 1)
+    time = 2 * relaxation_time * np.sqrt(p * (1 - p))
+    worth = np.tanh(table["pulse_width_s"] / (2 * time))
+    return table | {name: worth * table[name] for name in ("switched", "trials")}
+
+
+def _measured(table, names, what="pulses"):
     """Where fitted values come from."""
     trials = int(np.sum(table["trials"]))
     return (
-        f"{', '.join(names)} fitted to {trials} measured pulses at {len(table['trials'])} settings."
+        f"{', '.join(names)} fitted to {trials} measured {what} at {len(table['trials'])} settings."
     )
 
 
@@ -413,15 +465,17 @@ def _reaches(fit, fixed):
     )
 
 
-def _first_guess(table, base):
+def _first_guess(table, base, signed):
     """Where the search for a curve starts: a box `{name: (low, high)}` and one point in it."""
     current, switched, trials = (table[n] for n in ("current_a", "switched", "trials"))
-    largest = np.max(current)
-    span = max(np.ptp(current), 1e-3 * largest)
+    least, most = np.min(current), np.max(current)
+    span = max(np.ptp(current), 1e-3 * np.max(np.abs(current)))
     near = {name: (-1.0, 1.0) for name in empirical.LIMITS}  # exponents and rates
     near |= {"a": (-0.3, 0.3), "b": (0.15, 0.4), "c": (-0.3, 0.3), "d": (0.15, 0.4)}
     near |= {"floor": (1e-3, 0.3), "ceiling": (0.3, 0.999)}
-    near["threshold"] = (max(0.3 * np.min(current), 1e-2 * largest), 2 * largest)
+    near["threshold"] = (max(0.3 * least, 1e-2 * most), 2 * most)
+    if signed:
+        near["threshold"] = (least - span, most + span)
     near["slope"] = (0.05 / span, 50 / span)
     start = {name: getattr(base, name) for name in near}
     p = (switched + 0.5) / (trials + 1)
@@ -432,6 +486,7 @@ def _first_guess(table, base):
     middle, level = (np.average(v, weights=weight) for v in (current, logit))
     away = weight * (current - middle)
     rise = np.sum(away * logit) / max(np.sum(away * current), 1e-30)
-    if rise > 0 and middle > level / rise:
+    if rise > 0 and (signed or middle > level / rise):
         return near, start | {"threshold": middle - level / rise, "slope": rise / 4}
-    return near, start | {"threshold": np.median(current[current > 0]), "slope": 1 / span}
+    shown = current if signed else current[current > 0]
+    return near, start | {"threshold": np.median(shown), "slope": 1 / span}

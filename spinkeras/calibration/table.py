@@ -53,6 +53,7 @@ def read_table(
     by: str | Sequence[str] | None = None,
     ramp: Any = None,
     sheet: Any = None,
+    signed: bool = False,
 ) -> dict:
     """A checked table of switching counts, rows of the same setting added up.
 
@@ -72,6 +73,8 @@ def read_table(
         by: name of a column or a list of them: one table for each of its values.
         ramp: for ramps, `{"rate": A/s or V/s}`, or `{"step": A or V, "dwell": s}` of a staircase.
         sheet: name of the sheet of a workbook.
+        signed: whether the threshold may be 0 or negative, as that of a free-running junction.
+            Default `False`: a table without a positive current is refused.
 
     Returns:
         Dictionary of float64 columns `current_a`, `pulse_width_s`, `gate_voltage_v`, `switched`
@@ -80,7 +83,8 @@ def read_table(
 
     Raises:
         ValueError: naming the column and the row that cannot be used, and why; for numbers in a
-            unit that they cannot have, currents of both signs or negative ones only.
+            unit that they cannot have, currents of both signs that both reverse the device, or
+            negative ones only (`signed`: for a probability that falls with the current).
 
     Warns:
         UserWarning: one line with all that was guessed; rows of one setting that are not alike.
@@ -95,6 +99,7 @@ def read_table(
     >>> table["trials"]
     array([100.,  50.])
     """
+    checks.flag("signed", signed)
     cells, columns = _cells(data, columns, sheet)
     cells = _selected(cells, where)
     given = {
@@ -109,7 +114,7 @@ def read_table(
     notes, tables = list(cells.notes), {}
     for value, part in groups.items():
         part.notes = []
-        tables[value] = _table(part, found, given, drive, resistance, ramp)
+        tables[value] = _table(part, found, given, drive, resistance, ramp, signed)
         notes += [note for note in part.notes if note not in notes]
     if notes:
         warnings.warn(
@@ -183,7 +188,7 @@ def _check_columns(found, given, cells, ramp):
     return drive[0]
 
 
-def _table(cells, found, given, drive, resistance, ramp):
+def _table(cells, found, given, drive, resistance, ramp, signed):
     where = cells.where
     used = {drive: found[drive]}
     used |= {q: found[q] for q in ("pulse_width_s", "switched", "fraction", "trials", _GATE)
@@ -232,7 +237,7 @@ def _table(cells, found, given, drive, resistance, ramp):
     else:
         switched = _counts(table["fraction"], trials, used, cells, refuse)
     settings = {"current_a": current, "pulse_width_s": width, _GATE: gate}
-    _check_sign(settings, switched, trials, where)
+    _check_sign(settings, switched, trials, where, signed)
     others = {
         name: values
         for name, values in cells.columns.items()
@@ -325,9 +330,16 @@ def _counts(fraction, trials, used, cells, refuse):
     return switched
 
 
-def _check_sign(settings, switched, trials, where):
+def _check_sign(settings, switched, trials, where, signed):
     """Refuse tables that are not about a positive current that favours the reversal."""
     current = settings["current_a"]
+    if signed:
+        if _trend(current, switched, trials) < -4:
+            raise ValueError(
+                f"The probability of {where} falls with the current; positive current favours "
+                "reversal, so reverse the sign of the column."
+            )
+        return
     if np.max(current) <= 0:
         raise ValueError(
             f"Every current of {where} is <= 0; positive current favours reversal, so reverse the "
@@ -341,17 +353,21 @@ def _check_sign(settings, switched, trials, where):
     first, second = (np.sum(switched[rows]) / np.sum(trials[rows]) for rows in (below, above))
     share = np.sum(switched[below | above]) / np.sum(trials[below | above])
     noise = math.sqrt(share * (1 - share) * (1 / trials[below].sum() + 1 / trials[above].sum()))
-    weight = trials[negative]
-    away = current[negative] - np.average(current[negative], weights=weight)
-    mean = np.sum(switched[negative]) / weight.sum()
-    spread = math.sqrt(max(mean * (1 - mean) * np.sum(weight * away**2), 1e-300))
-    falling = np.sum(away * (switched[negative] - mean * weight)) / spread
-    if falling < -4 or first - second > 4 * noise:
+    trend = _trend(current[negative], switched[negative], trials[negative])
+    if trend < -4 or first - second > 4 * noise:
         raise ValueError(
             f"{where} has currents of both signs, and the pulses of negative current reverse "
             f"the device too ({first:.0%} of them): a fit describes one direction. Keep the rows "
             "of one sign, for the negative ones with the sign reversed."
         )
+
+
+def _trend(current, switched, trials):
+    """How clearly the counts rise with the current, in standard deviations."""
+    away = current - np.average(current, weights=trials)
+    mean = np.sum(switched) / trials.sum()
+    spread = math.sqrt(max(mean * (1 - mean) * np.sum(trials * away**2), 1e-300))
+    return np.sum(away * (switched - mean * trials)) / spread
 
 
 def _group(settings):

@@ -39,8 +39,9 @@ def device_settings(
     `thermal_stability`, `retention_s` (mean time to a thermal reversal with the gate at its
     setting, at most 1e300 s), `read_disturb` (probability that one read reverses the device, see
     `read_disturb`), `reset_error` (probability that the reset pulse fails with the gate at its
-    setting; `None` where `assumptions` have no reset). Of a free-running junction `pulse_width_s` is the interval between reads, and the last
-    three, of a bit that is kept and reset, are `None` (empty in a file).
+    setting; `None` where `assumptions` have no reset). Of a free-running junction `pulse_width_s`
+    is the interval between reads, and the last three, of a bit that is kept and reset, are `None`
+    (empty in a file).
 
     Args:
         model: built Keras model with `SpinNeuron` layers.

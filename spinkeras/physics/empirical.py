@@ -48,6 +48,7 @@ SHAPE = ("a", "b", "c", "d")
 for _name, _most in (*((name, 10.0) for name in SHAPE), ("floor", 5.0), ("ceiling", 5.0)):
     LIMITS[f"{_name}_rate"] = ("(per e-fold)", -_most, _most, _BY_WIDTH)
     LIMITS[f"{_name}_anisotropy_rate"] = ("(per e-fold)", -_most, _most, _BY_ANISOTROPY)
+OF_PULSES = {name for name, limits in LIMITS.items() if limits[3] == _BY_WIDTH} | {"pulse_width"}
 FREE_LIMITS = {
     "relaxation_time": ("s", 1e-12, 1e3, "10 ns is 10e-9"),
     "relaxation_anisotropy_exponent": (
@@ -352,9 +353,9 @@ class EquilibriumCurve(EmpiricalCurve):
     def __post_init__(self):
         for field, limits in FREE_LIMITS.items():
             object.__setattr__(self, field, checks.number(field, getattr(self, field), *limits))
-        for name, (*_, hint) in LIMITS.items():
+        for name in sorted(OF_PULSES):
             value = getattr(self, name)
-            if (name == "pulse_width" or hint == _BY_WIDTH) and value != getattr(type(self), name):
+            if value != getattr(type(self), name):
                 raise ValueError(
                     f"{name} = {checks.shown(value)}: what a junction that runs freely answers "
                     "depends on no pulse width; leave it out, or describe a device that is written "

@@ -435,7 +435,8 @@ def chip_curve(
         raise ValueError(
             f"read_time = {spread.read_time:g} s and ceiling = {spread.ceiling:g} describe a read "
             "that reverses a stable device, and back-hopping in a pulse; a free-running junction "
-            "(switching_model='equilibrium', EquilibriumCurve) has neither. Use read_time=0 and ceiling=1."
+            "(switching_model='equilibrium', EquilibriumCurve) has neither. Use read_time=0 and "
+            "ceiling=1."
         )
     if spread.temperature and getattr(build, "measured", False):
         raise ValueError(
