@@ -262,27 +262,27 @@ def fit_empirical(
             f"fixed must name fields of EmpiricalCurve; unknown {unknown}. It has "
             f"{list(empirical.LIMITS)}."
         )
-    kind = empirical.EmpiricalCurve
     default = {name: limits[1:3] for name, limits in empirical.LIMITS.items()}
+    start = {"threshold": 1e-3, "slope": 1e3}
+    base: empirical.EmpiricalCurve
     if relaxation_time is None:
         fixed.setdefault("pulse_width", float(np.sqrt(widths[0] * widths[-1])))
+        base = empirical.EmpiricalCurve(**start | fixed)
     else:
-        kind, widths = empirical.EquilibriumCurve, widths[:1]  # one curve at all intervals
+        widths = widths[:1]  # one curve at all intervals
         default = {name: ends for name, ends in default.items() if name not in empirical.OF_PULSES}
-        fixed["relaxation_time"] = relaxation_time
-    base = kind(**{"threshold": 1e-3, "slope": 1e3, **fixed})
+        base = empirical.EquilibriumCurve(**start | fixed, relaxation_time=relaxation_time)
+        table = _independent(table, base.relaxation_time)
     if not signed:
         default["threshold"] = (1e-9, 1.0)
     for name in ("pulse_width", *([] if several_gates else ["anisotropy_exponent"]), *fixed):
         default.pop(name, None)
-    if relaxation_time is not None:
-        table = _independent(table, base.relaxation_time)
     scales = SIGNED if signed else SCALES
     law = CurveLaw(base, device, table, scales)
     near, start = _first_guess(table, base, signed)
 
     def fit_with(free, start, table=table, **options):
-        scaled = Scaled.of(kind.__name__, free, default, empirical.LIMITS, near, scales)
+        scaled = Scaled.of(type(base).__name__, free, default, empirical.LIMITS, near, scales)
         return maximum_likelihood(law, scaled, start, table, max_relative_error, **options)
 
     if free is None:

@@ -50,12 +50,11 @@ SCALES |= {"floor": "logit", "ceiling": "logit", "vcma_coefficient": "femto"}
 SIGNED = SCALES | {"threshold": "micro"}
 """As `SCALES`, for thresholds of either sign."""
 _FORWARD = {"log": np.log, "logit": special.logit}
+_FORWARD |= {"femto": lambda v: v / _FEMTO, "micro": lambda v: v / MICRO}
 _BACKWARD = {"log": np.exp, "logit": special.expit}
+_BACKWARD |= {"femto": lambda t: t * _FEMTO, "micro": lambda t: t * MICRO}
 _DERIVATIVE = {"log": lambda v: v, "logit": lambda v: v * (1 - v)}
-for _scale, _unit in (("femto", _FEMTO), ("micro", MICRO)):  # of either sign, or 0
-    _FORWARD[_scale] = lambda v, unit=_unit: v / unit
-    _BACKWARD[_scale] = lambda t, unit=_unit: t * unit
-    _DERIVATIVE[_scale] = lambda v, unit=_unit: unit
+_DERIVATIVE |= {"femto": lambda v: _FEMTO, "micro": lambda v: MICRO}
 
 
 @dataclasses.dataclass(frozen=True)

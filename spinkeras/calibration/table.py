@@ -343,7 +343,8 @@ def _check_sign(settings, switched, trials, where, signed):
     if np.max(current) <= 0:
         raise ValueError(
             f"Every current of {where} is <= 0; positive current favours reversal, so reverse the "
-            "sign of the column."
+            "sign of the column, or say that the threshold is not positive (signed=True of "
+            "read_table, bounds of `free` or relaxation_time= of fit_empirical)."
         )
     negative = current < 0
     if not np.any(negative):

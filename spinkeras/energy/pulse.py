@@ -101,7 +101,12 @@ class EnergyAssumptions:
                 "not included: control circuit, wires, gate leakage, synapses",
             ]
         reset = "none"
-        if self.reset:
+        if self.reset and not tells_reset(device):
+            reset = (
+                "not counted (a threshold of "
+                f"{device.switching_curve.threshold * 1e6:.3g} uA does not tell it)"
+            )
+        elif self.reset:
             pulses = reset_pulses(device, self)
             repeated = f", repeated up to {pulses} times" if pulses > 1 else ""
             reset = (
@@ -129,9 +134,21 @@ class EnergyAssumptions:
 
 def assumptions_of(layer, assumptions) -> EnergyAssumptions:
     """The assumptions as they hold for a layer: a junction that runs freely is not reset."""
-    if not layer.free_running:
-        return assumptions
-    return dataclasses.replace(assumptions, reset=False, reversal_fraction=0.0)
+    if layer.free_running:
+        return dataclasses.replace(assumptions, reset=False, reversal_fraction=0.0)
+    if not tells_reset(layer.device):
+        return dataclasses.replace(assumptions, reset=False)
+    return assumptions
+
+
+def tells_reset(device) -> bool:
+    """Whether the law of a device tells how a pulse resets it.
+
+    The other direction is taken to have the same law. That cannot be where the device switches
+    without a drive.
+    """
+    curve = device.switching_curve
+    return curve is None or (curve.threshold > 0 and not hasattr(curve, "relaxation_time"))
 
 
 def read_push(device, assumptions, telegraph=None) -> float:
@@ -299,7 +316,16 @@ def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssu
     `switching_curve` is known to about a hundredth, and may end in a plateau, so its tail cannot
     tell a current for a small error: there the pulse is repeated until a read finds the device
     reset, and the current is the one at which this costs least, `I^2 / P(I)` at its minimum.
+
+    Raises:
+        ValueError: for a curve that switches, or runs freely, without a drive.
     """
+    if not tells_reset(device):
+        raise ValueError(
+            "The switching_curve of this device (threshold "
+            f"{device.switching_curve.threshold:g} A) does not tell how a pulse resets it: it "
+            "leaves the reset state without a drive. Energies are counted without a reset."
+        )
     if device.switching_curve is not None:
         return _cheapest_current(device.switching_curve, assumptions.reset_pulse_width)
 
@@ -361,13 +387,6 @@ def _curve_resets(device, assumptions, stability):
 
 def _cheapest_current(curve, width):
     """Current in A, at or above the threshold, at which `I^2 / P(I)` is smallest."""
-    if curve.threshold <= 0 or hasattr(curve, "relaxation_time"):
-        why = f"its threshold is {curve.threshold:g} A" if curve.threshold <= 0 else "runs freely"
-        raise ValueError(
-            f"The switching_curve of this device ({why}) does not tell how a pulse resets it: it "
-            "leaves the reset state without a drive. Leave the reset out of the energy with "
-            "EnergyAssumptions(reset=False)."
-        )
     ratio = width / curve.pulse_width
     threshold = curve.threshold * ratio**curve.threshold_exponent
     reach = 10 / (curve.slope * ratio**curve.slope_exponent)

@@ -197,7 +197,7 @@ class SpinNeuron(keras.layers.Layer):
         self.bipolar = checks.flag("bipolar", bipolar)
         self.switching_model = laws.check_model(_get_model(switching_model, self.device))
         self._curve = laws.get_curve(self.switching_model, self.device)
-        self.telegraph = getattr(self._curve, "telegraph", None)
+        self.telegraph: Any = getattr(self._curve, "telegraph", None)
         self.free_running = self.telegraph is not None
         if self.free_running:
             self.trained_knobs = _knobs_running_freely(self.trained_knobs, train)

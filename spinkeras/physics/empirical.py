@@ -96,8 +96,8 @@ class EmpiricalCurve:
 
     Args:
         threshold: A, -1 to 1. Current halfway from floor to ceiling; 0 or below where the device
-            switches without a drive (then its curve does not tell how to reset it, see
-            `energy.reset_current`).
+            switches without a drive (then its curve does not tell how to reset it, and energies
+            are counted without a reset).
         slope: 1/A, 1e-2 to 1e12. Slope there, relative to the distance from floor to ceiling.
         a, c: shape, -10 to 10. Default 0.
         b, d: shape, 1e-3 to 100, `b / d` 0.01 to 100, `d > c^2 / 4`. Default 0.25.
