@@ -209,7 +209,8 @@ def fit_empirical(
         relaxation_time: s, of a free-running junction, at balance. The table then holds reads:
             `switched` of `trials` found it reversed, read `pulse_width_s` apart. Reads that follow
             soon are correlated: `n` of them a time `t` apart count as `n tanh(t / (2 time))`, with
-            the `time` of `EquilibriumCurve`, also in `.table` of the result. Default: pulses.
+            the `time` of the fitted `EquilibriumCurve`, also in `.table` of the result. Default
+            `None`: a table of pulses.
         max_relative_error: largest standard error that counts as determined: relative for
             threshold (or relative to `1 / slope`, if that is more) and slope, absolute for the
             exponents; four times as much for `a`, `ln b`, `c`, `ln d`, the logits of floor and
@@ -252,7 +253,7 @@ def fit_empirical(
         resistance = device.write_path_resistance if resistance is None else resistance
     fixed = dict(fixed or {})
     signed = relaxation_time is not None or _reaches_zero(free, fixed)
-    table = read_table(data, resistance, signed=signed)
+    reads = table = read_table(data, resistance, signed=signed)
     signed = signed or bool(np.min(table["current_a"]) < 0)
     widths = np.unique(table["pulse_width_s"])
     several_gates = len(np.unique(table["gate_voltage_v"])) > 1
@@ -272,7 +273,7 @@ def fit_empirical(
         widths = widths[:1]  # one curve at all intervals
         default = {name: ends for name, ends in default.items() if name not in empirical.OF_PULSES}
         base = empirical.EquilibriumCurve(**start | fixed, relaxation_time=relaxation_time)
-        table = _independent(table, base.relaxation_time)
+        table = _independent(reads, base.relaxation_time)
     if not signed:
         default["threshold"] = (1e-9, 1.0)
     for name in ("pulse_width", *([] if several_gates else ["anisotropy_exponent"]), *fixed):
@@ -297,6 +298,13 @@ def fit_empirical(
             fit = fit_with(list(best), best, search=False)
     else:
         fit = fit_with(free, start)
+    if isinstance(base, empirical.EquilibriumCurve):
+        ratio = np.exp(law.log_ratio(reads["gate_voltage_v"]))
+        names = list(fit.parameters) if free is None else free
+        for _ in range(2):  # what reads remember follows from the fit
+            times = base.replace(**fit.parameters).correlation_time(reads["current_a"], ratio)
+            table = _independent(reads, times)
+            fit = fit_with(names, fit.parameters, table=table, search=False)
     measured = _measured(table, fit.parameters, "pulses" if relaxation_time is None else "reads")
     curve = base.replace(**fit.parameters, source=measured)
     if device is not None:
@@ -363,16 +371,15 @@ def _reaches_zero(free, fixed):
     return any(end <= 0 for end in map(checks.real, ends) if end is not None)
 
 
-def _independent(table, relaxation_time):
-    """The table with as many reads as are worth those that remember each other.
+def _independent(reads, time):
+    """The table with as many reads as are worth those that remember each other for a time (s).
 
     The mean of `n` reads of a bit, each correlated with the next by `r`, has the variance
     `p (1 - p) (1 + r) / (1 - r) / n`.
     """
-    p = (table["switched"] + 0.5) / (table["trials"] + 1)
-    time = 2 * relaxation_time * np.sqrt(p * (1 - p))
-    worth = np.tanh(table["pulse_width_s"] / (2 * time))
-    return table | {name: worth * table[name] for name in ("switched", "trials")}
+    memory = np.maximum(time, 1e-3 * reads["pulse_width_s"])  # less is none
+    worth = np.tanh(reads["pulse_width_s"] / (2 * memory))
+    return reads | {name: worth * reads[name] for name in ("switched", "trials")}
 
 
 def _measured(table, names, what="pulses"):

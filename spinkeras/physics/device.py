@@ -603,8 +603,9 @@ def presets(free_running: bool = False) -> list[str]:
     """Names of the available device presets.
 
     Args:
-        free_running: `True`: those of a low barrier, for `switching_model="equilibrium"`, instead
-            of those that are written by pulses. Default `False`.
+        free_running: `True`: those of a low barrier, for `switching_model="equilibrium"` or with
+            an `EquilibriumCurve` of their own, instead of those that are written by pulses.
+            Default `False`.
 
     Example:
 

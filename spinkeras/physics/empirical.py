@@ -384,6 +384,18 @@ class EquilibriumCurve(EmpiricalCurve):
         """
         return super().switching_probability(current, pulse_width, anisotropy_ratio)
 
+    def correlation_time(self, current: Array, anisotropy_ratio: Array = 1.0) -> Array:
+        """Time in s in which the bit forgets, see the class (NumPy).
+
+        Args:
+            current: A, scalar or array.
+            anisotropy_ratio: `K_eff` over the device's own, > 0, broadcast against `current`.
+        """
+        plain = self.replace(floor=0.0, ceiling=1.0)
+        share = plain.switching_probability(current, anisotropy_ratio=anisotropy_ratio)
+        at_rest = np.power(anisotropy_ratio, self.relaxation_anisotropy_exponent)
+        return self.relaxation_time * at_rest * 2 * np.sqrt(share * (1 - share))
+
     def curve(self, device: DeviceLike) -> Callable[..., RationalLogit]:
         """As `EmpiricalCurve.curve`, with the `telegraph` of a free-running junction."""
         curve = super().curve(device)
