@@ -148,7 +148,7 @@ def tells_reset(device) -> bool:
     without a drive.
     """
     curve = device.switching_curve
-    return curve is None or (curve.threshold > 0 and not hasattr(curve, "relaxation_time"))
+    return curve is None or (curve.threshold > 0 and not curve.free_running)
 
 
 def read_push(device, assumptions, telegraph=None) -> float:

@@ -201,7 +201,7 @@ class SpinNeuron(keras.layers.Layer):
         self.free_running = self.telegraph is not None
         if self.free_running:
             self.trained_knobs = _knobs_running_freely(self.trained_knobs, train)
-        elif hasattr(self.device.switching_curve, "relaxation_time"):
+        elif self.device.has_free_running_curve:
             raise ValueError(
                 f"switching_model = {checks.shown(switching_model)} is a law of pulses, and the "
                 f"device {self.device.name or 'unnamed'!r} runs freely (its switching_curve is an "

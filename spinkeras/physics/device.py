@@ -180,11 +180,16 @@ class MTJDevice:
             )
         provenance.keep(self)
 
+    @property
+    def has_free_running_curve(self) -> bool:
+        """Whether its `switching_curve` is an `EquilibriumCurve`."""
+        return self.switching_curve is not None and self.switching_curve.free_running
+
     def _check_curve(self):
         """Fields of the macrospin that runs freely say nothing beside a measured curve."""
         for name in ("offset_field", "relaxation_time"):
             value = getattr(self, name)
-            if value and hasattr(self.switching_curve, "relaxation_time"):
+            if value and self.has_free_running_curve:
                 place = "threshold" if name == "offset_field" else name
                 raise ValueError(
                     f"{name} = {value:g} {LIMITS[name][0]} has no effect beside a switching_curve "

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -131,6 +131,8 @@ class EmpiricalCurve:
     >>> curve.switching_probability([1.1e-3, 2e-3], 1e-9).round(2)
     array([0.45, 0.9 ])
     """
+
+    free_running: ClassVar[bool] = False
 
     threshold: float
     slope: float
@@ -345,6 +347,8 @@ class EquilibriumCurve(EmpiricalCurve):
 
     Reference: K. Y. Camsari, R. Faria, B. M. Sutton, S. Datta, Phys. Rev. X 7, 031014 (2017).
     """
+
+    free_running: ClassVar[bool] = True
 
     pulse_width: float = 1e-6
     relaxation_time: float

@@ -265,6 +265,12 @@ def check_stability(stability, device):
 
 def check_device(device):
     """Refuse a device whose free running the law does not describe."""
+    if device.has_free_running_curve:
+        raise ValueError(
+            f"The device {device.name or 'unnamed'!r} runs freely by its own switching_curve, an "
+            "EquilibriumCurve, which has its times and its balance; leave "
+            "switching_model='equilibrium' out, or give device.replace(switching_curve=None)."
+        )
     if device.write_resistance is not None:
         raise ValueError(
             f"The device has write_resistance = {device.write_resistance:g} ohm, so its current "

@@ -202,6 +202,11 @@ def test_draws_that_would_be_wrong_are_refused(options, message, device):
 
 
 def test_a_device_that_runs_freely_is_not_written_by_pulses():
+    with pytest.raises(ValueError, match=r"'smtj_reference' runs freely by its own.*leave switch"):
+        SpinNeuron(MEASURED, switching_model="equilibrium")
+    with pytest.raises(ValueError, match=r"runs freely by its own switching_curve"):
+        equilibrium.correlation_time(0.0, MEASURED)
+    assert "none, relaxation 800 ns" in MEASURED._repr_html_()
     for law in ("macrospin", "neel_brown", EmpiricalCurve.preset("sot_80nm")):
         with pytest.raises(ValueError, match=r"law of pulses.*runs freely.*leave switching_model"):
             SpinNeuron(MEASURED, switching_model=law)
