@@ -73,8 +73,9 @@ def read_table(
         by: name of a column or a list of them: one table for each of its values.
         ramp: for ramps, `{"rate": A/s or V/s}`, or `{"step": A or V, "dwell": s}` of a staircase.
         sheet: name of the sheet of a workbook.
-        signed: whether the threshold may be 0 or negative, as that of a free-running junction.
-            Default `False`: a table without a positive current is refused.
+        signed: whether the threshold may be 0 or negative, as that of a free-running junction; the
+            pulse width, then the interval between reads, may be up to 1e3 s. Default `False`: a
+            table without a positive current is refused.
 
     Returns:
         Dictionary of float64 columns `current_a`, `pulse_width_s`, `gate_voltage_v`, `switched`
@@ -103,7 +104,7 @@ def read_table(
     cells, columns = _cells(data, columns, sheet)
     cells = _selected(cells, where)
     given = {
-        "pulse_width_s": _constant("pulse_width", pulse_width, "s", 1e-11, 1e-2),
+        "pulse_width_s": _constant("pulse_width", pulse_width, "s", 1e-11, 1e3 if signed else 1e-2),
         "trials": _constant("trials", trials, "(a count)", 1, 1e12),
     }
     given = {quantity: value for quantity, value in given.items() if value is not None}
@@ -223,8 +224,9 @@ def _table(cells, found, given, drive, resistance, ramp, signed):
         return _pool(*ramps.counts(current, gate, ramp, per_volt))
     width, trials = table["pulse_width_s"], table["trials"]
     column = used.get("pulse_width_s")
-    short = f"is not 1e-11 to 1e-2 s{_likely(column, 'ns')}"
-    refuse(~((width >= 1e-11) & (width <= 1e-2)), "pulse_width_s", short)
+    longest = "1e3" if signed else "1e-2"  # an interval between reads, or a pulse
+    short = f"is not 1e-11 to {longest} s{_likely(column, 'ns')}"
+    refuse(~((width >= 1e-11) & (width <= float(longest))), "pulse_width_s", short)
     refuse(~((trials >= 1) & (trials == np.round(trials))), "trials", "is not a whole number >= 1")
     if "switched" in table:
         switched = table["switched"]

@@ -63,6 +63,7 @@ LIMITS = {
     "offset_field": ("T", -0.1, 0.1, "1 mT is 1e-3"),
     "relaxation_time": ("s", 1e-12, 1e3, "10 ns is 10e-9; None if it is not known"),
 }
+_LONGEST_INTERVAL = 1e3  # s, between the reads of a junction that runs freely
 _OPTIONAL = ("write_resistance", "relaxation_time")
 _PAIRS = ("pulse_width_range", "gate_voltage_range")
 
@@ -92,7 +93,9 @@ class MTJDevice:
         vcma_coefficient: `xi` in J/(V m). Positive: a positive gate voltage lowers the anisotropy.
             The sign convention differs between papers; a negative value gives the other one.
         oxide_thickness: `t_ox` in m, 3e-10 to 1e-8.
-        pulse_width_range: s, `(shortest, longest)` write pulse the circuit can produce.
+        pulse_width_range: s, `(shortest, longest)` write pulse the circuit can produce, 1e-11 to
+            1e-2; with a `relaxation_time`, here or of the `switching_curve`, interval between
+            reads, to 1e3.
         gate_voltage_range: V, `(lowest, highest)` gate voltage.
         nominal_pulse_width: s, inside `pulse_width_range`. Where an untrained neuron starts.
         write_resistance: ohm, 1 to 1e6, of the channel that carries the write current. Default
@@ -155,15 +158,18 @@ class MTJDevice:
     origin: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
+        object.__setattr__(self, "switching_curve", _curve(self.switching_curve))
+        slow = self.has_free_running_curve or self.relaxation_time is not None
         for field, limits in LIMITS.items():
             value = getattr(self, field)
             if value is None and field in _OPTIONAL:
                 continue
+            if slow and field in ("pulse_width_range", "nominal_pulse_width"):
+                limits = (*limits[:2], _LONGEST_INTERVAL, limits[3])
             check = _pair if field in _PAIRS else checks.number
             object.__setattr__(self, field, check(field, value, *limits))  # plain, also from JSON
         for field in ("name", "source", "assumed"):
             checks.text(field, getattr(self, field))
-        object.__setattr__(self, "switching_curve", _curve(self.switching_curve))
         self._check_curve()
         shortest, longest = self.pulse_width_range
         if not shortest <= self.nominal_pulse_width <= longest:

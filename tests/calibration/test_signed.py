@@ -105,6 +105,10 @@ def test_reads_of_a_free_running_junction(turned):
     assert calibration.fit_empirical(table, relaxation_time=1e-6).parameters == fit.parameters
     with pytest.raises(ValueError, match=r"Every current .* is <= 0.*signed=True"):
         calibration.read_table(READS)
+    seldom = READS | {"pulse_width_s": [2.0] * 15}
+    assert calibration.fit_empirical(seldom, relaxation_time=0.1).curve.relaxation_time == 0.1
+    with pytest.raises(ValueError, match=r"pulse_width_s = 2 is not 1e-11 to 1e-2 s"):
+        calibration.read_table(seldom)
 
 
 def telegraph(curve, currents, interval, reads, rng):

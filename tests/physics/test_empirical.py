@@ -392,6 +392,20 @@ def test_free_running_curves_that_cannot_be_are_refused(changes, message):
             DEVICE.replace(switching_curve=values)
 
 
+def test_slow_junctions_are_read_at_long_intervals():
+    slow = {"pulse_width_range": (1e-3, 5.0), "nominal_pulse_width": 0.3}
+    for device in (
+        DEVICE.replace(switching_curve=FREE.replace(relaxation_time=0.1), **slow),
+        DEVICE.replace(relaxation_time=0.1, **slow),
+    ):
+        assert spinkeras.MTJDevice.from_json(device.to_json()) == device
+    for device in (DEVICE, DEVICE.replace(switching_curve=EmpiricalCurve.preset("sot_80nm"))):
+        with pytest.raises(ValueError, match=r"pulse_width_range = 5 s is outside"):
+            device.replace(**slow)
+    with pytest.raises(ValueError, match=r"pulse_width_range = 5000 s is outside"):
+        DEVICE.replace(relaxation_time=0.1, pulse_width_range=(1.0, 5e3))
+
+
 def test_what_a_measured_curve_says_is_not_said_twice():
     for field, value in (("offset_field", 1e-3), ("relaxation_time", 1e-8)):
         with pytest.raises(ValueError, match=rf"{field} = .* has no effect beside a switching_cur"):
