@@ -152,12 +152,12 @@ def tells_reset(device) -> bool:
 
 
 def read_push(device, assumptions, telegraph=None) -> float:
-    """How far a read pushes a free-running junction: its charge `V_read t_read / R_P` times a constant.
+    """How far a read pushes a free-running junction: a constant times `V_read t_read / R_P`.
 
-    That is `1 / (I0 t_D)`, `I0 = Ic0 / Delta`, of a macrospin: a push of 0.1 changes the probability of a bit
-    in balance by up to 0.05 without a barrier, and by about 0.01 at a thermal stability of 4. Of an
-    `EquilibriumCurve` it is `2 slope / relaxation_time`, so that a push of 0.1 changes it by 0.05.
-    NaN if that is not known.
+    That is `1 / (I0 t_D)`, `I0 = Ic0 / Delta`, of a macrospin: a push of 0.1 changes the
+    probability of a bit in balance by up to 0.05 without a barrier, and by about 0.01 at a thermal
+    stability of 4. Of an `EquilibriumCurve` it is `2 slope / relaxation_time`, so that a push of
+    0.1 changes it by 0.05. NaN if that is not known.
     """
     charge = assumptions.read_voltage * assumptions.read_time / device.resistance_parallel
     return charge * (telegraph or equilibrium.Telegraph(device)).push
@@ -174,8 +174,8 @@ def warn_of_strong_reads(layers, assumptions):
             warnings.warn(
                 f"A read of {assumptions.read_voltage:g} V for {assumptions.read_time:g} s may "
                 "change the bit of a free-running junction: its push V_read t_read / R_P "
-                f"times {law} = {push:.2g} is above {_STRONG_READ:g}. Give EnergyAssumptions a lower "
-                "read_voltage or a shorter read_time.",
+                f"times {law} = {push:.2g} is above {_STRONG_READ:g}. Give EnergyAssumptions a "
+                "lower read_voltage or a shorter read_time.",
                 stacklevel=4,
             )
 
