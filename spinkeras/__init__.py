@@ -20,7 +20,7 @@ The map, in the order in which the rooms build on each other:
       laws              the curves of the macrospin and of two textbook laws: NeelBrown
       resistance        the current that a voltage drives, and back
       switching         switching_probability and friends
-      empirical         EmpiricalCurve: a measured switching curve instead
+      empirical         EmpiricalCurve, EquilibriumCurve: measured curves instead
       spread            ChipSpread: how devices differ
     macrospin         the ground truth behind the closed form: fokker_planck, llg
 
@@ -104,6 +104,7 @@ from spinkeras.layer import (
 from spinkeras.physics import (
     ChipSpread,
     EmpiricalCurve,
+    EquilibriumCurve,
     MTJDevice,
     NeelBrown,
     midpoint_current,
@@ -124,6 +125,7 @@ __all__ = [
     "EnergyBudget",
     "EnergyReport",
     "EnergyTracker",
+    "EquilibriumCurve",
     "ExactBackup",
     "MTJDevice",
     "NeelBrown",

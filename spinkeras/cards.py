@@ -62,6 +62,9 @@ def device(device) -> str:
     if device.write_resistance is not None:
         facts["write channel"] = f"{device.write_resistance:.4g} ohm"
     facts["retention"] = duration(device.retention_time)
+    if device.has_free_running_curve:
+        time = duration(device.switching_curve.relaxation_time)
+        facts["retention"] = f"none, relaxation {time}"
     facts["pulse width"] = _span(np.array(device.pulse_width_range) * 1e9, "ns")
     facts["gate voltage"] = _span(device.gate_voltage_range, "V")
     facts["midpoint, slope at 0 V"] = _slopes(device)

@@ -63,6 +63,7 @@ OBJECTS = {
 }
 PLAIN = {
     "curve": lambda: spinkeras.EmpiricalCurve.preset("sot_80nm").replace(name=HOSTILE),
+    "free curve": lambda: spinkeras.MTJDevice.preset("smtj_schnitzspan2023").switching_curve,
     "spread": lambda: spinkeras.ChipSpread(stability=0.1, stuck_low=0.01),
 }
 

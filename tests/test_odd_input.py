@@ -25,6 +25,7 @@ from spinkeras import (
     EmpiricalCurve,
     EnergyAssumptions,
     EnergyBudget,
+    EquilibriumCurve,
     MTJDevice,
     NeelBrown,
     SpinNeuron,
@@ -56,6 +57,7 @@ NEURON = (
 )
 MEASURED = MTJDevice.preset("vgsot_zhang2020")
 CURVE = EmpiricalCurve.preset("sot_80nm")
+FREE = MTJDevice.preset("smtj_schnitzspan2023").switching_curve
 
 
 def read_back(name, made):
@@ -88,6 +90,7 @@ ARGUMENTS = {
         "write_resistance switching_curve origin relaxation_time reset_efficiency reset_curve",
     ),
     "curve": (CURVE.replace, tuple(EmpiricalCurve.__dataclass_fields__), "origin"),
+    "free curve": (FREE.replace, tuple(EquilibriumCurve.__dataclass_fields__), "origin"),
     "objective": (
         EnergyObjective,
         ("delta", "rate", "metric", "energy", "reference_pj", "direction", "name"),
@@ -171,6 +174,7 @@ def test_search_spaces(seed, tries):
         lambda bad: NeelBrown(bad),
         lambda bad: MTJDevice(bad),
         lambda bad: EmpiricalCurve(bad),
+        lambda bad: EquilibriumCurve(bad),
         lambda bad: EnergyAssumptions(read=bad),
         lambda bad: ChipSpread(sigma=bad),
         lambda bad: Driver(step=bad),
@@ -187,6 +191,7 @@ def test_search_spaces(seed, tries):
         lambda bad: MTJDevice.from_json(bad),
         lambda bad: MTJDevice.from_config(bad),
         lambda bad: EmpiricalCurve.from_config(bad),
+        lambda bad: EquilibriumCurve.from_config(bad),
         lambda bad: Driver.from_config(bad),
         lambda bad: NeelBrown.from_config(bad),
         lambda bad: SpinNeuron.from_config(bad),

@@ -26,6 +26,8 @@ from spinkeras.calibration import conditions
 from spinkeras.calibration.diagnosis import poor
 from spinkeras.calibration.law import (
     CORRECTION,
+    SCALES,
+    SIGNED,
     CurveLaw,
     DeviceLaw,
     Scaled,
@@ -196,6 +198,7 @@ def fit_empirical(
     fixed: Any = None,
     device: DeviceLike | None = None,
     resistance: float | None = None,
+    relaxation_time: float | None = None,
     max_relative_error: float = 0.5,
     posterior: bool | dict[str, Any] = False,
     seed: int = 0,
@@ -205,6 +208,8 @@ def fit_empirical(
     Rows of both directions (column `direction`) have a curve each. One is that of the device's own
     direction (without a device: P->AP), `.curve`; the other, `.reset_curve`, has the
     parameters with `reset_` before their names. A curve holds at one temperature.
+
+    With `relaxation_time`, an `EquilibriumCurve` to the reads of a junction that runs freely.
 
     Args:
         data: table of counts, see `spinkeras.calibration.table`: a CSV path, a dictionary or a data
@@ -225,12 +230,21 @@ def fit_empirical(
             temperature of the table if it has one, and written in the direction of the table if
             it has one only.
         resistance: ohm, for a table of voltages. Default: as `fit_device`.
+        relaxation_time: s, of a free-running junction, at balance. The table then holds reads:
+            `switched` of `trials` found it reversed, read `pulse_width_s` apart. Reads that follow
+            soon are correlated: `n` of them a time `t` apart count as `n tanh(t / (2 time))`, with
+            the `time` of the fitted `EquilibriumCurve`, also in `.table` of the result. Default
+            `None`: a table of pulses.
         max_relative_error: largest standard error that counts as determined: relative for
-            threshold and slope, absolute for the exponents; four times as much for `a`, `ln b`,
-            `c`, `ln d`, the logits of floor and ceiling and all rates. Default 0.5.
-        posterior, seed: as in `fit_device`; the prior is uniform in the logarithm of threshold,
-            slope, `b` and `d`, in the logits of floor and ceiling and in the others themselves,
-            and excludes curves that fall.
+            threshold (or relative to `1 / slope`, if that is more) and slope, absolute for the
+            exponents; four times as much for `a`, `ln b`, `c`, `ln d`, the logits of floor and
+            ceiling and all rates. Default 0.5.
+        posterior, seed: as in `fit_device`; the prior is uniform in the logarithm of threshold
+            (one of either sign: in itself), slope, `b` and `d`, in the logits of floor and ceiling
+            and in the others themselves, and excludes curves that fall.
+
+    The threshold is positive unless the table has negative currents, bounds of `free` reach 0 or
+    below, or the junction runs freely.
 
     The curve rises everywhere in the range of the table: its logit is at least 0.02 times as
     steep as at the threshold. Where a curve that falls would fit better, a warning says so.
@@ -259,12 +273,16 @@ def fit_empirical(
     1.15
     """
     junction = None if device is None else get_device(device)
-    table = read_table(data, resistance, device=junction)
+    fixed = dict(fixed or {})
+    signed = relaxation_time is not None or _reaches_zero(free, fixed)
+    table = read_table(data, resistance, device=junction, signed=signed)
     junction = _at_one_temperature(junction, table)
     fit_curve = functools.partial(
         _fit_curve,
         free=free,
         fixed=fixed,
+        signed=signed,
+        relaxation_time=relaxation_time,
         max_relative_error=max_relative_error,
         posterior=posterior,
         seed=seed,
@@ -272,6 +290,11 @@ def fit_empirical(
     ways = conditions.directions(table)
     if len(ways) < 2:
         return fit_curve(table, device=junction and _turned(junction, table))
+    if relaxation_time is not None:
+        raise ValueError(
+            "relaxation_time is of a junction that runs freely, whose reads have no direction; the "
+            "table has both. Leave out its column, or relaxation_time."
+        )
     own = conditions.direction_from(junction) if junction else next(iter(conditions.DIRECTIONS))
     fits = []
     for way in sorted(ways, key=lambda way: way != own):
@@ -281,27 +304,50 @@ def fit_empirical(
     return _both(table, own, *fits)
 
 
-def _fit_curve(table, device, free, fixed, max_relative_error, posterior, seed, way=None):
+def _fit_curve(
+    reads,
+    device,
+    free,
+    fixed,
+    signed,
+    relaxation_time,
+    max_relative_error,
+    posterior,
+    seed,
+    way=None,
+):
     """`fit_empirical` of a table of one direction, called `way` if there are others."""
+    table, fixed = reads, dict(fixed)
+    signed = signed or bool(np.min(table["current_a"]) < 0)
     widths = np.unique(table["pulse_width_s"])
     several_gates = len(np.unique(table["gate_voltage_v"])) > 1
-    fixed = dict(fixed or {})
     unknown = sorted(set(fixed) - set(empirical.LIMITS))
     if unknown:
         raise ValueError(
             f"fixed must name fields of EmpiricalCurve; unknown {unknown}. It has "
             f"{list(empirical.LIMITS)}."
         )
-    fixed.setdefault("pulse_width", float(np.sqrt(widths[0] * widths[-1])))
     default = {name: limits[1:3] for name, limits in empirical.LIMITS.items()}
+    start = {"threshold": 1e-3, "slope": 1e3}
+    base: empirical.EmpiricalCurve
+    if relaxation_time is None:
+        fixed.setdefault("pulse_width", float(np.sqrt(widths[0] * widths[-1])))
+        base = empirical.EmpiricalCurve(**start | fixed)
+    else:
+        widths = widths[:1]  # one curve at all intervals
+        default = {name: ends for name, ends in default.items() if name not in empirical.OF_PULSES}
+        base = empirical.EquilibriumCurve(**start | fixed, relaxation_time=relaxation_time)
+        table = _independent(reads, base.relaxation_time)
+    if not signed:
+        default["threshold"] = (1e-9, 1.0)
     for name in ("pulse_width", *([] if several_gates else ["anisotropy_exponent"]), *fixed):
         default.pop(name, None)
-    base = empirical.EmpiricalCurve(**{"threshold": 1e-3, "slope": 1e3, **fixed})
-    law = CurveLaw(base, device, table)
-    near, start = _first_guess(table, base)
+    scales = SIGNED if signed else SCALES
+    law = CurveLaw(base, device, table, scales)
+    near, start = _first_guess(table, base, signed)
 
     def fit_with(free, start, table=table, **options):
-        scaled = Scaled.of("EmpiricalCurve", free, default, empirical.LIMITS, near)
+        scaled = Scaled.of(type(base).__name__, free, default, empirical.LIMITS, near, scales)
         return maximum_likelihood(law, scaled, start, table, max_relative_error, **options)
 
     if free is None:
@@ -316,7 +362,14 @@ def _fit_curve(table, device, free, fixed, max_relative_error, posterior, seed, 
             fit = fit_with(list(best), best, search=False)
     else:
         fit = fit_with(free, start)
-    measured = _measured(table, fit.parameters)
+    if isinstance(base, empirical.EquilibriumCurve):
+        ratio = np.exp(law.log_ratio(reads["gate_voltage_v"]))
+        names = list(fit.parameters) if free is None else free
+        for _ in range(2):  # what reads remember follows from the fit
+            times = base.replace(**fit.parameters).correlation_time(reads["current_a"], ratio)
+            table = _independent(reads, times)
+            fit = fit_with(names, fit.parameters, table=table, search=False)
+    measured = _measured(table, fit.parameters, "pulses" if relaxation_time is None else "reads")
     curve = base.replace(**fit.parameters, source=measured)
     if device is not None:
         texts = _about(device, f"switching_curve: {measured}")
@@ -375,11 +428,29 @@ def _refined(law, fit, fit_to):
     return fit
 
 
-def _measured(table, names):
+def _reaches_zero(free, fixed):
+    """Whether the caller says that the threshold may be 0 or negative."""
+    given = free.get("threshold") if isinstance(free, dict) else fixed.get("threshold")
+    ends = given if isinstance(given, (tuple, list)) else [given]
+    return any(end <= 0 for end in map(checks.real, ends) if end is not None)
+
+
+def _independent(reads, time):
+    """The table with as many reads as are worth those that remember each other for a time (s).
+
+    The mean of `n` reads of a bit, each correlated with the next by `r`, has the variance
+    `p (1 - p) (1 + r) / (1 - r) / n`.
+    """
+    memory = np.maximum(time, 1e-3 * reads["pulse_width_s"])  # less is none
+    worth = np.tanh(reads["pulse_width_s"] / (2 * memory))
+    return reads | {name: worth * reads[name] for name in ("switched", "trials")}
+
+
+def _measured(table, names, what="pulses"):
     """Where fitted values come from."""
     trials = int(np.sum(table["trials"]))
     return (
-        f"{', '.join(names)} fitted to {trials} measured pulses at {len(table['trials'])} settings."
+        f"{', '.join(names)} fitted to {trials} measured {what} at {len(table['trials'])} settings."
     )
 
 
@@ -541,15 +612,17 @@ def _reaches(fit, fixed):
     )
 
 
-def _first_guess(table, base):
+def _first_guess(table, base, signed):
     """Where the search for a curve starts: a box `{name: (low, high)}` and one point in it."""
     current, switched, trials = (table[n] for n in ("current_a", "switched", "trials"))
-    largest = np.max(current)
-    span = max(np.ptp(current), 1e-3 * largest)
+    least, most = np.min(current), np.max(current)
+    span = max(np.ptp(current), 1e-3 * np.max(np.abs(current)))
     near = {name: (-1.0, 1.0) for name in empirical.LIMITS}  # exponents and rates
     near |= {"a": (-0.3, 0.3), "b": (0.15, 0.4), "c": (-0.3, 0.3), "d": (0.15, 0.4)}
     near |= {"floor": (1e-3, 0.3), "ceiling": (0.3, 0.999)}
-    near["threshold"] = (max(0.3 * np.min(current), 1e-2 * largest), 2 * largest)
+    near["threshold"] = (max(0.3 * least, 1e-2 * most), 2 * most)
+    if signed:
+        near["threshold"] = (least - span, most + span)
     near["slope"] = (0.05 / span, 50 / span)
     start = {name: getattr(base, name) for name in near}
     p = (switched + 0.5) / (trials + 1)
@@ -560,6 +633,7 @@ def _first_guess(table, base):
     middle, level = (np.average(v, weights=weight) for v in (current, logit))
     away = weight * (current - middle)
     rise = np.sum(away * logit) / max(np.sum(away * current), 1e-30)
-    if rise > 0 and middle > level / rise:
+    if rise > 0 and (signed or middle > level / rise):
         return near, start | {"threshold": middle - level / rise, "slope": rise / 4}
-    return near, start | {"threshold": np.median(current[current > 0]), "slope": 1 / span}
+    shown = current if signed else current[current > 0]
+    return near, start | {"threshold": np.median(shown), "slope": 1 / span}

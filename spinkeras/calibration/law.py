@@ -1,7 +1,8 @@
 """The laws that a table of switching counts is fitted with, as functions of their parameters.
 
-Positive parameters are fitted on a logarithmic scale, a ceiling on a logit scale (`Scaled`); a law
-gives the probability of every row of a table for parameters on these scales.
+Positive parameters are fitted on a logarithmic scale, a ceiling on a logit scale, a threshold of
+either sign in uA (`Scaled`); a law gives the probability of every row of a table for parameters on
+these scales.
 """
 
 import dataclasses
@@ -36,6 +37,7 @@ _POWERS = {
     "reset_efficiency": (0, 0, 0, 0, 0, -1),
 }
 _FEMTO = 1e-15
+MICRO = 1e-6
 CORRECTION = "exact_odds"
 """Column of a table: the odds of the exact solver over those of the closed form."""
 _RELIABLE = 1e-7  # probabilities of the exact solver have an absolute error of 3e-8
@@ -53,9 +55,14 @@ _SHAPE, _PLATEAUS = (
 # name: scale on which a parameter is fitted; others are linear
 SCALES = {name: "log" for name in (*_POWERS, "threshold", "slope", "b", "d")}
 SCALES |= {"floor": "logit", "ceiling": "logit", "vcma_coefficient": "femto"}
-_FORWARD = {"log": np.log, "logit": special.logit, "femto": lambda v: v / _FEMTO}
-_BACKWARD = {"log": np.exp, "logit": special.expit, "femto": lambda t: t * _FEMTO}
-_DERIVATIVE = {"log": lambda v: v, "logit": lambda v: v * (1 - v), "femto": lambda v: _FEMTO}
+SIGNED = SCALES | {"threshold": "micro"}
+"""As `SCALES`, for thresholds of either sign."""
+_FORWARD = {"log": np.log, "logit": special.logit}
+_FORWARD |= {"femto": lambda v: v / _FEMTO, "micro": lambda v: v / MICRO}
+_BACKWARD = {"log": np.exp, "logit": special.expit}
+_BACKWARD |= {"femto": lambda t: t * _FEMTO, "micro": lambda t: t * MICRO}
+_DERIVATIVE = {"log": lambda v: v, "logit": lambda v: v * (1 - v)}
+_DERIVATIVE |= {"femto": lambda v: _FEMTO, "micro": lambda v: MICRO}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +70,7 @@ class Scaled:
     """Free parameters on the scales on which they are fitted, with bounds there.
 
     `near` is the box in which a search starts, `given` names what the caller set bounds of.
+    `scales` is `SCALES` or `SIGNED`.
     """
 
     names: list[str]
@@ -70,9 +78,10 @@ class Scaled:
     high: np.ndarray
     near: tuple[np.ndarray, np.ndarray]
     given: frozenset = frozenset()
+    scales: dict = dataclasses.field(default_factory=lambda: SCALES)
 
     @classmethod
-    def of(cls, owner, free, default, limits, near=None):
+    def of(cls, owner, free, default, limits, near=None, scales=SCALES):
         """From the caller's `free`.
 
         Args:
@@ -81,6 +90,7 @@ class Scaled:
             default: bounds by name, of all that can be fitted.
             limits: as in the dataclasses.
             near: where to start looking, by name, where that is narrower.
+            scales: `SCALES` or `SIGNED`.
         """
         if not isinstance(free, (str, list, tuple, dict)):
             raise ValueError(f"free = {free!r} must be a list of field names of {owner}.")
@@ -103,22 +113,23 @@ class Scaled:
                     f"free[{name!r}] = ({low:g}, {high:g}) must be increasing bounds within "
                     f"[{lowest:g}, {highest:g}] ({unit}; {hint})."
                 )
-            if SCALES.get(name) == "logit":
+            if scales.get(name) == "logit":
                 low, high = max(low, _EPSILON), min(high, 1 - _EPSILON)
             start = np.clip((near or {}).get(name, (low, high)), low, high)
             ends.append((low, high, *start))
-        bare = cls(names, None, None, None)
+        bare = cls(names, None, None, None, scales=scales)
         low, high, *near = (bare.forward(column) for column in zip(*ends))
         given = frozenset(free if isinstance(free, dict) else ())
-        return cls(names, low, high, tuple(near), given)
+        return cls(names, low, high, tuple(near), given, scales)
 
     def forward(self, values):
-        return np.array([_FORWARD.get(SCALES.get(n), float)(v) for n, v in zip(self.names, values)])
+        kinds = map(self.scales.get, self.names)
+        return np.array([_FORWARD.get(kind, float)(v) for kind, v in zip(kinds, values)])
 
     def backward(self, theta):
         """Values in SI units by name; parameters along the last axis of `theta`."""
         return {
-            name: _BACKWARD.get(SCALES.get(name), np.asarray)(theta[..., k])
+            name: _BACKWARD.get(self.scales.get(name), np.asarray)(theta[..., k])
             for k, name in enumerate(self.names)
         }
 
@@ -126,7 +137,7 @@ class Scaled:
         """Derivatives of the values by `theta`."""
         values = self.backward(theta)
         return np.array(
-            [_DERIVATIVE.get(SCALES.get(n), lambda v: 1.0)(v) for n, v in values.items()]
+            [_DERIVATIVE.get(self.scales.get(n), lambda v: 1.0)(v) for n, v in values.items()]
         )
 
 
@@ -382,12 +393,13 @@ class CurveLaw:
         base: `EmpiricalCurve`, for the fields that are not fitted.
         device: `MTJDevice` that turns gate voltages into anisotropies, or `None`.
         table: pooled counts; the curve must rise in the range of its settings.
+        scales: `SCALES` or `SIGNED`.
     """
 
     tolerance = 0.05  # a curve that somewhere is flat has an excess of 0.1 or more
 
-    def __init__(self, base, device, table):
-        self.base, self.device = base, device
+    def __init__(self, base, device, table, scales=SCALES):
+        self.base, self.device, self.scales = base, device, scales
         # The curve's own setting, and the middle and the corners of those measured.
         ends = []
         for column in self._settings(table):
@@ -399,7 +411,8 @@ class CurveLaw:
         """As `DeviceLaw.probability`; the excess is what a curve lacks to rise everywhere."""
         fields = dict(self.base.fields())
         for name, value in values.items():
-            fields[name] = xp.exp(value) if SCALES.get(name) == "log" else value
+            scale = self.scales.get(name)
+            fields[name] = {"log": xp.exp, "micro": lambda t: t * MICRO}.get(scale, _same)(value)
         excess = 0.0
         if not _SHAPE.isdisjoint(values):
             pole = fields["c"] * fields["c"] / 4 + empirical.LEAST_REST - fields["d"]
@@ -460,6 +473,10 @@ def _lack_of_rise(xp, curve):
     flat = 0.1 * xp.sum(_positive(xp, 1 - growth / _LEAST_GROWTH), axis=-1)
     steep = _positive(xp, curve.b / (_MOST_GROWTH * curve.d) - 1)
     return flat + steep
+
+
+def _same(value):
+    return value
 
 
 def _positive(xp, value):

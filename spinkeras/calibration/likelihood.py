@@ -7,7 +7,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from spinkeras.calibration import conditions
-from spinkeras.calibration.law import SCALES
+from spinkeras.calibration.law import MICRO
 from spinkeras.calibration.posterior import FLOOR
 from spinkeras.calibration.result import FitResult
 from spinkeras.notices import warn
@@ -89,12 +89,7 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
     jacobian = np.stack(columns, axis=-1)
     weight = trials / (probability * (1 - probability))
     information = (jacobian * weight[:, None]).T @ jacobian
-    allowed = max_relative_error * np.array(
-        [
-            max(abs(t), _KNOWN_VCMA) if n == "vcma_coefficient" else 4.0 if n in _WIDE else 1.0
-            for n, t in zip(scaled.names, theta)
-        ]
-    )
+    allowed = max_relative_error * _sizes(scaled, theta, law)
     covariance, weakest = _inverse(information, allowed)
     error = np.sqrt(np.diag(covariance))
     if not np.all(error <= allowed):
@@ -155,6 +150,19 @@ def condensed(table):
         for name, column in settings.items()
     }
     return pooled | {"switched": np.bincount(cell, table["switched"]), "trials": weight}
+
+
+def _sizes(scaled, theta, law):
+    """What the standard errors are compared with, on the scales of the fit."""
+    sizes = [4.0 if name in _WIDE else 1.0 for name in scaled.names]
+    values = scaled.backward(theta)
+    for k, name in enumerate(scaled.names):
+        if name == "vcma_coefficient":
+            sizes[k] = max(abs(theta[k]), _KNOWN_VCMA)
+        if scaled.scales.get(name) == "micro":  # a threshold; if near 0, the transition's width
+            width = 1 / values.get("slope", law.base.slope)
+            sizes[k] = max(abs(values[name]), width) / MICRO
+    return np.array(sizes)
 
 
 _Internal = collections.namedtuple("_Internal", "scaled theta information")
@@ -239,13 +247,13 @@ def _refuse_undetermined(errors, allowed, weakest, scaled, theta, table):
     """Say which standard errors exceed what is allowed, and the weakest combination."""
 
     def in_words(name, error, limit):
-        kind = SCALES.get(name, "linear")
+        kind = scaled.scales.get(name, "linear")
         if error > 1e3 * max(limit, 1.0):
             return f"{name} is not limited by them at all"
         if kind == "log":
             return f"{name} has a standard error of {error:.0%} (at most {limit:.0%} is accepted)"
         of = f"logit({name})" if kind == "logit" else name
-        unit = " fJ/(V m)" if kind == "femto" else ""
+        unit = {"femto": " fJ/(V m)", "micro": " uA"}.get(kind, "")
         return f"{of} has a standard error of {error:.2g}{unit} (at most {limit:.2g} is accepted)"
 
     problems = [

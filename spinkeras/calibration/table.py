@@ -60,6 +60,7 @@ def read_table(
     by: str | Sequence[str] | None = None,
     ramp: Any = None,
     sheet: Any = None,
+    signed: bool = False,
 ) -> dict:
     """A checked table of switching counts, rows of the same setting added up.
 
@@ -83,6 +84,9 @@ def read_table(
         by: name of a column or a list of them: one table for each of its values.
         ramp: for ramps, `{"rate": A/s or V/s}`, or `{"step": A or V, "dwell": s}` of a staircase.
         sheet: name of the sheet of a workbook.
+        signed: whether the threshold may be 0 or negative, as that of a free-running junction; the
+            pulse width, then the interval between reads, may be up to 1e3 s. Default `False`: a
+            table without a positive current is refused.
 
     Returns:
         Dictionary of float64 columns `current_a`, `pulse_width_s`, `gate_voltage_v`, `switched`
@@ -92,8 +96,9 @@ def read_table(
 
     Raises:
         ValueError: naming the column and the row that cannot be used, and why; for numbers in a
-            unit that they cannot have, currents of both signs or negative ones only, temperatures
-            that may be in degrees Celsius.
+            unit that they cannot have, temperatures that may be in degrees Celsius, currents of
+            both signs that both reverse the device, or negative ones only (`signed`: for a
+            probability that falls with the current).
 
     Warns:
         UserWarning: one line with all that was guessed; rows of one setting that are not alike.
@@ -108,10 +113,11 @@ def read_table(
     >>> table["trials"]
     array([100.,  50.])
     """
+    checks.flag("signed", signed)
     cells, columns = _cells(data, columns, sheet)
     cells = _selected(cells, where)
     given = {
-        "pulse_width_s": _constant("pulse_width", pulse_width, "s", 1e-11, 1e-2),
+        "pulse_width_s": _constant("pulse_width", pulse_width, "s", 1e-11, 1e3 if signed else 1e-2),
         "trials": _constant("trials", trials, "(a count)", 1, 1e12),
         _WAY: conditions.stated_direction(direction),
     }
@@ -126,7 +132,7 @@ def read_table(
     notes, tables = list(cells.notes), {}
     for value, part in groups.items():
         part.notes = []
-        tables[value] = _table(part, found, given, drive, path, ramp)
+        tables[value] = _table(part, found, given, drive, path, ramp, signed)
         notes += [note for note in part.notes if note not in notes]
     if notes:
         warn(
@@ -209,7 +215,7 @@ def _forget_other_directions(found, cells, columns):
     cells.notes = [note for note in cells.notes if not note.startswith(repr(column.name))]
 
 
-def _table(cells, found, given, drive, path, ramp):
+def _table(cells, found, given, drive, path, ramp, signed):
     where = cells.where
     used = {drive: found[drive]}
     counted = ("pulse_width_s", "switched", "fraction", "trials", _GATE, _KELVIN)
@@ -258,8 +264,9 @@ def _table(cells, found, given, drive, path, ramp):
     current = _currents(table[drive], drive, path, held.get(_WAY), cells)
     width, trials = table["pulse_width_s"], table["trials"]
     column = used.get("pulse_width_s")
-    short = f"is not 1e-11 to 1e-2 s{_likely(column, 'ns')}"
-    refuse(~((width >= 1e-11) & (width <= 1e-2)), "pulse_width_s", short)
+    longest = "1e3" if signed else "1e-2"  # an interval between reads, or a pulse
+    short = f"is not 1e-11 to {longest} s{_likely(column, 'ns')}"
+    refuse(~((width >= 1e-11) & (width <= float(longest))), "pulse_width_s", short)
     refuse(~((trials >= 1) & (trials == np.round(trials))), "trials", "is not a whole number >= 1")
     if "switched" in table:
         switched = table["switched"]
@@ -275,7 +282,7 @@ def _table(cells, found, given, drive, path, ramp):
     for way in conditions.directions(held) or [None]:
         own = np.full(rows, True) if way is None else held[_WAY] == way
         name = where if way is None else f"{where} ({way})"
-        _check_sign(conditions.select(settings, own), switched[own], trials[own], name)
+        _check_sign(conditions.select(settings, own), switched[own], trials[own], name, signed)
     others = {
         name: values
         for name, values in cells.columns.items()
@@ -424,13 +431,21 @@ def _counts(fraction, trials, used, cells, refuse):
     return switched
 
 
-def _check_sign(settings, switched, trials, where):
+def _check_sign(settings, switched, trials, where, signed):
     """Refuse tables that are not about a positive current that favours the reversal."""
     current = settings["current_a"]
+    if signed:
+        if _trend(current, switched, trials) < -4:
+            raise ValueError(
+                f"The probability of {where} falls with the current; positive current favours "
+                "reversal, so reverse the sign of the column."
+            )
+        return
     if np.max(current) <= 0:
         raise ValueError(
             f"Every current of {where} is <= 0; positive current favours reversal, so reverse the "
-            "sign of the column."
+            "sign of the column, or say that the threshold is not positive (signed=True of "
+            "read_table, bounds of `free` or relaxation_time= of fit_empirical)."
         )
     negative = current < 0
     if not np.any(negative):
@@ -440,18 +455,22 @@ def _check_sign(settings, switched, trials, where):
     first, second = (np.sum(switched[rows]) / np.sum(trials[rows]) for rows in (below, above))
     share = np.sum(switched[below | above]) / np.sum(trials[below | above])
     noise = math.sqrt(share * (1 - share) * (1 / trials[below].sum() + 1 / trials[above].sum()))
-    weight = trials[negative]
-    away = current[negative] - np.average(current[negative], weights=weight)
-    mean = np.sum(switched[negative]) / weight.sum()
-    spread = math.sqrt(max(mean * (1 - mean) * np.sum(weight * away**2), 1e-300))
-    falling = np.sum(away * (switched[negative] - mean * weight)) / spread
-    if falling < -4 or first - second > 4 * noise:
+    trend = _trend(current[negative], switched[negative], trials[negative])
+    if trend < -4 or first - second > 4 * noise:
         raise ValueError(
             f"{where} has currents of both signs, and the pulses of negative current reverse "
             f"the device too ({first:.0%} of them): a fit describes one direction. Keep the rows "
             "of one sign, for the negative ones with the sign reversed, or say in a column "
             "`direction` which pulses are P->AP and which AP->P."
         )
+
+
+def _trend(current, switched, trials):
+    """How clearly the counts rise with the current, in standard deviations."""
+    away = current - np.average(current, weights=trials)
+    mean = np.sum(switched) / trials.sum()
+    spread = math.sqrt(max(mean * (1 - mean) * np.sum(trials * away**2), 1e-300))
+    return np.sum(away * (switched - mean * trials)) / spread
 
 
 def _group(settings):

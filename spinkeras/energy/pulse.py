@@ -79,28 +79,35 @@ class EnergyAssumptions:
             object.__setattr__(self, name, checks.number(name, getattr(self, name), *limits))
         object.__setattr__(self, "reset", checks.flag("reset", self.reset))
 
-    def lines(self, device: MTJDevice, free_running: bool = False) -> list[str]:
+    def lines(self, device: MTJDevice, telegraph: Any = None) -> list[str]:
         """The assumptions in words, for a report.
 
         Args:
             device: `MTJDevice`.
-            free_running: whether it is used with `switching_model="equilibrium"`.
+            telegraph: of a `SpinNeuron` that runs freely. Default `None`: it is written by pulses.
         """
-        if free_running:
-            settled = equilibrium.relaxation_time(
-                equilibrium.balance_current(device), device, device.anisotropy_range[1]
-            )
+        if telegraph is not None:
+            ends = device.stability_at(np.array(device.anisotropy_range))
+            settled = np.max(telegraph.relaxation_time(ends))
+            push = read_push(device, self, telegraph)
+            said = "not known" if math.isnan(push) else f"{push:.2g}"
             return [
                 self._resistances(device),
                 "write is the current held from read to read; no reset; the time and energy to "
                 f"settle before the first read (relaxation up to {settled * 1e9:.3g} ns) are not "
                 "counted",
                 f"read {self.read_voltage:g} V for {self.read_time * 1e9:g} ns, push of a read "
-                f"{read_push(device, self):.2g} (a disturbance above {_STRONG_READ:g})",
+                f"{said} (a disturbance above {_STRONG_READ:g})",
                 "not included: control circuit, wires, gate leakage, synapses",
             ]
         reset = "none"
-        if self.reset:
+        if self.reset and not tells_reset(device):
+            reset = (
+                "not counted (a threshold of "
+                f"{(device.reset_curve or device.switching_curve).threshold * 1e6:.3g} uA "
+                "does not tell it)"
+            )
+        elif self.reset:
             pulses = reset_pulses(device, self)
             repeated = f", repeated up to {pulses} times" if pulses > 1 else ""
             reset = (
@@ -131,32 +138,48 @@ class EnergyAssumptions:
 
 def assumptions_of(layer, assumptions) -> EnergyAssumptions:
     """The assumptions as they hold for a layer: a junction that runs freely is not reset."""
-    if not layer.free_running:
-        return assumptions
-    return dataclasses.replace(assumptions, reset=False, reversal_fraction=0.0)
+    if layer.free_running:
+        return dataclasses.replace(assumptions, reset=False, reversal_fraction=0.0)
+    if not tells_reset(layer.device):
+        return dataclasses.replace(assumptions, reset=False)
+    return assumptions
 
 
-def read_push(device, assumptions) -> float:
-    """How far a read pushes a free-running junction: `V_read t_read / (R_P I0 t_D)`.
+def tells_reset(device) -> bool:
+    """Whether the law of a device's other direction tells how a pulse resets it.
 
-    A push of 0.1 changes the probability of a bit in balance by up to 0.05 without a barrier, and
-    by about 0.01 at a thermal stability of 4.
+    A `reset_curve` does, unless the device resets without a drive. Without one the other direction
+    is taken to have the same law, which cannot be where the device switches without a drive.
     """
-    drive = assumptions.read_voltage / device.resistance_parallel
-    drive = drive / device.critical_current_per_stability
-    return drive * assumptions.read_time / equilibrium.time_unit(device)
+    curve = device.reset_curve or device.switching_curve
+    return curve is None or (curve.threshold > 0 and not curve.free_running)
+
+
+def read_push(device, assumptions, telegraph=None) -> float:
+    """How far a read pushes a free-running junction: a constant times `V_read t_read / R_P`.
+
+    That is `1 / (I0 t_D)`, `I0 = Ic0 / Delta`, of a macrospin: a push of 0.1 changes the
+    probability of a bit in balance by up to 0.05 without a barrier, and by about 0.01 at a thermal
+    stability of 4. Of an `EquilibriumCurve` it is `2 slope / relaxation_time`, so that a push of
+    0.1 changes it by 0.05. NaN if that is not known.
+    """
+    charge = assumptions.read_voltage * assumptions.read_time / device.resistance_parallel
+    return charge * (telegraph or equilibrium.Telegraph(device)).push
 
 
 def warn_of_strong_reads(layers, assumptions):
     """Warn where reading changes the bits of free-running junctions."""
-    for device in dict.fromkeys(layer.device for layer in layers if layer.free_running):
-        push = read_push(device, assumptions)
+    running = [(layer.device, layer.telegraph) for layer in layers if layer.free_running]
+    for device, telegraph in dict.fromkeys(running):
+        push = read_push(device, assumptions, telegraph)
         if push > _STRONG_READ:
+            measured = not isinstance(telegraph, equilibrium.Telegraph)
+            law = "2 slope / relaxation_time" if measured else "(Ic0 / Delta)^-1 / t_D"
             warn(
                 f"A read of {assumptions.read_voltage:g} V for {assumptions.read_time:g} s may "
-                "change the bit of a free-running junction: its push "
-                f"V_read t_read / (R_P (Ic0 / Delta) t_D) = {push:.2g} is above {_STRONG_READ:g}. "
-                "Give EnergyAssumptions a lower read_voltage or a shorter read_time."
+                "change the bit of a free-running junction: its push V_read t_read / R_P "
+                f"times {law} = {push:.2g} is above {_STRONG_READ:g}. Give EnergyAssumptions a "
+                "lower read_voltage or a shorter read_time."
             )
 
 
@@ -298,8 +321,17 @@ def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssu
     and may end in a plateau, so its tail cannot tell a current for a small error: there the pulse
     is repeated until a read finds the device reset, and the current is the one at which this costs
     least, `I^2 / P(I)` at its minimum.
+
+    Raises:
+        ValueError: for a curve that switches, or runs freely, without a drive.
     """
     back = _other_direction(device)
+    if not tells_reset(device):
+        raise ValueError(
+            f"The curve of this device's reset (threshold {back.switching_curve.threshold:g} A) "
+            "does not tell how a pulse resets it: it leaves the reset state without a drive. "
+            "Energies are counted without a reset."
+        )
     if back.switching_curve is not None:
         return _cheapest_current(back.switching_curve, assumptions.reset_pulse_width)
 

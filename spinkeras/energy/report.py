@@ -22,7 +22,6 @@ from spinkeras.layer import core
 from spinkeras.layer.knobs import knob_range
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
 from spinkeras.layer.observation import Expected, Observation, observing
-from spinkeras.physics import equilibrium
 from spinkeras.physics.resistance import voltage_of_current
 
 
@@ -161,8 +160,8 @@ class EnergyReport(tables.Table):
         for end in (end for ends in ENDS.values() for end in ends):
             name = f"share_at_{end.replace(' ', '_')}"
             columns[name] = [row["at_limit"][end] for row in self.layers]
-        for name in ("thermal_stability", "retention_s"):
-            columns[name] = [row[name] for row in self.layers]
+        for name in ("thermal_stability", "retention_s", "relaxation_s"):
+            columns[name] = [row.get(name, np.nan) for row in self.layers]
         return columns
 
     def __repr__(self):
@@ -296,9 +295,8 @@ def _report(model, x, batch_size, recorder):
         row["at_limit"] = {end: float(np.mean(near)) for end, near in at_limit(layer).items()}
         row["thermal_stability"] = least_stability(layer)
         if layer.free_running:
-            device, slowest = layer.device, np.max(layer.anisotropy)
-            balance = equilibrium.balance_current(device)
-            row["relaxation_s"] = float(equilibrium.relaxation_time(balance, device, slowest))
+            stability = layer.device.stability_at(layer.anisotropy)
+            row["relaxation_s"] = float(np.max(layer.telegraph.relaxation_time(stability)))
             row["retention_s"] = np.nan
         else:
             row["retention_s"] = float(layer.device.retention_at(row["thermal_stability"]))
@@ -307,7 +305,7 @@ def _report(model, x, batch_size, recorder):
     for layer in _keras.all_layers(model):
         if not isinstance(layer, (SpinNeuron, keras.layers.InputLayer, keras.Model)):
             others[type(layer).__name__] = others.get(type(layer).__name__, 0) + 1
-    devices = list(dict.fromkeys((layer.device, layer.free_running) for layer in layers))
+    devices = list(dict.fromkeys((layer.device, layer.telegraph) for layer in layers))
     return EnergyReport(
         layers=rows,
         total_pj=sum(row["total_pj"] for row in rows),

@@ -199,7 +199,7 @@ def _compare_energy(got, network, probes, assumptions):
 
 def _write_provenance(folder, network, layers, assumptions, functions):
     """What the numbers rest on, beside the graph; servers ignore `assets.extra`."""
-    devices = list(dict.fromkeys((layer.device, layer.free_running) for layer in layers))
+    devices = list(dict.fromkeys((layer.device, layer.telegraph) for layer in layers))
     text = json.dumps(
         {
             "written_by": f"spinkeras {__version__}",

@@ -39,8 +39,9 @@ def device_settings(
     `thermal_stability`, `retention_s` (mean time to a thermal reversal with the gate at its
     setting, at most 1e300 s), `read_disturb` (probability that one read reverses the device, see
     `read_disturb`), `reset_error` (probability that the reset pulse fails with the gate at its
-    setting). Of a free-running junction `pulse_width_s` is the interval between reads, and the last
-    three, of a bit that is kept and reset, are `None` (empty in a file).
+    setting; `None` without a reset). Of a free-running junction `pulse_width_s`
+    is the interval between reads, and the last three, of a bit that is kept and reset, are `None`
+    (empty in a file).
 
     Args:
         model: built Keras model with `SpinNeuron` layers.
@@ -79,8 +80,9 @@ def device_settings(
             columns |= {
                 "retention_s": device.retention_at(stability),
                 "read_disturb": read_disturb(device, stability, assumptions),
-                "reset_error": reset_error(device, stability, assumptions),
             }
+            if pulse.assumptions_of(layer, assumptions).reset:
+                columns["reset_error"] = reset_error(device, stability, assumptions)
         for k in range(len(anisotropy)):
             row = {"layer": name, "neuron": k, **dict.fromkeys(_MARGINS)}
             row.update((key, float(values[k])) for key, values in columns.items())

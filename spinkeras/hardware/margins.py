@@ -55,7 +55,7 @@ def reliability(
         device = layer.device
         if layer.free_running:
             raise ValueError(
-                f"Layer {name!r} runs freely (switching_model='equilibrium'): it keeps no bit and "
+                f"Layer {name!r} runs freely (its law is one of equilibrium): it keeps no bit and "
                 "is not written, so it has no retention, endurance or reset; energy_report shows "
                 "its relaxation time, and warns where a read disturbs it."
             )

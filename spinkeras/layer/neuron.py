@@ -21,7 +21,7 @@ from spinkeras.layer.knobs import (
     knob_nominal,
     knob_range,
 )
-from spinkeras.physics import equilibrium, laws, switching
+from spinkeras.physics import laws, switching
 from spinkeras.physics.curve import RationalLogit
 from spinkeras.physics.device import DeviceLike, get_device
 from spinkeras.physics.empirical import EmpiricalCurve
@@ -93,12 +93,12 @@ class SpinNeuron(keras.layers.Layer):
     Args of the device physics:
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"` or `"equilibrium"`, see
             `spinkeras.switching_probability`; a `NeelBrown`, the second of them with its options;
-            or an `EmpiricalCurve`, a measured switching curve (the device then gives the ranges of
-            the knobs, the resistances and the energies). Default `None`: the device's
-            `switching_curve`, or `"macrospin"` if it has none. `"equilibrium"` is a junction of a
-            low barrier that runs freely: its current is held, it is read `pulses` times,
-            `pulse_width` (the interval from read to read) apart, and never written nor reset. The
-            interval changes no probability.
+            or an `EmpiricalCurve` or an `EquilibriumCurve`, a measured switching curve (the device
+            then gives the ranges of the knobs, the resistances and the energies). Default `None`:
+            the device's `switching_curve`, or `"macrospin"` if it has none. `"equilibrium"` and an
+            `EquilibriumCurve` are of a junction that runs freely: its current is held, it is read
+            `pulses` times, `pulse_width` (the interval from read to read) apart, and never written
+            nor reset. The interval changes no probability.
         current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value at which the
             untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
             `bipolar`, slope 1, like tanh.
@@ -196,9 +196,18 @@ class SpinNeuron(keras.layers.Layer):
         self.pulses = checks.whole("pulses", pulses, 1, 1_000_000)
         self.bipolar = checks.flag("bipolar", bipolar)
         self.switching_model = laws.check_model(_get_model(switching_model, self.device))
-        self.free_running = self.switching_model == "equilibrium"
+        self._curve = laws.get_curve(self.switching_model, self.device)
+        self.telegraph: Any = getattr(self._curve, "telegraph", None)
+        self.free_running = self.telegraph is not None
         if self.free_running:
             self.trained_knobs = _knobs_running_freely(self.trained_knobs, train)
+        elif self.device.has_free_running_curve:
+            raise ValueError(
+                f"switching_model = {checks.shown(switching_model)} is a law of pulses, and the "
+                f"device {self.device.name or 'unnamed'!r} runs freely (its switching_curve is an "
+                "EquilibriumCurve); leave switching_model out, or give "
+                "device.replace(switching_curve=None)."
+            )
         self.recenter = checks.flag("recenter", recenter)
         self.shared_axes = _axes(shared_axes)
         self.driver = Driver() if driver is None else _get("driver", driver, Driver)
@@ -223,7 +232,6 @@ class SpinNeuron(keras.layers.Layer):
             )
             for knob in KNOBS
         }
-        self._curve = laws.get_curve(self.switching_model, self.device)
         self._prepare_draws()
         self._grids = self.driver.grids(self.device)
         self._check_box()
@@ -406,9 +414,9 @@ class SpinNeuron(keras.layers.Layer):
             )
 
     def _longest_memory(self):
-        highest = self.device.stability_at(self.device.anisotropy_range[1])
-        time = equilibrium.bit_correlation_time(np, np.array(0.0), np.array(highest))
-        return float(time) * equilibrium.time_unit(self.device)
+        ends = self.device.stability_at(np.array(self.device.anisotropy_range))
+        curve = self._curve(np, 0 * ends, ends)
+        return float(np.max(self.telegraph.correlation_time(np, curve, 0 * ends, ends)))
 
     def _check_chain(self):
         if self.spread is not None:
@@ -421,11 +429,13 @@ class SpinNeuron(keras.layers.Layer):
         if self.output_mode == "probability" or not self.remembers(self.pulses):
             return None
         setting = self.setting(inputs.dtype)
+        curve = self._curve(ops, *setting)
         drive = inputs * (self.current_scale / self.device.critical_current_per_stability)
+        if not self.recenter:
+            drive = drive + (self._nominal_midpoint() - curve.midpoint)
         stability = ops.broadcast_to(setting[1], ops.shape(drive))
-        memory = equilibrium.bit_correlation_time(ops, drive, stability)
-        interval = self.pulse_widths(setting) / equilibrium.time_unit(self.device)
-        return ops.stop_gradient(ops.exp(-interval / memory))
+        memory = self.telegraph.correlation_time(ops, curve, drive, stability)
+        return ops.stop_gradient(ops.exp(-self.pulse_widths(setting) / memory))
 
     @staticmethod
     def draw(probability: Array, pulses: int, seed: Any, correlation: Array = None) -> Array:
@@ -849,7 +859,7 @@ def _knobs_running_freely(knobs, train):
         return ("anisotropy",)
     if "pulse_width" in knobs:
         raise ValueError(
-            f"train = {checks.shown(train)}: with switching_model='equilibrium' the pulse width is "
+            f"train = {checks.shown(train)}: of a free-running junction the pulse width is "
             "the interval between reads, which changes no probability and cannot be trained. Use "
             "train=('anisotropy',) or (), and more `pulses` for a steadier answer."
         )

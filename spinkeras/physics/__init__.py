@@ -1,7 +1,7 @@
 """What a junction is and when it switches: pure functions, for NumPy and tensors, in SI units."""
 
 from spinkeras.physics.device import MTJDevice, get_device, presets
-from spinkeras.physics.empirical import EmpiricalCurve
+from spinkeras.physics.empirical import EmpiricalCurve, EquilibriumCurve
 from spinkeras.physics.laws import NeelBrown
 from spinkeras.physics.resistance import current_of_voltage, voltage_of_current
 from spinkeras.physics.spread import ChipSpread
@@ -15,6 +15,7 @@ from spinkeras.physics.switching import (
 __all__ = [
     "ChipSpread",
     "EmpiricalCurve",
+    "EquilibriumCurve",
     "MTJDevice",
     "NeelBrown",
     "current_of_voltage",

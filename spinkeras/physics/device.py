@@ -67,6 +67,7 @@ LIMITS = {
     "relaxation_time": ("s", 1e-12, 1e3, "10 ns is 10e-9; None if it is not known"),
     "reset_efficiency": ("(dimensionless)", 1e-3, 2.0, "eta of the reset; None: that of the write"),
 }
+_LONGEST_INTERVAL = 1e3  # s, between the reads of a junction that runs freely
 _OPTIONAL = ("write_resistance", "relaxation_time", "reset_efficiency")
 STATES = ("parallel", "antiparallel")
 _PAIRS = ("pulse_width_range", "gate_voltage_range")
@@ -97,12 +98,15 @@ class MTJDevice:
         vcma_coefficient: `xi` in J/(V m). Positive: a positive gate voltage lowers the anisotropy.
             The sign convention differs between papers; a negative value gives the other one.
         oxide_thickness: `t_ox` in m, 3e-10 to 1e-8.
-        pulse_width_range: s, `(shortest, longest)` write pulse the circuit can produce.
+        pulse_width_range: s, `(shortest, longest)` write pulse the circuit can produce, 1e-11 to
+            1e-2; with a `relaxation_time`, here or of the `switching_curve`, interval between
+            reads, to 1e3.
         gate_voltage_range: V, `(lowest, highest)` gate voltage.
         nominal_pulse_width: s, inside `pulse_width_range`. Where an untrained neuron starts.
         write_resistance: ohm, 1 to 1e6, of the channel that carries the write current. Default
             `None`: two terminals.
-        switching_curve: `EmpiricalCurve` that describes this device's switching. Default `None`:
+        switching_curve: `EmpiricalCurve` that describes this device's switching, or
+            `EquilibriumCurve` of one that runs freely. Default `None`:
             the collinear macrospin, with `damping` and `spin_torque_efficiency` of the write
             current. A layer of perpendicular anisotropy under spin-orbit torque does not follow
             that law; with a curve, `damping` and `spin_torque_efficiency` are those of the
@@ -169,21 +173,20 @@ class MTJDevice:
     origin: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
+        for field in ("switching_curve", "reset_curve"):
+            object.__setattr__(self, field, _curve(field, getattr(self, field)))
+        slow = self.has_free_running_curve or self.relaxation_time is not None
         for field, limits in LIMITS.items():
             value = getattr(self, field)
             if value is None and field in _OPTIONAL:
                 continue
+            if slow and field in ("pulse_width_range", "nominal_pulse_width"):
+                limits = (*limits[:2], _LONGEST_INTERVAL, limits[3])
             check = _pair if field in _PAIRS else checks.number
             object.__setattr__(self, field, check(field, value, *limits))  # plain, also from JSON
         for field in ("name", "source", "assumed"):
             checks.text(field, getattr(self, field))
-        for field in ("switching_curve", "reset_curve"):
-            object.__setattr__(self, field, _curve(field, getattr(self, field)))
-        if self.reset_curve is not None and self.switching_curve is None:
-            raise ValueError(
-                "reset_curve needs a switching_curve: a device that is reset by a measured curve "
-                "is written by one, too. Give both, or neither."
-            )
+        self._check_curves()
         if self.initial_state not in STATES:
             raise ValueError(
                 f"initial_state = {checks.shown(self.initial_state)} must be one of {STATES}, the "
@@ -203,6 +206,37 @@ class MTJDevice:
                 f"than {abs(self.anisotropy / self._anisotropy_per_volt):.3g} V."
             )
         provenance.keep(self)
+
+    @property
+    def has_free_running_curve(self) -> bool:
+        """Whether its `switching_curve` is an `EquilibriumCurve`."""
+        return self.switching_curve is not None and self.switching_curve.free_running
+
+    def _check_curves(self):
+        """Refuse what does not go together: a reset without a write, fields without effect."""
+        if self.reset_curve is not None and self.switching_curve is None:
+            raise ValueError(
+                "reset_curve needs a switching_curve: a device that is reset by a measured curve "
+                "is written by one, too. Give both, or neither."
+            )
+        free = [
+            name
+            for name in ("switching_curve", "reset_curve")
+            if getattr(self, name) is not None and getattr(self, name).free_running
+        ]
+        if free and self.reset_curve is not None:
+            raise ValueError(
+                f"{free[0]} is of a junction that runs freely: it is never written nor reset, so "
+                "it has no reset_curve. Leave that out, or give an EmpiricalCurve of pulses."
+            )
+        for name in ("offset_field", "relaxation_time"):
+            value = getattr(self, name)
+            if value and self.has_free_running_curve:
+                place = "threshold" if name == "offset_field" else name
+                raise ValueError(
+                    f"{name} = {value:g} {LIMITS[name][0]} has no effect beside a switching_curve "
+                    f"of a free-running junction, whose {place} says it; leave it out."
+                )
 
     def __repr__(self):
         """One line: name, stability, critical current, resistance and the ranges of the knobs."""
@@ -663,8 +697,9 @@ def presets(free_running: bool = False) -> list[str]:
     """Names of the available device presets.
 
     Args:
-        free_running: `True`: those of a low barrier, for `switching_model="equilibrium"`, instead
-            of those that are written by pulses. Default `False`.
+        free_running: `True`: those of a low barrier, for `switching_model="equilibrium"` or with
+            an `EquilibriumCurve` of their own, instead of those that are written by pulses.
+            Default `False`.
 
     Example:
 
@@ -707,11 +742,13 @@ def _is_file(name) -> bool:
 
 
 def _curve(field, value):
-    """An `EmpiricalCurve` (its module builds on this one) from itself or its fields, or `None`."""
-    kind = keras.saving.get_registered_object("spinkeras>EmpiricalCurve")
+    """A measured curve (its module builds on this one) from itself or its fields, or `None`."""
+    names = ("EmpiricalCurve", "EquilibriumCurve")
+    pulsed, free = (keras.saving.get_registered_object(f"spinkeras>{name}") for name in names)
     if isinstance(value, dict):
+        kind = free if "relaxation_time" in value else pulsed
         value = checks.named(field, kind.from_config, value)
-    if not (value is None or isinstance(value, kind)):
+    if not (value is None or isinstance(value, pulsed)):
         raise ValueError(f"{field} = {checks.shown(value)} must be an EmpiricalCurve or None.")
     return value
 

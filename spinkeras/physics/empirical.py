@@ -2,14 +2,15 @@
 
 Domain-wall reversal by spin-orbit torque, back-hopping plateaux or a real device with a shape of
 its own follow none of the laws in `spinkeras.physics.laws`. `EmpiricalCurve` describes what was
-measured; `spinkeras.calibration.fit_empirical` finds it from a table.
+measured with pulses, `EquilibriumCurve` how often a junction that runs freely was found reversed;
+`spinkeras.calibration.fit_empirical` finds both from a table.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -18,7 +19,7 @@ from spinkeras import checks
 from spinkeras._typing import Array
 from spinkeras.physics import provenance
 from spinkeras.physics.curve import RationalLogit, steepest_fall
-from spinkeras.physics.device import DeviceLike, get_device
+from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 from spinkeras.physics.presets import CURVES
 
 LEAST_REST = 1e-4
@@ -29,7 +30,7 @@ _BY_WIDTH = "0 if it does not depend on pulse width"
 _BY_ANISOTROPY = "0 if it does not depend on K_eff"
 # field: (unit, lowest, highest, hint)
 LIMITS = {
-    "threshold": ("A", 1e-9, 1.0, "73 uA is 73e-6"),
+    "threshold": ("A", -1.0, 1.0, "73 uA is 73e-6"),
     "slope": ("1/A", 1e-2, 1e12, "0.03 per uA is 3e4"),
     "a": ("(dimensionless)", -10.0, 10.0, "0 with c = 0 and b = d is the logistic curve"),
     "b": ("(dimensionless)", 1e-3, 100.0, "0.25, as d, is the logistic curve"),
@@ -47,6 +48,17 @@ SHAPE = ("a", "b", "c", "d")
 for _name, _most in (*((name, 10.0) for name in SHAPE), ("floor", 5.0), ("ceiling", 5.0)):
     LIMITS[f"{_name}_rate"] = ("(per e-fold)", -_most, _most, _BY_WIDTH)
     LIMITS[f"{_name}_anisotropy_rate"] = ("(per e-fold)", -_most, _most, _BY_ANISOTROPY)
+OF_PULSES = {name for name, limits in LIMITS.items() if limits[3] == _BY_WIDTH} | {"pulse_width"}
+FREE_LIMITS = {
+    "relaxation_time": ("s", 1e-12, 1e3, "10 ns is 10e-9"),
+    "relaxation_anisotropy_exponent": (
+        "(dimensionless)",
+        -50.0,
+        50.0,
+        "about the thermal stability; 0 if the time does not depend on K_eff",
+    ),
+}
+"""Of the fields that an `EquilibriumCurve` has beside those of an `EmpiricalCurve`."""
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
@@ -83,7 +95,9 @@ class EmpiricalCurve:
     gives the ranges of the knobs, the resistances and the energies.
 
     Args:
-        threshold: A, 1e-9 to 1. Current halfway from floor to ceiling.
+        threshold: A, -1 to 1. Current halfway from floor to ceiling; 0 or below where the device
+            switches without a drive (then its curve does not tell how to reset it, and energies
+            are counted without a reset).
         slope: 1/A, 1e-2 to 1e12. Slope there, relative to the distance from floor to ceiling.
         a, c: shape, -10 to 10. Default 0.
         b, d: shape, 1e-3 to 100, `b / d` 0.01 to 100, `d > c^2 / 4`. Default 0.25.
@@ -117,6 +131,8 @@ class EmpiricalCurve:
     >>> curve.switching_probability([1.1e-3, 2e-3], 1e-9).round(2)
     array([0.45, 0.9 ])
     """
+
+    free_running: ClassVar[bool] = False
 
     threshold: float
     slope: float
@@ -191,7 +207,7 @@ class EmpiricalCurve:
             f"{self.ceiling:.3g})"
         )
 
-    def replace(self, **changes: Any) -> "EmpiricalCurve":
+    def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated like a new curve."""
         return dataclasses.replace(self, **changes)
 
@@ -200,7 +216,7 @@ class EmpiricalCurve:
         return provenance.values(self)
 
     @classmethod
-    def from_config(cls, config: dict) -> "EmpiricalCurve":
+    def from_config(cls, config: dict) -> Self:
         """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`.
 
         The shape of a curve saved by version 0.1.0 (`log_skew`) becomes the nearest one, to 0.002.
@@ -284,6 +300,141 @@ class EmpiricalCurve:
         fields["floor"] = math.log(floor / (1 - floor)) if floor > 0 else -math.inf
         fields["ceiling"] = math.log(ceiling / (1 - ceiling)) if ceiling < 1 else math.inf
         return fields
+
+
+@keras.saving.register_keras_serializable(package="spinkeras")
+@checks.by_name
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EquilibriumCurve(EmpiricalCurve):
+    """A measured curve of a junction that runs freely: how often it is found reversed.
+
+    A superparamagnetic junction (a p-bit) needs no pulse and no reset: a current is held, and the
+    state is read. `P` is the formula of `EmpiricalCurve` without its pulse width. The bit is a
+    random telegraph signal of two states: what it remembers after a time `t` is
+    `r = exp(-t / time)`, with activated rates, `S = (P - floor) / (ceiling - floor)` and
+    `k = ln(K_eff / K_eff0)`
+
+        time = relaxation_time exp(relaxation_anisotropy_exponent k) 2 (S (1 - S))^(1/2)
+
+    As the `switching_curve` of an `MTJDevice`, or as `switching_model` of a layer, it makes that
+    layer free-running as `"equilibrium"` does: `pulses` are reads, the pulse width is the interval
+    between them and changes no probability, nothing is reset. A read of the charge `Q` changes the
+    probability of a bit in balance by `slope Q / relaxation_time` (linear response); reports warn
+    above 0.05.
+
+    Args:
+        threshold: A, -1 to 1, of either sign or 0: the current at balance, halfway from floor to
+            ceiling.
+        slope: 1/A, as in `EmpiricalCurve`; so are `a`, `b`, `c`, `d`, `floor`, `ceiling`, the
+            exponents and rates of the anisotropy, `name`, `source` and `origin`.
+        relaxation_time: s, 1e-12 to 1e3. Correlation time of the bit at the threshold; of a bit
+            with the mean dwell times `t_P` and `t_AP` it is `t_P t_AP / (t_P + t_AP)`.
+        relaxation_anisotropy_exponent: power of `K_eff` over the device's own in that time, -50 to
+            50. Default 0; about the thermal stability of a macrospin.
+        pulse_width: leave it out, and so all exponents and rates of the pulse width.
+
+    Raises:
+        ValueError: as `EmpiricalCurve`; for a dependence on the pulse width.
+
+    Example:
+
+    >>> from spinkeras import EquilibriumCurve, SpinNeuron
+    >>> curve = EquilibriumCurve(threshold=-0.8e-6, slope=0.4e6, relaxation_time=120e-9)
+    >>> curve.switching_probability([-0.8e-6, 0.0]).round(2)
+    array([0.5 , 0.78])
+    >>> SpinNeuron("smtj_reference", switching_model=curve).free_running
+    True
+
+    Reference: K. Y. Camsari, R. Faria, B. M. Sutton, S. Datta, Phys. Rev. X 7, 031014 (2017).
+    """
+
+    free_running: ClassVar[bool] = True
+
+    pulse_width: float = 1e-6
+    relaxation_time: float
+    relaxation_anisotropy_exponent: float = 0.0
+
+    def __post_init__(self):
+        for field, limits in FREE_LIMITS.items():
+            object.__setattr__(self, field, checks.number(field, getattr(self, field), *limits))
+        for name in sorted(OF_PULSES):
+            value = getattr(self, name)
+            if value != getattr(type(self), name):
+                raise ValueError(
+                    f"{name} = {checks.shown(value)}: what a junction that runs freely answers "
+                    "depends on no pulse width; leave it out, or describe a device that is written "
+                    "by pulses with EmpiricalCurve."
+                )
+        super().__post_init__()
+
+    def __repr__(self):
+        """One line: name, threshold, slope, the two plateaus and the relaxation time."""
+        named = f"{checks.shown(self.name)}, " if self.name else ""
+        return (
+            f"{type(self).__name__}({named}threshold {self.threshold:.4g} A, slope "
+            f"{self.slope:.4g} 1/A, from {self.floor:.3g} to {self.ceiling:.3g}, relaxation "
+            f"{self.relaxation_time:.3g} s)"
+        )
+
+    def switching_probability(
+        self, current: Array, pulse_width: Array = 1e-6, anisotropy_ratio: Array = 1.0
+    ) -> Array:
+        """Probability to find the junction reversed (NumPy).
+
+        Args:
+            current: A, scalar or array.
+            pulse_width: changes nothing.
+            anisotropy_ratio: `K_eff` over the device's own, > 0, broadcast against `current`.
+        """
+        return super().switching_probability(current, pulse_width, anisotropy_ratio)
+
+    def correlation_time(self, current: Array, anisotropy_ratio: Array = 1.0) -> Array:
+        """Time in s in which the bit forgets, see the class (NumPy).
+
+        Args:
+            current: A, scalar or array.
+            anisotropy_ratio: `K_eff` over the device's own, > 0, broadcast against `current`.
+        """
+        plain = self.replace(floor=0.0, ceiling=1.0)
+        share = plain.switching_probability(current, anisotropy_ratio=anisotropy_ratio)
+        at_rest = np.power(anisotropy_ratio, self.relaxation_anisotropy_exponent)
+        return self.relaxation_time * at_rest * 2 * np.sqrt(share * (1 - share))
+
+    def curve(self, device: DeviceLike) -> Callable[..., RationalLogit]:
+        """As `EmpiricalCurve.curve`, with the `telegraph` of a free-running junction."""
+        curve = super().curve(device)
+        curve.telegraph = _Telegraph(self, get_device(device))  # type: ignore[attr-defined]
+        return curve
+
+
+@dataclasses.dataclass(frozen=True)
+class _Telegraph:
+    """As `equilibrium.Telegraph`, of a measured junction."""
+
+    law: EquilibriumCurve
+    device: MTJDevice
+
+    def correlation_time(self, xp, curve, z, stability):
+        """Of two states with activated rates: `1 / cosh` of half the logit, times that at rest."""
+        share = curve._replace(floor=0.0, ceiling=1.0).probability(z)
+        return self._at_rest(xp, stability) * 2 * xp.sqrt(share * (1 - share))
+
+    def relaxation_time(self, stability):
+        """At balance, in s (NumPy)."""
+        return self._at_rest(np, stability)
+
+    def _at_rest(self, xp, stability):
+        ratio = stability / self.device.thermal_stability
+        power = self.law.relaxation_anisotropy_exponent
+        return self.law.relaxation_time * xp.exp(power * xp.log(ratio))
+
+    @property
+    def push(self):
+        """As `equilibrium.Telegraph.push`; not known of a current beside the junction."""
+        if self.device.write_resistance is not None:
+            return math.nan
+        slope = self.law.slope * (self.law.ceiling - self.law.floor)
+        return 2 * slope / self.law.relaxation_time
 
 
 # field of a RationalLogit: what changes it with the pulse width and with the anisotropy

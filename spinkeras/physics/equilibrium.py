@@ -23,6 +23,7 @@ References: W. F. Brown, Phys. Rev. 130, 1677 (1963) for the equation; K. Y. Cam
 B. M. Sutton, S. Datta, Phys. Rev. X 7, 031014 (2017) for such junctions as stochastic bits.
 """
 
+import dataclasses
 import json
 import math
 from importlib import resources
@@ -31,7 +32,7 @@ import numpy as np
 
 from spinkeras import checks
 from spinkeras.physics.curve import RationalLogit
-from spinkeras.physics.device import get_device
+from spinkeras.physics.device import MTJDevice, get_device
 from spinkeras.physics.series import chebyshev_series
 
 STABILITY_DOMAIN = (0.1, 20.0)
@@ -116,6 +117,7 @@ def equilibrium_law(device):
 
     curve.domain = (1e-30, 1e30), STABILITY_DOMAIN  # of any time
     curve.per_tesla = drive_of_field(device, 1.0)
+    curve.telegraph = Telegraph(device)
     curve.law, curve.tangents, curve.parameters = equilibrium_curve, _tangents, (offset,)
     return curve
 
@@ -202,6 +204,36 @@ def dwell_times(current, device, anisotropy=None):
         return time / probability, time / (1 - probability)
 
 
+@dataclasses.dataclass(frozen=True)
+class Telegraph:
+    """The bit of a free-running junction in time: how it forgets, and what a read does to it."""
+
+    device: MTJDevice
+
+    def correlation_time(self, xp, curve, z, stability):
+        """Integral correlation time of the bit in s.
+
+        Args:
+            xp: `numpy` or `keras.ops`.
+            curve: that of the law at this setting.
+            z: `h` less the curve's midpoint.
+            stability: `Delta`, same shape.
+        """
+        return time_unit(self.device) * bit_correlation_time(xp, z, stability)
+
+    def relaxation_time(self, stability):
+        """At balance, in s (NumPy)."""
+        return time_unit(self.device) / relaxation_rate(np, 0 * stability, stability)
+
+    @property
+    def push(self):
+        """How far a charge through the junction pushes the bit, in 1/C.
+
+        Pushed by 0.1, the probability of a bit in balance changes by up to 0.05.
+        """
+        return 1 / (self.device.critical_current_per_stability * time_unit(self.device))
+
+
 def balance_current(device) -> float:
     """Current in A at which spin torque cancels the stray field: the signed midpoint."""
     drive = drive_of_field(device, device.offset_field)
@@ -233,6 +265,12 @@ def check_stability(stability, device):
 
 def check_device(device):
     """Refuse a device whose free running the law does not describe."""
+    if device.has_free_running_curve:
+        raise ValueError(
+            f"The device {device.name or 'unnamed'!r} runs freely by its own switching_curve, an "
+            "EquilibriumCurve, which has its times and its balance; leave "
+            "switching_model='equilibrium' out, or give device.replace(switching_curve=None)."
+        )
     if device.write_resistance is not None:
         raise ValueError(
             f"The device has write_resistance = {device.write_resistance:g} ohm, so its current "

@@ -114,7 +114,8 @@ def check_model(switching_model):
     if not known or isinstance(switching_model, type):
         raise ValueError(
             f"Unknown switching_model {checks.shown(switching_model)}; choose one of "
-            f"{list(MODELS)}, a NeelBrown ('neel_brown' with options) or an EmpiricalCurve."
+            f"{list(MODELS)}, a NeelBrown ('neel_brown' with options), an EmpiricalCurve or an "
+            "EquilibriumCurve."
         )
     return switching_model
 
@@ -128,12 +129,12 @@ def get_curve(switching_model, device: MTJDevice):
     what a spread of devices may change: `domain`, the bounds of `u` and of `Delta`; `in_seconds`,
     true if it depends on the pulse width itself, whatever `t_D`; `measured`, true if what the
     temperature does to it is not known; `per_tesla`, how far a field along the axis moves the
-    midpoint of a junction that runs freely.
+    midpoint of a junction that runs freely; `telegraph`, the `equilibrium.Telegraph` of one.
 
     Args:
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, `"equilibrium"`, or an object
-            whose method `curve(device)` returns the function, such as `NeelBrown` and
-            `EmpiricalCurve`.
+            whose method `curve(device)` returns the function, such as `NeelBrown`,
+            `EmpiricalCurve` and `EquilibriumCurve`.
         device: `MTJDevice`, for a model that is not dimensionless.
 
     Raises:

@@ -130,7 +130,7 @@ DEVICES: dict[str, dict[str, Any]] = {
     ),
 }
 
-# Junctions of a low barrier, for switching_model="equilibrium"
+# Junctions of a low barrier: for switching_model="equilibrium", or with a curve of their own
 FREE_RUNNING = {
     "smtj_reference": dict(
         diameter=40e-9,
@@ -153,6 +153,32 @@ FREE_RUNNING = {
         assumed="Every value; chosen for a thermal stability of 5 at 300 K (1.7 to 8.3 over the "
         "gate). Published superparamagnetic junctions leave out magnetisation, damping or "
         "efficiency, and are often faster than a macrospin: give a measured relaxation_time.",
+    ),
+    "smtj_schnitzspan2023": dict(
+        diameter=50e-9,
+        thickness=1.2e-9,
+        saturation_magnetization=1.0e6,
+        damping=0.015,
+        spin_torque_efficiency=0.6,
+        anisotropy=7.0e3,
+        resistance_area_product=15e-12,
+        tmr=1.0,
+        tmr_half_voltage=0.5,
+        vcma_coefficient=0.0,
+        oxide_thickness=1.0e-9,
+        pulse_width_range=(5e-9, 1e-6),
+        gate_voltage_range=(0.0, 0.0),
+        nominal_pulse_width=25e-9,
+        switching_curve=dict(threshold=0.0, slope=12.7e3, relaxation_time=5e-9),
+        source="L. Schnitzspan, M. Klaeui, G. Jakob, Phys. Rev. Applied 20, 024002 (2023), arXiv "
+        "2301.05694: superparamagnetic junction of 50 nm, magnetised in the plane; resistance-area "
+        "product 15 ohm um^2, autocorrelation time down to 5 ns, dwell times below 10 ns. From its "
+        "abstract; the volume and page of the journal are quoted from memory.",
+        assumed="threshold and slope of the switching_curve, which the abstract does not give: no "
+        "stray field, and a logistic curve that 1 MA/cm^2 (19.6 uA), the order of the current "
+        "densities it names, moves from 1/2 to 1 / (1 + exp(-1)). TMR and its roll-off, the reads' "
+        "intervals; magnetisation, damping, efficiency, thicknesses and anisotropy, which a curve "
+        "of its own leaves without effect.",
     ),
 }
 

@@ -36,6 +36,7 @@ LIMITS = {
     "resistance": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
     "tmr": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
     "offset_field": ("T", 0.0, 0.1, "1 mT is 1e-3"),
+    "offset_current": ("A", 0.0, 1.0, "1 uA is 1e-6"),
     "temperature": ("K", 0.0, 100.0, "it is a sigma around the device's temperature"),
     "pulse_jitter": ("(a relative sigma)", 0.0, 0.2, _SIGMA),
     "read_error": ("(a probability)", 0.0, 0.5, _SHARE),
@@ -75,7 +76,10 @@ class ChipSpread:
         tmr: relative sigma of the tunnel magnetoresistance, 0 to 0.5; as `resistance`.
         offset_field: T, sigma of the stray field along the axis around the device's, 0 to 0.1. Of
             free-running junctions (`switching_model="equilibrium"`) only: it moves the midpoint,
-            and is not modelled in pulsed ones.
+            and is not modelled in pulsed ones. Not for an `EquilibriumCurve`: what a field does to
+            its threshold is not known.
+        offset_current: A, sigma of a shift of every device's threshold, 0 to 1. `current` is a
+            factor, which cannot move a threshold of 0.
         temperature: K, sigma of the chip's temperature around the device's, 0 to 100. One value
             for the whole chip in `evaluate_chips`; in training every layer draws its own. Not for
             layers with a measured curve, which tells nothing about other temperatures.
@@ -110,6 +114,7 @@ class ChipSpread:
     resistance: float = 0.0
     tmr: float = 0.0
     offset_field: float = 0.0
+    offset_current: float = 0.0
     temperature: float = 0.0
     pulse_jitter: float = 0.0
     read_error: float = 0.0
@@ -255,7 +260,12 @@ class ChipSpread:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        newer = ("read_time", "read_voltage", "offset_field")  # than the first files
+        newer = (
+            "read_time",
+            "read_voltage",
+            "offset_field",
+            "offset_current",
+        )  # than the first files
         checks.complete("ChipSpread", config, [name for name in LIMITS if name not in newer])
         return cls(**config)
 
@@ -279,7 +289,9 @@ class ChipSpread:
         normal, uniform = rng.normal(size=(3, *shape)), rng.random(shape)
         tmr, row = rng.normal(size=shape), rng.integers(max(len(self.devices), 1), size=shape)
         field = rng.normal(size=shape) if self.offset_field else 0.0
-        return self._factors(np, normal, uniform, tmr, row, chip_temperature / temperature, field)
+        shift = rng.normal(size=shape) if self.offset_current else 0.0
+        warm = chip_temperature / temperature
+        return self._factors(np, normal, uniform, tmr, row, warm, field, shift)
 
     def draw_temperature(self, rng: np.random.Generator, temperature: float = 300.0) -> float:
         """Temperature in K of one chip, kept within a third of the nominal one."""
@@ -303,12 +315,14 @@ class ChipSpread:
             tmr = keras.random.normal(shape, dtype=dtype, seed=seed)
         if self.devices:
             row = keras.random.randint(shape, 0, len(self.devices), seed=seed)
-        field = 0.0
+        field = shift = 0.0
         if self.offset_field:
             field = keras.random.normal(shape, dtype=dtype, seed=seed)
-        return self._factors(ops, normal, uniform, tmr, row, warm, field)
+        if self.offset_current:
+            shift = keras.random.normal(shape, dtype=dtype, seed=seed)
+        return self._factors(ops, normal, uniform, tmr, row, warm, field, shift)
 
-    def _factors(self, xp, normal, uniform, tmr, row, warm, field):
+    def _factors(self, xp, normal, uniform, tmr, row, warm, field, shift):
         factors = dict.fromkeys(FACTORS, 1.0)
         none = 0 * uniform  # in the dtype of the draws, which need not be Keras's default
         if self.devices:
@@ -326,6 +340,7 @@ class ChipSpread:
             stuck_high=xp.where(uniform >= 1 - self.stuck_high, none + 1, none),
             offset_field=self.offset_field * field + none,
             temperature=warm + none,
+            offset_current=self.offset_current * shift + none,
         )
 
 
@@ -368,6 +383,7 @@ class ChipLayer(NamedTuple):
         stuck_low, stuck_high: 1 where the device is stuck, else 0.
         offset_field: T, added to the stray field.
         temperature: factor on the temperature.
+        offset_current: A, added to the threshold.
     """
 
     stability: Any
@@ -379,6 +395,7 @@ class ChipLayer(NamedTuple):
     stuck_high: Any
     offset_field: Any = 0.0
     temperature: Any = 1.0
+    offset_current: Any = 0.0
 
 
 def chip_curve(
@@ -404,31 +421,38 @@ def chip_curve(
         spread: `ChipSpread`, for jitter, reading and ceiling.
         cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
             `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
-        device: nominal `MTJDevice`; needed if `sense_noise` or `read_time` is above 0.
+        device: nominal `MTJDevice`; needed if `sense_noise`, `read_time` or `offset_current` is
+            above 0.
 
     Raises:
         ValueError: for a spread of the temperature of a measured curve; of the stray field of a
             device that does not run freely; a read disturb or a ceiling of one that does.
     """
     per_tesla = getattr(build, "per_tesla", None)
+    running = hasattr(build, "telegraph")
     if spread.offset_field and per_tesla is None:
+        what = "measured curve" if running else "pulsed device"
         raise ValueError(
-            f"offset_field = {spread.offset_field:g} T has no defined effect on a pulsed device; "
+            f"offset_field = {spread.offset_field:g} T has no defined effect on a {what}; "
             "it moves the midpoint of a free-running one (switching_model='equilibrium'). Use "
-            "offset_field=0, and current= for how much the thresholds differ."
+            "offset_field=0, and offset_current= or current= for how much the thresholds differ."
         )
-    if per_tesla is not None and (spread.read_time or spread.ceiling < 1):
+    if running and (spread.read_time or spread.ceiling < 1):
         raise ValueError(
             f"read_time = {spread.read_time:g} s and ceiling = {spread.ceiling:g} describe a read "
             "that reverses a stable device, and back-hopping in a pulse; a free-running junction "
-            "(switching_model='equilibrium') has neither. Use read_time=0 and ceiling=1."
+            "(switching_model='equilibrium', EquilibriumCurve) has neither. Use read_time=0 and "
+            "ceiling=1."
         )
     if spread.temperature and getattr(build, "measured", False):
         raise ValueError(
             f"temperature = {spread.temperature:g} K has no defined effect on a measured switching "
             "curve, which holds at the temperature of its measurement. Use temperature=0, and "
-            "current= for how much the thresholds then differ."
+            "current= or offset_current= for how much the thresholds then differ."
         )
+    own_drive = drive
+    if spread.offset_current:
+        own_drive = drive - chip.offset_current / device.critical_current_per_stability
     times = 0.0 if getattr(build, "in_seconds", False) else 1.0
     actual_duration = log_duration - times * xp.log(chip.diffusion_time)
     actual_stability = stability * chip.stability
@@ -449,10 +473,10 @@ def chip_curve(
         if per_tesla is not None:  # the energy of a moment in a field, over kB T
             midpoint = (midpoint + per_tesla * chip.offset_field) / chip.temperature
         if cause == "all":
-            return curve.probability(drive / chip.current - midpoint)
+            return curve.probability(own_drive / chip.current - midpoint)
         nominal = law(log_duration, stability)
         if cause == "threshold":  # the chip's threshold, the nominal shape
-            return nominal.probability(drive - midpoint * chip.current)
+            return nominal.probability(own_drive - midpoint * chip.current)
         return curve.probability((drive - nominal.midpoint) / chip.current)
 
     probability = answer(0.0)

@@ -65,8 +65,8 @@ def switching_probability(
         device: `MTJDevice` or preset name.
         anisotropy: J/m^3, > 0, broadcast against `current`. Default: the device's own.
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, `"equilibrium"`, a
-            `NeelBrown` or an `EmpiricalCurve`. Default `None`: the device's `switching_curve`, or
-            `"macrospin"` if it has none.
+            `NeelBrown`, an `EmpiricalCurve` or an `EquilibriumCurve`. Default `None`: the device's
+            `switching_curve`, or `"macrospin"` if it has none.
 
     Returns:
         NumPy float64 array for NumPy input, otherwise a tensor. Tensors cannot be checked when
@@ -160,10 +160,10 @@ def pulse_width_for_slope(
     """
     device = get_device(device)
     switching_model = own_model(device) if switching_model is None else switching_model
-    if switching_model == "equilibrium":
+    if hasattr(get_curve(switching_model, device), "telegraph"):
         raise ValueError(
-            "With switching_model='equilibrium' no pulse width gives another slope: the anisotropy "
-            "sets it, see slope_at_midpoint."
+            f"With switching_model={switching_model!r}, of a junction that runs freely, no pulse "
+            "width gives another slope: the anisotropy sets it, see slope_at_midpoint."
         )
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     slope, anisotropy = np.broadcast_arrays(

@@ -8,17 +8,39 @@ import pytest
 from keras import ops
 
 import spinkeras
-from spinkeras import ChipSpread, EnergyAssumptions, MTJDevice, SpinNeuron
+from spinkeras import (
+    ChipSpread,
+    EmpiricalCurve,
+    EnergyAssumptions,
+    EquilibriumCurve,
+    MTJDevice,
+    SpinNeuron,
+)
 from spinkeras.energy import antiparallel_resistance, read_energy
 from spinkeras.physics import equilibrium
 
 LOW = MTJDevice.preset("smtj_reference")
 GENTLE = EnergyAssumptions(read_voltage=0.02, read_time=1e-9)
 FIELD = 1e-3
+CURVE = EquilibriumCurve(
+    threshold=-0.7e-6,
+    slope=1.2e6,
+    floor=0.02,
+    ceiling=0.95,
+    relaxation_time=0.4e-6,
+    anisotropy_exponent=0.5,
+    slope_anisotropy_exponent=0.4,
+    relaxation_anisotropy_exponent=5.0,
+)
+MEASURED = LOW.replace(switching_curve=CURVE)
+
+
+def law_of(device):
+    return "equilibrium" if device.switching_curve is None else device.switching_curve
 
 
 def network(device=LOW, **options):
-    options = {"name": "free", "switching_model": "equilibrium", "pulses": 3} | options
+    options = {"name": "free", "switching_model": law_of(device), "pulses": 3} | options
     layer = SpinNeuron(device, **options)
     return keras.Sequential([keras.Input((4,)), layer])
 
@@ -27,18 +49,24 @@ def by_hand(model, x, assumptions):
     """J per inference: the held current, the reads and the gate, and nothing else."""
     layer = model.layers[-1]
     device, current = layer.device, layer.bias_current + layer.current_scale * x.astype("float64")
-    p = spinkeras.switching_probability(current, 1e-6, device, layer.anisotropy, "equilibrium")
+    p = spinkeras.switching_probability(current, 1e-6, device, layer.anisotropy, law_of(device))
     high = antiparallel_resistance(current, device)
-    held = current**2 * layer.pulse_width * (device.resistance_parallel * (1 - p) + high * p)
+    path = device.resistance_parallel * (1 - p) + high * p
+    path = path if device.write_resistance is None else device.write_resistance
+    held = current**2 * layer.pulse_width * path
     read = read_energy(p, device, assumptions)
     gate = device.gate_capacitance * layer.gate_voltage**2
     return layer.pulses * held.sum(-1), layer.pulses * read.sum(-1), gate.sum() + 0 * x[:, 0]
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("field", [0.0, FIELD])
-def test_the_energy_is_that_of_the_held_current_and_the_reads(field):
-    model = network(LOW.replace(offset_field=field))
+@pytest.mark.parametrize(
+    "device",
+    [LOW, LOW.replace(offset_field=FIELD), MEASURED, MEASURED.replace(write_resistance=900.0)],
+    ids=["law", "field", "curve", "channel"],
+)
+def test_the_energy_is_that_of_the_held_current_and_the_reads(device):
+    model = network(device)
     model.layers[-1].gate_voltage = np.array([-0.2, 0.0, 0.1, 0.3])
     x = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
     held, read, gate = (float(e.mean()) * 1e12 for e in by_hand(model, x, GENTLE))
@@ -50,12 +78,14 @@ def test_the_energy_is_that_of_the_held_current_and_the_reads(field):
     shown = f"none, relaxation {spinkeras.cards.duration(row['relaxation_s'])}"
     assert shown in report._repr_html_()
     assert "relaxation" in str(report)
-    slowest = equilibrium.relaxation_time(
-        equilibrium.balance_current(model.layers[-1].device),
-        model.layers[-1].device,
-        model.layers[-1].anisotropy.max(),
-    )
+    highest = model.layers[-1].anisotropy.max()
+    if device.switching_curve is None:
+        balance = equilibrium.balance_current(device)
+        slowest = equilibrium.relaxation_time(balance, device, highest)
+    else:
+        slowest = 0.4e-6 * (highest / device.anisotropy) ** 5
     assert row["relaxation_s"] == pytest.approx(slowest)
+    assert report.columns()["relaxation_s"] == [row["relaxation_s"]]
     assert row["latency_ns"] == pytest.approx(3 * LOW.nominal_pulse_width * 1e9)
     model.compile("sgd", "mse", run_eagerly=True)
     tracker = spinkeras.EnergyTracker(GENTLE)
@@ -80,6 +110,9 @@ def test_the_report_says_what_it_counts():
         mixed, np.zeros((2, 4), "float32"), assumptions=GENTLE, print_fn=None
     )
     free, pulsed = report.layers
+    assert report.columns()["relaxation_s"][0] == free["relaxation_s"] > 0
+    assert np.isnan(report.columns()["relaxation_s"][1])
+    assert list(report.to_dataframe()["relaxation_s"].isna()) == [False, True]
     assert free["reset_pj"] == 0 < pulsed["reset_pj"]
     assert np.isfinite(pulsed["retention_s"])
 
@@ -88,8 +121,9 @@ def test_the_report_says_what_it_counts():
     ("assumptions", "strong"),
     [(EnergyAssumptions(), True), (GENTLE, False), (EnergyAssumptions(read_time=1e-10), False)],
 )
-def test_a_read_that_disturbs_is_said(assumptions, strong):
-    model, x = network(), np.zeros((2, 4), "float32")
+@pytest.mark.parametrize("device", [LOW, MEASURED], ids=["law", "curve"])
+def test_a_read_that_disturbs_is_said(assumptions, strong, device):
+    model, x = network(device), np.zeros((2, 4), "float32")
     model.compile("sgd", "mse", run_eagerly=True)
     for measure in (
         lambda: spinkeras.energy_report(model, x, assumptions=assumptions, print_fn=None),
@@ -122,18 +156,73 @@ def test_the_push_of_a_read_is_what_the_exact_equation_says():
         assert at_top < 0.5  # so a push of 0.1 is one of up to 0.05
 
 
-def test_the_table_of_the_driver_has_no_margins_of_a_bit_that_is_kept(tmp_path):
-    model = network(LOW.replace(offset_field=FIELD))
+@pytest.mark.parametrize("threshold", [-0.7e-6, 0.0, 2e-6])
+def test_the_push_of_a_read_of_a_measured_junction_is_its_linear_response(threshold):
+    """Two states with rates of their own: the change of a bit in balance after a short read."""
+    from spinkeras.energy import pulse
+
+    curve = CURVE.replace(threshold=threshold, floor=0.0, ceiling=0.9)
+    read = EnergyAssumptions(read_voltage=1e-4, read_time=1e-9)
+    push = pulse.read_push(LOW, read, curve.curve(LOW).telegraph)
+    current = 1e-4 / LOW.resistance_parallel
+    ends = curve.switching_probability([threshold, threshold + current])
+    moved = np.diff(ends)[0] * -np.expm1(-read.read_time / curve.relaxation_time)
+    assert push / 2 == pytest.approx(moved, rel=2e-3)
+    channel = LOW.replace(write_resistance=900.0, switching_curve=curve)
+    assert np.isnan(pulse.read_push(channel, read, curve.curve(channel).telegraph))
+    assert "push of a read not known" in " ".join(
+        read.lines(channel, curve.curve(channel).telegraph)
+    )
+
+
+@pytest.mark.parametrize("threshold", [-0.7e-6, 0.0])
+def test_pulses_that_need_no_drive_are_priced_without_a_reset(threshold, tmp_path):
+    """How to reset a device does not follow from a curve that is half reversed at no drive."""
+    curve = EmpiricalCurve(threshold=threshold, slope=1e6, floor=0.05, pulse_width=1e-6)
+    device = LOW.replace(switching_curve=curve)
+    model, x = network(device), np.linspace(-1, 1, 12).reshape(3, 4).astype("float32")
+    assert not model.layers[-1].free_running
+    report = spinkeras.energy_report(model, x, print_fn=None)
+    assert report.layers[0]["reset_pj"] == 0 < report.layers[0]["write_pj"]
+    assert f"reset not counted (a threshold of {threshold * 1e6:g} uA" in str(report)
+    for asked in (spinkeras.energy.reset_current, spinkeras.energy.reset_energy):
+        with pytest.raises(ValueError, match=r"threshold .* A\) does not tell how a pulse resets"):
+            asked(device)
+        assert asked(device.replace(switching_curve=curve.replace(threshold=1e-6))) > 0
+    rows = spinkeras.device_settings(model, tmp_path / "table.csv")
+    assert {row["reset_error"] for row in rows} == {None}
+    assert {row["bias_current_a"] for row in rows} == {threshold}
+    spinkeras.apply_device_settings(model, tmp_path / "table.csv")
+    drawn = spinkeras.evaluate_chips(
+        model, x, np.zeros(3), ChipSpread(current=0.1), 2, progress=False
+    )
+    assert np.all(np.isfinite(drawn.energy_pj))
+    model.compile("sgd", "mse", run_eagerly=True)
+    history = model.fit(x, x, verbose=0, callbacks=[spinkeras.EnergyTracker()]).history
+    assert history["energy_pj"][0] == pytest.approx(report.total_pj, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("device", "other"),
+    [
+        (LOW.replace(offset_field=FIELD), LOW),
+        (MEASURED, LOW.replace(switching_curve=CURVE.replace(threshold=-0.71e-6))),
+        (LOW.replace(switching_curve=CURVE.replace(threshold=0.0)), MEASURED),
+    ],
+    ids=["law", "curve", "at zero"],
+)
+def test_the_table_of_the_driver_has_no_margins_of_a_bit_that_is_kept(tmp_path, device, other):
+    model = network(device)
     model.layers[-1].gate_voltage = np.array([-0.2, 0.0, 0.1, 0.3])
     for name in ("table.csv", "table.json"):
         rows = spinkeras.device_settings(model, tmp_path / name)
         assert [row["retention_s"] for row in rows] == [None] * 4
         assert rows[3]["gate_voltage_v"] == pytest.approx(0.3)
-        again = network(LOW.replace(offset_field=FIELD))
+        again = network(device)
         spinkeras.apply_device_settings(again, tmp_path / name)
         np.testing.assert_allclose(again.layers[-1].gate_voltage, model.layers[-1].gate_voltage)
     with pytest.raises(ValueError, match="another device"):
-        spinkeras.apply_device_settings(network(), rows)
+        spinkeras.apply_device_settings(network(other), rows)
     with pytest.raises(ValueError, match=r"'free' runs freely.*keeps no bit"):
         spinkeras.reliability(model)
 
@@ -168,6 +257,27 @@ def test_chips_differ_by_their_stray_field(field):
         np.testing.assert_allclose(found[:, k], expected, atol=3e-5)
 
 
+@pytest.mark.parametrize("model", [CURVE, EmpiricalCurve.preset("sot_80nm"), "macrospin"])
+def test_chips_shift_the_thresholds(model):
+    """A shift of the threshold is one of the current, whatever the law and its sign."""
+    device = LOW if model is CURVE else MTJDevice.preset("stt_reference")
+    layer = SpinNeuron(device, switching_model=model)
+    x = np.linspace(-2, 2, 20).reshape(5, 4).astype("float32")
+    layer.build(x.shape)
+    size = 0.5 * layer.current_scale
+    spread = ChipSpread(offset_current=size)
+    chip = spread.draw((4,), np.random.default_rng(1), chip_temperature=300.0)
+    assert 0.2 * size < np.std(chip.offset_current) < 5 * size
+    tensors = type(chip)(*(ops.convert_to_tensor(f.astype("float32")) for f in chip))
+    moved = ops.convert_to_tensor((x - chip.offset_current / layer.current_scale).astype("float32"))
+    for cause, seen in (("all", moved), ("threshold", moved), ("slope", x), ("faults", x)):
+        found = layer.response(ops.convert_to_tensor(x), tensors, spread, cause)
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, (found, layer(seen))), atol=2e-5)
+    drawn = spread.draw_tensors((4000,), 300.0, keras.random.SeedGenerator(0), "float32")
+    assert ops.convert_to_numpy(drawn.offset_current).std() == pytest.approx(size, rel=0.1)
+    assert ChipSpread.from_config(spread.get_config()) == spread
+
+
 def test_accuracy_of_chips_falls_with_the_stray_field():
     rng = np.random.default_rng(0)
     model = network(pulses=1)
@@ -191,10 +301,14 @@ def test_accuracy_of_chips_falls_with_the_stray_field():
         (ChipSpread(offset_field=1e-3), "stt_reference", "no defined effect on a pulsed device"),
         (ChipSpread(read_time=1e-9), LOW, "a free-running junction .* has neither"),
         (ChipSpread(ceiling=0.9), LOW, "a free-running junction .* has neither"),
+        (ChipSpread(ceiling=0.9), MEASURED, "a free-running junction .* has neither"),
+        (ChipSpread(offset_field=1e-3), MEASURED, "no defined effect on a measured curve"),
+        (ChipSpread(temperature=5.0), MEASURED, "holds at the temperature of its measurement"),
     ],
 )
 def test_spreads_without_a_meaning_are_refused(spread, device, message):
-    model = network() if device is LOW else keras.Sequential([keras.Input((4,)), SpinNeuron()])
+    free = isinstance(device, MTJDevice)
+    model = network(device) if free else keras.Sequential([keras.Input((4,)), SpinNeuron()])
     x = np.zeros((3, 4), "float32")
     with pytest.raises(ValueError, match=message):
         spinkeras.evaluate_chips(model, x, np.zeros(3), spread, chips=1, progress=False)
@@ -214,8 +328,11 @@ def test_correlated_reads_are_refused_where_they_would_be_drawn_independently(tm
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports need TensorFlow")
-def test_an_export_answers_and_prices_as_the_model(tmp_path):
-    model = network(LOW.replace(offset_field=FIELD), pulses=1)
+@pytest.mark.parametrize(
+    "device", [LOW.replace(offset_field=FIELD), MEASURED], ids=["law", "curve"]
+)
+def test_an_export_answers_and_prices_as_the_model(tmp_path, device):
+    model = network(device, pulses=1)
     model.layers[-1].gate_voltage = np.array([-0.2, 0.0, 0.1, 0.3])
     report = spinkeras.export_for_serving(model, tmp_path, sample=True, assumptions=GENTLE)
     assert report.output_error < 1e-6

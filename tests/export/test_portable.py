@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import spinkeras
-from spinkeras import EmpiricalCurve, SpinNeuron
+from spinkeras import EmpiricalCurve, EquilibriumCurve, SpinNeuron
 from spinkeras.export import portable
 from tests.export.harness import (
     counting,
@@ -115,7 +115,11 @@ def test_a_measured_curve_is_carried_with_its_ceiling(tmp_path, file_format):
     suffix, export, run = file_format
     measured = SpinNeuron(switching_model=EmpiricalCurve.preset("sot_80nm"), name="measured")
     channel = SpinNeuron("vgsot_zhang2020", name="channel")
-    model = keras.Sequential([keras.Input((3,), name="x"), measured, channel])
+    curve = EquilibriumCurve(
+        threshold=-1e-6, slope=1e6, floor=0.03, ceiling=0.98, relaxation_time=1e-7
+    )
+    free = SpinNeuron("smtj_reference", train=(), switching_model=curve, current_scale=3e-7)
+    model = keras.Sequential([keras.Input((3,), name="x"), free, measured, channel])
     measured.pulse_width = [2e-9, 3e-9, 5e-9]
     channel.gate_voltage = [-0.2, 0.0, 0.2]
     x = np.linspace(-12, 12, 90, dtype="float32").reshape(-1, 3)

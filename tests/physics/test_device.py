@@ -402,3 +402,12 @@ def test_temperatures_that_mean_nothing(change, options, message):
     device = MTJDevice.preset("stt_reference").replace(**change)
     with pytest.raises(ValueError, match=message):
         device.at_temperature(**options)
+
+
+def test_a_junction_that_runs_freely_has_no_reset_curve():
+    free = spinkeras.EquilibriumCurve(threshold=0.0, slope=1e5, relaxation_time=1e-3)
+    pulsed = EmpiricalCurve(threshold=1e-4, slope=1e5, pulse_width=2e-9)
+    device = MTJDevice.preset("stt_reference")
+    for write, reset in ((free, pulsed), (pulsed, free), (free, free)):
+        with pytest.raises(ValueError, match="never written nor reset"):
+            device.replace(switching_curve=write, reset_curve=reset)

@@ -15,7 +15,13 @@ from spinkeras import energy
 from spinkeras.hardware import driver_table
 from spinkeras.physics import curve
 from spinkeras.physics.curve import RationalLogit
-from spinkeras.physics.empirical import LIMITS, SHAPE, EmpiricalCurve
+from spinkeras.physics.empirical import (
+    FREE_LIMITS,
+    LIMITS,
+    SHAPE,
+    EmpiricalCurve,
+    EquilibriumCurve,
+)
 from tests.harness import OTHER_BACKEND
 from tests.processes import ROOT
 from tools import fit_spin_orbit
@@ -294,6 +300,148 @@ def test_empirical_curve_round_trip_and_errors():
         curve.replace(threshold="1 mA")
     with pytest.raises(ValueError, match="pulse_width must be finite and > 0 s"):
         curve.switching_probability(1e-3, 0.0)
+
+
+FREE = EquilibriumCurve(
+    threshold=-2e-6, slope=3e5, a=-0.2, b=0.3, c=-0.3, d=0.35, floor=0.04, ceiling=0.95,
+    relaxation_time=2e-7, anisotropy_exponent=0.5, slope_anisotropy_exponent=-0.3,
+    ceiling_anisotropy_rate=0.4, relaxation_anisotropy_exponent=6.0, name="mine", source="me",
+)  # fmt: skip
+
+
+def test_a_free_running_curve_is_a_measured_one_of_any_time():
+    values = {n: v for n, v in FREE.get_config().items() if n not in FREE_LIMITS}
+    pulsed = EmpiricalCurve(**values)
+    current = np.linspace(-8e-6, 5e-6, 30)
+    for ratio in (0.8, 1.0, 1.3):
+        expected = pulsed.switching_probability(current, 1e-6, ratio)
+        np.testing.assert_array_equal(FREE.switching_probability(current, 3e-9, ratio), expected)
+        # Two states, left at activated rates: the inverse of their sum.
+        plain = FREE.replace(floor=0.0, ceiling=1.0)
+        p = plain.switching_probability(current, anisotropy_ratio=ratio)
+        escape = np.sqrt(p / (1 - p)) / (2 * FREE.relaxation_time * ratio**6)
+        back = np.sqrt((1 - p) / p) / (2 * FREE.relaxation_time * ratio**6)
+        np.testing.assert_allclose(FREE.correlation_time(current, ratio), 1 / (escape + back))
+        np.testing.assert_allclose(escape / (escape + back), p)
+    law = FREE.curve(DEVICE)
+    stability = DEVICE.thermal_stability * np.array([0.8, 1.0, 1.3])
+    z = np.array([-1.0, 0.0, 0.7])
+    here = law(np, 0 * stability, stability)
+    unit = DEVICE.critical_current_per_stability
+    found = law.telegraph.correlation_time(np, here, z, stability)
+    expected = FREE.correlation_time((here.midpoint + z) * unit, stability / stability[1])
+    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(
+        law.telegraph.relaxation_time(stability), 2e-7 * (stability / stability[1]) ** 6
+    )
+
+
+def test_a_free_running_curve_comes_back_alone_and_as_that_of_a_device():
+    assert EquilibriumCurve.from_config(FREE.get_config()) == FREE
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(FREE))
+    assert again == FREE
+    assert type(again) is EquilibriumCurve
+    assert FREE.replace(relaxation_time=1e-8).source == "me Changed since: relaxation_time."
+    device = DEVICE.replace(switching_curve=FREE)
+    assert type(device.switching_curve) is EquilibriumCurve
+    assert spinkeras.MTJDevice.from_json(device.to_json()) == device
+    assert device != DEVICE.replace(switching_curve=FREE.replace(relaxation_time=1e-8))
+    assert "relaxation 2e-07 s" in repr(FREE)
+    for name in (*FREE_LIMITS, "threshold", "slope", "pulse_width"):
+        assert f"{name}" in EquilibriumCurve.__doc__
+    with pytest.raises(ValueError, match="runs freely, no pulse width gives another slope"):
+        spinkeras.pulse_width_for_slope(1e5, device)
+    assert spinkeras.midpoint_current(1e-8, device) == pytest.approx(-2e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"relaxation_time": None},
+            r"relaxation_time = None is not a number; give one in s\. Hint",
+        ),
+        ({"relaxation_time": 10}, None),
+        ({"relaxation_time": 1e4}, r"relaxation_time = 10000 s is outside \[1e-12, 1000\] s"),
+        ({"relaxation_time": 0.0}, r"relaxation_time = 0 s is outside"),
+        ({"relaxation_time": np.nan}, r"relaxation_time = nan s is not finite"),
+        ({"relaxation_anisotropy_exponent": 51}, r"= 51 \(dimensionless\) is outside \[-50, 50\]"),
+        ({"threshold": -73.0}, r"threshold = -73 A is outside \[-1, 1\] A\. Hint: 73 uA is 73e-6"),
+        ({"slope": -1e5}, r"slope = -100000 1/A is outside"),
+        ({"pulse_width": 2e-9}, r"pulse_width = 2e-09: .* depends on no pulse width; leave it out"),
+        *(
+            ({name: 0.1}, rf"{name} = 0\.1: .* depends on no pulse width")
+            for name in ("threshold_exponent", "slope_exponent", "d_rate", "ceiling_rate")
+        ),
+        ({"floor": 0.96}, r"floor = 0\.96 must be below ceiling = 0\.95"),
+        ({"c": 1.3}, r"d = 0\.35 must exceed c\^2 / 4"),
+        ({"a": 1.2}, r"make a curve that falls"),
+        ({"speed": 1}, r"has no field"),
+    ],
+)
+def test_free_running_curves_that_cannot_be_are_refused(changes, message):
+    values = FREE.get_config() | changes
+    if message is None:
+        EquilibriumCurve(**values)
+        return
+    with pytest.raises(ValueError, match=message) as refusal:
+        EquilibriumCurve(**values)
+    assert "\n" not in str(refusal.value)
+    if "speed" not in changes:
+        with pytest.raises(ValueError, match=message):
+            DEVICE.replace(switching_curve=values)
+
+
+def test_slow_junctions_are_read_at_long_intervals():
+    slow = {"pulse_width_range": (1e-3, 5.0), "nominal_pulse_width": 0.3}
+    for device in (
+        DEVICE.replace(switching_curve=FREE.replace(relaxation_time=0.1), **slow),
+        DEVICE.replace(relaxation_time=0.1, **slow),
+    ):
+        assert spinkeras.MTJDevice.from_json(device.to_json()) == device
+    for device in (DEVICE, DEVICE.replace(switching_curve=EmpiricalCurve.preset("sot_80nm"))):
+        with pytest.raises(ValueError, match=r"pulse_width_range = 5 s is outside"):
+            device.replace(**slow)
+    with pytest.raises(ValueError, match=r"pulse_width_range = 5000 s is outside"):
+        DEVICE.replace(relaxation_time=0.1, pulse_width_range=(1.0, 5e3))
+
+
+def test_what_a_measured_curve_says_is_not_said_twice():
+    for field, value in (("offset_field", 1e-3), ("relaxation_time", 1e-8)):
+        with pytest.raises(ValueError, match=rf"{field} = .* has no effect beside a switching_cur"):
+            DEVICE.replace(switching_curve=FREE, **{field: value})
+    with pytest.raises(ValueError, match=r"EquilibriumCurve lacks \['relaxation_time'\]"):
+        EquilibriumCurve(threshold=0.0, slope=1e5)
+
+
+@pytest.mark.parametrize("threshold", [-3e-6, 0.0, 3e-6])
+def test_a_threshold_may_have_either_sign(threshold):
+    curve = EmpiricalCurve(
+        threshold=threshold, slope=2e5, floor=0.05, ceiling=0.9, pulse_width=2e-9,
+        threshold_exponent=-0.3, anisotropy_exponent=0.7,
+    )  # fmt: skip
+    device = DEVICE.replace(switching_curve=curve)
+    moved = threshold * 2**-0.3 * 1.1**0.7
+    anisotropy = 1.1 * DEVICE.anisotropy
+    found = spinkeras.midpoint_current(4e-9, device, anisotropy)
+    assert found == pytest.approx(moved, rel=1e-12, abs=1e-18)
+    middle = spinkeras.switching_probability(moved, 4e-9, device, anisotropy)
+    assert middle == pytest.approx(0.475)
+    for recenter in (True, False):
+        layer = spinkeras.SpinNeuron(device, recenter=recenter, train="anisotropy")
+        layer.build((None, 2))
+        layer.anisotropy = DEVICE.anisotropy * np.array([0.95, 1.05])
+        x = np.array([[-2.0, 1.0], [0.0, 0.0], [0.5, 3.0]], "float32")
+        currents = layer.bias_current + layer.current_scale * x
+        expected = spinkeras.switching_probability(currents, 2e-9, device, layer.anisotropy)
+        np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, atol=3e-6)
+        wanted = spinkeras.midpoint_current(2e-9, device, layer.anisotropy if recenter else None)
+        np.testing.assert_allclose(layer.bias_current, wanted, atol=1e-18)
+        if not recenter:
+            assert layer(np.zeros((1, 2), "float32")).shape == (1, 2)
+    spinkeras.plot.device(device)
+    spinkeras.plot.slope(layer)
+    assert "midpoint" in device._repr_html_()
 
 
 def test_every_field_is_documented_and_limited():

@@ -235,7 +235,7 @@ def test_questions_without_an_answer_are_refused():
         with pytest.raises(ValueError, match=field):
             LOW.replace(**{field: value})
     assert keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(LOW)) == LOW
-    assert spinkeras.presets(free_running=True) == ["smtj_reference"]
+    assert spinkeras.presets(free_running=True) == ["smtj_reference", "smtj_schnitzspan2023"]
     assert "Synthetic" in LOW.source
 
 
