@@ -14,7 +14,7 @@ from spinkeras import checks
 from spinkeras.calibration import conditions
 from spinkeras.calibration.result import FitResult
 from spinkeras.energy.pulse import COMPONENTS
-from spinkeras.energy.report import EnergyReport
+from spinkeras.energy.report import ENDS, EnergyReport, at_limit
 from spinkeras.hardware.chips import ChipReport
 from spinkeras.intervals import clopper_pearson
 from spinkeras.layer.knobs import KNOBS, knob_nominal
@@ -669,16 +669,19 @@ def _in_units(layer, knob):
 
 
 def _at_ends(layers, knob):
-    """What share of the knobs ends at a limit, in words."""
-    count, ends = 0, np.zeros(2)
-    for layer in layers:
-        values = _in_units(layer, knob)
-        limits = _limits(layer.device, knob)
-        near = 1e-3 * max(np.ptp(limits), 1e-9)
-        count += values.size
-        ends += [np.sum(np.abs(values - limit) <= near) for limit in limits]
-        if limits[0] == limits[1]:
-            return "one setting only"
+    """What share of the knobs ends at a limit, in words; as `at_limit` counts them."""
+    layers = [layer for layer in layers if np.ptp(_limits(layer.device, knob))]
+    if not layers:
+        return "one setting only"
+    trained = [layer for layer in layers if knob in layer.trained_knobs]
+    if not trained:
+        return "not trained"
+    count, ends = sum(getattr(layer, knob).size for layer in layers), np.zeros(2)
+    for layer in trained:
+        found = at_limit(layer)
+        shares = [np.sum(found[end]) for end in ENDS[knob]]
+        falls = knob == "anisotropy" and layer.device.vcma_coefficient > 0
+        ends += shares[::-1] if falls else shares  # the highest voltage leaves the least anisotropy
     names = ("shortest", "longest") if knob == "pulse_width" else ("lowest", "highest")
     return ", ".join(f"{share / count:.0%} at the {name}" for share, name in zip(ends, names))
 
