@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from spinkeras import checks
+from spinkeras import checks, histories
 from spinkeras.calibration import conditions
 from spinkeras.calibration.result import FitResult
 from spinkeras.energy.pulse import COMPONENTS
@@ -199,6 +199,8 @@ def knobs(model: Any, ax: Any = None) -> Any:
         axis.yaxis.get_major_locator().set_params(integer=True)
         if logarithmic:
             _nanoseconds(axis)
+        else:
+            axis.xaxis.get_major_locator().set_params(nbins=6)
         title = "no gate: vcma_coefficient is 0" if gateless else _at_ends(layers, knob)
         axis.set_title(title, fontsize="medium")
         axis.set_ylim(top=axis.get_ylim()[1] * (1.1 + 0.09 * (len(groups) + 1)))
@@ -290,8 +292,10 @@ def history(history: Any, metric: Any = None, ax: Any = None) -> Any:
 
     Example: `spinkeras.plot.history(model.fit(x, y, callbacks=[spinkeras.EnergyTracker()]))`.
     """
-    logs = _logs(history)
-    metric = _metric(logs) if metric is None else checks.choice("metric", metric, tuple(logs))
+    logs = histories.logs(history)
+    metric = (
+        histories.metric(logs) if metric is None else checks.choice("metric", metric, tuple(logs))
+    )
     shown = [("metric", metric)]
     if any(f"{pre}energy_pj" in logs for pre in ("", "val_")):
         shown.append(("energy", "energy_pj"))
@@ -568,6 +572,7 @@ def _axes(ax, count, size, columns=None, **options):
 def _text(name, longest=40):
     """A name as matplotlib shall draw it: in one line, no formula, not endless, in a legend."""
     name = " ".join(str(name).split())
+    name = "".join(c if c.isprintable() else "?" for c in name)  # a lone surrogate has no glyph
     name = name if len(name) <= longest else name[: longest - 3] + "..."
     name = name.replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name  # matplotlib leaves out such labels
@@ -705,31 +710,6 @@ def _responses(layer, nominal=False):
         return 2 * probability - 1 if layer.bipolar else probability
 
     return middle, 1 / (curve.slope * gain), respond
-
-
-def _logs(history):
-    logs = getattr(history, "history", history)
-    if not isinstance(logs, dict) or not logs or not all(isinstance(key, str) for key in logs):
-        raise ValueError(
-            f"history = {checks.shown(history)} must be what model.fit returns, or its dictionary "
-            "of lists, after one epoch or more."
-        )
-    found = {}
-    for key, values in logs.items():
-        try:
-            found[key] = np.array([float(value) for value in values])
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"history[{checks.shown(key)}] = {checks.shown(values)} must be a list of numbers, "
-                "one per epoch."
-            ) from None
-    return found
-
-
-def _metric(logs):
-    own = [key for key in logs if not key.startswith("val_")] or [key[4:] for key in logs]
-    named = [key for key in own if "acc" in key] or [key for key in own if key == "loss"]
-    return (named or own)[0]
 
 
 def _needs(name, value, attributes, what):
