@@ -49,7 +49,7 @@ def facts_table(facts) -> str:
 def columns_table(columns) -> str:
     """A table of columns by name."""
     head = "".join(_cell("th", name) for name in columns)
-    body = ("".join(_cell("td", cell) for cell in row) for row in zip(*columns.values()))
+    body = ("".join(map(_entry, row)) for row in zip(*columns.values()))
     narrowest = min(4 * len(columns), 44)  # em; a narrower page scrolls, not to break every word
     return _rows([head, *body], f' style="min-width:{narrowest}em"')
 
@@ -70,6 +70,13 @@ def span(values, unit) -> str:
 
 def _rows(rows, style=""):
     return f"<table{style}>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def _entry(text):
+    """A cell that a narrow page does not break into its words: a number whole, a text as a text."""
+    text = str(text)
+    style = "white-space:nowrap" if len(text) <= 11 else "min-width:10em" if len(text) > 24 else ""
+    return _cell("td", text, f"{_CELL};{style}".rstrip(";"))
 
 
 def _cell(kind, text, style=_CELL):

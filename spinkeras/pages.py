@@ -395,8 +395,10 @@ def _picture(title, function, *arguments):
     finally:
         for number in set(pyplot.get_fignums()) - before:
             pyplot.close(number)
-    data = base64.b64encode(content.getvalue()).decode()
-    width = figure.get_figwidth()
-    style = f"max-width:{width:g}in;min-width:{width / 2:g}in"  # below, its text is too small
-    source = f"data:image/svg+xml;base64,{data}"
+    return _image(title, content.getvalue(), figure.get_figwidth())
+
+
+def _image(title, content, inches):
+    style = f"max-width:{inches:g}in;min-width:{inches / 2:g}in"  # below, its text is too small
+    source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
     return f'<img alt="{cards.escaped(title)}" style="{style}" src="{source}">'

@@ -186,6 +186,7 @@ def knobs(model: Any, ax: Any = None) -> Any:
             fixed = not any(knob in layer.trained_knobs for layer in members)
             label = f"{_text(name)} ({'fixed' if fixed else 'trained'})"
             style = dict(alpha=0.45) if len(groups) > 1 else {}
+            values = values[~np.isnan(values)]  # of a training that diverged; the title counts them
             values = np.clip(values, edges[0], edges[-1])  # by rounding
             axis.hist(values, edges, color=colour, label=label, **style)
             if style:
@@ -678,17 +679,20 @@ def _at_ends(layers, knob):
     layers = [layer for layer in layers if np.ptp(_limits(layer.device, knob))]
     if not layers:
         return "one setting only"
+    count = sum(getattr(layer, knob).size for layer in layers)
+    lost = sum(np.sum(np.isnan(getattr(layer, knob))) for layer in layers)
     trained = [layer for layer in layers if knob in layer.trained_knobs]
     if not trained:
         return "not trained"
-    count, ends = sum(getattr(layer, knob).size for layer in layers), np.zeros(2)
+    ends = np.zeros(2)
     for layer in trained:
         found = at_limit(layer)
         shares = [np.sum(found[end]) for end in ENDS[knob]]
         falls = knob == "anisotropy" and layer.device.vcma_coefficient > 0
         ends += shares[::-1] if falls else shares  # the highest voltage leaves the least anisotropy
     names = ("shortest", "longest") if knob == "pulse_width" else ("lowest", "highest")
-    return ", ".join(f"{share / count:.0%} at the {name}" for share, name in zip(ends, names))
+    words = [f"{share / count:.0%} at the {name}" for share, name in zip(ends, names)]
+    return ", ".join(words + [f"{lost / count:.0%} no number"] * bool(lost))
 
 
 def _responses(layer, nominal=False):

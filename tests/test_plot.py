@@ -258,6 +258,10 @@ def test_knobs_counts_limits_as_the_energy_report_does(sign):
         assert right == f"{shares[low]:.0%} at the lowest, {shares[high]:.0%} at the highest"
         plt.close("all")
     assert plot.knobs(layer(train=()))[0].get_title() == "not trained"
+    made = layer(2, train="pulse_width")
+    made.trainable_variables[0].assign([0.0, np.nan])
+    title = plot.knobs(made)[0].get_title()
+    assert title == "50% at the shortest, 0% at the longest, 50% no number"
 
 
 @pytest.mark.parametrize("options", [{}, {"recenter": False}, {"bipolar": True}])
