@@ -180,7 +180,9 @@ def knobs(model: Any, ax: Any = None) -> Any:
         logarithmic = knob == "pulse_width" and high > 3 * low
         if low == high:  # one setting only
             low, high = low - 0.1 * (abs(low) or 1.0), high + 0.1 * (abs(high) or 1.0)
-        edges = (np.geomspace if logarithmic else np.linspace)(low, high, 31)
+        edges = (np.geomspace if logarithmic else np.linspace)(
+            low, high, 32
+        )  # an odd number of bins: one around 0 V
         for (name, members), colour in zip(groups.items(), COLOURS):
             values = np.concatenate([_in_units(layer, knob).ravel() for layer in members])
             fixed = not any(knob in layer.trained_knobs for layer in members)
