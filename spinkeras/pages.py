@@ -128,7 +128,7 @@ def model_card(
     notes = checks.text("notes", notes)
     logs = None if history is None else histories.logs(history)
     parts = [
-        f"<h1>{cards.escaped(model.name)}</h1>",
+        f"<h1>{cards.escaped(model.name, 100)}</h1>",
         f"<p>{cards.escaped(notes, 5000)}</p>" if notes else "",
         _section("At a glance", cards.facts_table(_glance(model, logs, chips, energy, target))),
         _section("Architecture", *_architecture(model)),
@@ -144,7 +144,7 @@ def model_card(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{cards.escaped(model.name)}</title><style>{_STYLE}</style></head>\n"
+        f"<title>{cards.escaped(model.name, 100)}</title><style>{_STYLE}</style></head>\n"
         f"<body>{''.join(parts)}</body></html>\n"
     )
 

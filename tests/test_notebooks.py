@@ -94,6 +94,9 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
     kinds = {kind for output in outputs for kind in output.get("data", {})}
     assert {"image/png", "text/html"} <= kinds
     assert sorted(os.listdir(FOLDER)) == before
+    for cell in found.cells:  # no picture and no card is shown twice
+        for kind in ("image/png", "text/html"):
+            assert sum(kind in o.get("data", {}) for o in cell.get("outputs", [])) <= 1
     printed = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
     assert "nan" not in printed.lower().split()
     shown = "".join(str(o.get("data", {}).get("text/plain", "")) for o in outputs)
