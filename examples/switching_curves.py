@@ -3,6 +3,7 @@
     python examples/switching_curves.py                       # half a minute on one core
     python examples/switching_curves.py --trajectories 500    # quicker, larger error bars
     python examples/switching_curves.py --device vcma_uta2022
+    python examples/switching_curves.py --device mine.json    # of MTJDevice.save
 
 Figure 1: `P(I)` for a family of pulse widths: exact Fokker-Planck lines, the closed form that
 `SpinNeuron` uses (dashed), and points of the stochastic LLG equation with exact 95 % intervals.
@@ -101,7 +102,8 @@ def plot_curves(rows, device, trajectories, path):
     axes.set_xticks(ticks, [str(t) for t in ticks])
     axes.minorticks_off()
     axes.set_title(
-        f"{device.name}: Fokker-Planck (lines) and {trajectories} LLG trajectories (points, 95 %)",
+        f"{shown(device)}: Fokker-Planck (lines) and {trajectories} LLG trajectories (points, "
+        "95 %)",
         fontsize=10,
     )
     axes.grid(alpha=0.3)
@@ -136,20 +138,43 @@ def plot_slopes(width, anisotropy, slope, device, path):
         )
         axes.set(xscale="log", xlabel="pulse width (ns)", ylabel="anisotropy K_eff (kJ/m^3)")
         axes.set_title(title, fontsize=10)
-    figure.suptitle(f"{device.name}; red: the range of the device's knobs", fontsize=10)
+    figure.suptitle(f"{shown(device)}; red: the range of the device's knobs", fontsize=10)
     figure.savefig(path, dpi=130)
+
+
+def load(name):
+    """The device of a preset's name or of a file."""
+    is_file = name.lower().endswith(".json")
+    device = spinkeras.MTJDevice.load(name) if is_file else spinkeras.MTJDevice.preset(name)
+    if device.switching_curve is not None:
+        raise ValueError(
+            f"{name} has a switching curve of its own; the Fokker-Planck equation here is that of "
+            "a collinear macrospin. spinkeras.plot.device draws such a device."
+        )
+    spinkeras.slope_at_midpoint(np.array(WIDTHS), device)  # refuses what no law describes
+    return device
+
+
+def shown(device):
+    """The name of a device, of which matplotlib makes no formula."""
+    return device.name.replace("$", r"\$")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    # Fokker-Planck solves the collinear macrospin, so not for devices with a curve of their own.
-    presets = spinkeras.presets()
-    collinear = [n for n in presets if spinkeras.MTJDevice.preset(n).switching_curve is None]
-    parser.add_argument("--device", default="stt_reference", choices=collinear)
+    parser.add_argument(
+        "--device",
+        default="stt_reference",
+        help="preset name, or a file of MTJDevice.save that ends in .json; default stt_reference",
+    )
     parser.add_argument("--trajectories", type=int, default=4000, help="per point, default 4000")
     parser.add_argument("--output", default="results", help="folder for figures and JSON")
     args = parser.parse_args()
-    device = spinkeras.MTJDevice.preset(args.device)
+    try:
+        device = load(args.device)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    name = pathlib.Path(args.device).stem
     output = pathlib.Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
 
@@ -157,7 +182,12 @@ def main():
     width, anisotropy, slope = slope_map(device)
     sigmas = np.abs([row["sigmas"] for row in rows])
     print(f"{np.sum(sigmas < 3)} of {sigmas.size} simulated points within 3 sigma")
-    stem = output / f"switching_curves_{args.device}"
+    names = (
+        f"switching_curves_{name}.json",
+        f"switching_curves_{name}.png",
+        f"slope_map_{name}.png",
+    )
+    numbers, figure, slopes = (output / each for each in names)
     data = {
         "device": device.get_config(),
         "trajectories": args.trajectories,
@@ -168,10 +198,10 @@ def main():
             "slope_per_a": slope.tolist(),
         },
     }
-    stem.with_suffix(".json").write_text(json.dumps(data) + "\n")
-    plot_curves(rows, device, args.trajectories, stem.with_suffix(".png"))
-    plot_slopes(width, anisotropy, slope, device, output / f"slope_map_{args.device}.png")
-    print(f"wrote {stem.with_suffix('.png')}, slope_map_{args.device}.png and the numbers (JSON)")
+    numbers.write_text(json.dumps(data) + "\n")
+    plot_curves(rows, device, args.trajectories, figure)
+    plot_slopes(width, anisotropy, slope, device, slopes)
+    print(f"wrote {figure}, {slopes} and the numbers: {numbers}")
 
 
 if __name__ == "__main__":

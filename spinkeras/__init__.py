@@ -8,6 +8,7 @@ The map, in the order in which the rooms build on each other:
     notices           warnings that point at the user's line
     intervals         the exact binomial interval
     tables            results as data frames and CSV files
+    histories         what fit returns, as arrays by name
     _keras            what Keras offers only privately
     _tensorflow       what TensorFlow offers only privately
 
@@ -67,6 +68,7 @@ The map, in the order in which the rooms build on each other:
       durability        durable: searches that survive killed processes
     cards             HTML cards with which devices, layers and results introduce themselves
     plot              a picture of each of them, with matplotlib, imported when it is asked for
+    pages             model_card: one page about a trained network
 """
 
 import importlib
@@ -151,6 +153,7 @@ __all__ = [
     "layer",
     "macrospin",
     "midpoint_current",
+    "model_card",
     "physics",
     "plot",
     "presets",
@@ -169,6 +172,8 @@ __all__ = [
 def __getattr__(name):
     if name in ("cards", "plot", "search"):  # keras-tuner takes longer to import than all the rest
         return importlib.import_module(f"spinkeras.{name}")
+    if name == "model_card":
+        return importlib.import_module("spinkeras.pages").model_card
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

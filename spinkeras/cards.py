@@ -16,37 +16,71 @@ from spinkeras.physics import switching
 
 _BOX = (
     "border:1px solid currentColor;border-radius:6px;padding:0.6em 1em;display:inline-block;"
-    "max-width:60em;overflow-x:auto"
+    "max-width:min(60em,100%);box-sizing:border-box;overflow-x:auto"
 )
 _CELL = "text-align:left;padding:0.1em 1em 0.1em 0;vertical-align:top"
-_LONGEST = 300  # characters of a text
+_NAME = f"{_CELL};min-width:7em"
+_LONGEST = 600  # characters of a text; a citation with its values fits
 
 
-def card(title, facts, table=None, note="") -> str:
-    """A card: a title, a list of facts, perhaps a table and a note below.
+def card(title, facts, table=None, notes=()) -> str:
+    """A card: a title, a list of facts, perhaps a table and notes below.
 
     Args:
         title: text.
         facts: texts by name.
         table: columns by name, or `None`.
-        note: text.
+        notes: lines of text.
     """
-    rows = "".join(
-        f'<tr><th style="{_CELL}">{_escaped(name)}</th><td style="{_CELL}">{_escaped(fact)}</td>'
-        "</tr>"
-        for name, fact in facts.items()
-    )
-    parts = [f"<strong>{_escaped(title)}</strong>", f"<table>{rows}</table>" if rows else ""]
+    parts = [f"<strong>{escaped(title)}</strong>", facts_table(facts) if facts else ""]
     if table is not None:
-        head = "".join(f'<th style="{_CELL}">{_escaped(name)}</th>' for name in table)
-        body = "".join(
-            "<tr>" + "".join(f'<td style="{_CELL}">{_escaped(cell)}</td>' for cell in row) + "</tr>"
-            for row in zip(*table.values())
-        )
-        parts.append(f"<table><tr>{head}</tr>{body}</table>")
-    if note:
-        parts.append(f"<small>{_escaped(note)}</small>")
+        parts.append(columns_table(table))
+    if notes:
+        parts.append(f"<small>{'<br>'.join(map(escaped, notes))}</small>")
     return f'<div style="{_BOX}">{"".join(parts)}</div>'
+
+
+def facts_table(facts) -> str:
+    """A table of texts by name, one a line."""
+    names = [_cell("th", name, _NAME) for name in facts]
+    return _rows([name + _cell("td", fact) for name, fact in zip(names, facts.values())])
+
+
+def columns_table(columns) -> str:
+    """A table of columns by name."""
+    head = "".join(_cell("th", name) for name in columns)
+    body = ("".join(map(_entry, row)) for row in zip(*columns.values()))
+    narrowest = min(4 * len(columns), 44)  # em; a narrower page scrolls, not to break every word
+    return _rows([head, *body], f' style="min-width:{narrowest}em"')
+
+
+def escaped(text, longest=_LONGEST) -> str:
+    """A text as part of a page: no markup, not endless, and no sign that HTML or UTF-8 lacks."""
+    text = str(text)
+    text = text if len(text) <= longest else text[: longest - 3] + "..."
+    return html.escape("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text))
+
+
+def span(values, unit) -> str:
+    """The lowest and the highest of some values."""
+    low, high = float(np.min(values)), float(np.max(values))
+    text = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    return f"{text} {unit}".rstrip()
+
+
+def _rows(rows, style=""):
+    return f"<table{style}>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def _entry(text):
+    """A cell that a narrow page does not break into its words: a number whole, a text as a text."""
+    text = str(text)
+    style = "white-space:nowrap" if len(text) <= 11 else "min-width:10em" if len(text) > 24 else ""
+    return _cell("td", text, f"{_CELL};{style}".rstrip(";"))
+
+
+def _cell(kind, text, style=_CELL):
+    return f'<{kind} style="{style}">{escaped(text)}</{kind}>'
 
 
 def device(device) -> str:
@@ -56,17 +90,17 @@ def device(device) -> str:
         "thermal stability Delta": f"{device.thermal_stability:.3g} (by the gate {lowest:.3g} to "
         f"{highest:.3g})",
         "critical current Ic0": f"{device.critical_current * 1e6:.3g} uA",
-        "resistances": f"R_P {device.resistance_parallel:.4g} ohm, R_AP "
-        f"{device.resistance_antiparallel:.4g} ohm",
+        "resistances": f"R_P {device.resistance_parallel:,.0f} ohm, R_AP "
+        f"{device.resistance_antiparallel:,.0f} ohm",
     }
     if device.write_resistance is not None:
-        facts["write channel"] = f"{device.write_resistance:.4g} ohm"
+        facts["write channel"] = f"{device.write_resistance:,.0f} ohm"
     facts["retention"] = duration(device.retention_time)
     if device.has_free_running_curve:
         time = duration(device.switching_curve.relaxation_time)
         facts["retention"] = f"none, relaxation {time}"
-    facts["pulse width"] = _span(np.array(device.pulse_width_range) * 1e9, "ns")
-    facts["gate voltage"] = _span(device.gate_voltage_range, "V")
+    facts["pulse width"] = span(np.array(device.pulse_width_range) * 1e9, "ns")
+    facts["gate voltage"] = span(device.gate_voltage_range, "V")
     facts["midpoint, slope at 0 V"] = _slopes(device)
     for name in ("source", "assumed"):
         if getattr(device, name):
@@ -87,13 +121,13 @@ def neuron(layer) -> str:
     try:
         widths, gates, slopes = layer.pulse_width * 1e9, layer.gate_voltage, layer.slope
     except Exception:  # not built, or while a graph is traced, where knobs have no values
-        return card(title, facts, note="No knobs yet: the layer is not built.")
+        return card(title, facts, notes=["No knobs yet: the layer is not built."])
     allowed = np.array(knob_range(layer.device, "pulse_width")) * 1e9
     facts["knobs"] = f"{np.size(widths)} of each kind"
-    facts["pulse width"] = f"{_span(widths, 'ns')} (device: {_span(allowed, 'ns')})"
-    gate = _span(layer.device.gate_voltage_range, "V")
-    facts["gate voltage"] = f"{_span(gates, 'V')} (device: {gate})"
-    facts["slope per unit of input"] = _span(slopes, "")
+    facts["pulse width"] = f"{span(widths, 'ns')} (device: {span(allowed, 'ns')})"
+    gate = span(layer.device.gate_voltage_range, "V")
+    facts["gate voltage"] = f"{span(gates, 'V')} (device: {gate})"
+    facts["slope per unit of input"] = span(slopes, "")
     return card(title, facts)
 
 
@@ -119,8 +153,8 @@ def energy(report) -> str:
     table = {"layer": [row["name"] for row in rows]}
     for name in (*COMPONENTS, "total"):
         table[f"{name} pJ"] = [f"{row[f'{name}_pj']:.4g}" for row in rows]
-    table["pulse width"] = [_span(row["pulse_width_ns"], "ns") for row in rows]
-    table["gate voltage"] = [_span(row["gate_voltage"], "V") for row in rows]
+    table["pulse width"] = [span(row["pulse_width_ns"], "ns") for row in rows]
+    table["gate voltage"] = [span(row["gate_voltage"], "V") for row in rows]
     table["peak voltage"] = [f"{row['peak_voltage']:.2f} V" for row in rows]
     table["at a limit"] = [limits_in_words(row) for row in rows]
     table["retention"] = [
@@ -134,7 +168,7 @@ def energy(report) -> str:
         "latency": f"{report.latency_ns:.4g} ns",
         "not counted": others_in_words(report),
     }
-    return card(type(report).__name__, facts, table, "; ".join(report.assumptions))
+    return card(type(report).__name__, facts, table, report.assumptions)
 
 
 def chips(report) -> str:
@@ -163,6 +197,7 @@ def duration(seconds) -> str:
         ("years", 3.156e7),
         ("days", 86400),
         ("hours", 3600),
+        ("minutes", 60),
         ("s", 1),
         ("ms", 1e-3),
         ("us", 1e-6),
@@ -183,14 +218,3 @@ def _slopes(device):
         f"{current:.4g} uA, {slope:.3g} 1/uA at {width * 1e9:.3g} ns"
         for current, slope, width in zip(middle, steep, widths)
     )
-
-
-def _span(values, unit):
-    low, high = float(np.min(values)), float(np.max(values))
-    text = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
-    return f"{text} {unit}".rstrip()
-
-
-def _escaped(text):
-    text = str(text)
-    return html.escape(text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "...")

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from spinkeras import checks
+from spinkeras import checks, histories
 from spinkeras.calibration import conditions
 from spinkeras.calibration.result import FitResult
 from spinkeras.energy.pulse import COMPONENTS
-from spinkeras.energy.report import EnergyReport
+from spinkeras.energy.report import ENDS, EnergyReport, at_limit
 from spinkeras.hardware.chips import ChipReport
 from spinkeras.intervals import clopper_pearson
 from spinkeras.layer.knobs import KNOBS, knob_nominal
@@ -180,12 +180,15 @@ def knobs(model: Any, ax: Any = None) -> Any:
         logarithmic = knob == "pulse_width" and high > 3 * low
         if low == high:  # one setting only
             low, high = low - 0.1 * (abs(low) or 1.0), high + 0.1 * (abs(high) or 1.0)
-        edges = (np.geomspace if logarithmic else np.linspace)(low, high, 31)
+        edges = (np.geomspace if logarithmic else np.linspace)(
+            low, high, 32
+        )  # an odd number of bins: one around 0 V
         for (name, members), colour in zip(groups.items(), COLOURS):
             values = np.concatenate([_in_units(layer, knob).ravel() for layer in members])
             fixed = not any(knob in layer.trained_knobs for layer in members)
             label = f"{_text(name)} ({'fixed' if fixed else 'trained'})"
             style = dict(alpha=0.45) if len(groups) > 1 else {}
+            values = values[~np.isnan(values)]  # of a training that diverged; the title counts them
             values = np.clip(values, edges[0], edges[-1])  # by rounding
             axis.hist(values, edges, color=colour, label=label, **style)
             if style:
@@ -199,6 +202,8 @@ def knobs(model: Any, ax: Any = None) -> Any:
         axis.yaxis.get_major_locator().set_params(integer=True)
         if logarithmic:
             _nanoseconds(axis)
+        else:
+            axis.xaxis.get_major_locator().set_params(nbins=6)
         title = "no gate: vcma_coefficient is 0" if gateless else _at_ends(layers, knob)
         axis.set_title(title, fontsize="medium")
         axis.set_ylim(top=axis.get_ylim()[1] * (1.1 + 0.09 * (len(groups) + 1)))
@@ -290,8 +295,10 @@ def history(history: Any, metric: Any = None, ax: Any = None) -> Any:
 
     Example: `spinkeras.plot.history(model.fit(x, y, callbacks=[spinkeras.EnergyTracker()]))`.
     """
-    logs = _logs(history)
-    metric = _metric(logs) if metric is None else checks.choice("metric", metric, tuple(logs))
+    logs = histories.logs(history)
+    metric = (
+        histories.metric(logs) if metric is None else checks.choice("metric", metric, tuple(logs))
+    )
     shown = [("metric", metric)]
     if any(f"{pre}energy_pj" in logs for pre in ("", "val_")):
         shown.append(("energy", "energy_pj"))
@@ -568,6 +575,7 @@ def _axes(ax, count, size, columns=None, **options):
 def _text(name, longest=40):
     """A name as matplotlib shall draw it: in one line, no formula, not endless, in a legend."""
     name = " ".join(str(name).split())
+    name = "".join(c if c.isprintable() else "?" for c in name)  # a lone surrogate has no glyph
     name = name if len(name) <= longest else name[: longest - 3] + "..."
     name = name.replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name  # matplotlib leaves out such labels
@@ -669,18 +677,24 @@ def _in_units(layer, knob):
 
 
 def _at_ends(layers, knob):
-    """What share of the knobs ends at a limit, in words."""
-    count, ends = 0, np.zeros(2)
-    for layer in layers:
-        values = _in_units(layer, knob)
-        limits = _limits(layer.device, knob)
-        near = 1e-3 * max(np.ptp(limits), 1e-9)
-        count += values.size
-        ends += [np.sum(np.abs(values - limit) <= near) for limit in limits]
-        if limits[0] == limits[1]:
-            return "one setting only"
+    """What share of the knobs ends at a limit, in words; as `at_limit` counts them."""
+    layers = [layer for layer in layers if np.ptp(_limits(layer.device, knob))]
+    if not layers:
+        return "one setting only"
+    count = sum(getattr(layer, knob).size for layer in layers)
+    lost = sum(np.sum(np.isnan(getattr(layer, knob))) for layer in layers)
+    trained = [layer for layer in layers if knob in layer.trained_knobs]
+    if not trained:
+        return "not trained"
+    ends = np.zeros(2)
+    for layer in trained:
+        found = at_limit(layer)
+        shares = [np.sum(found[end]) for end in ENDS[knob]]
+        falls = knob == "anisotropy" and layer.device.vcma_coefficient > 0
+        ends += shares[::-1] if falls else shares  # the highest voltage leaves the least anisotropy
     names = ("shortest", "longest") if knob == "pulse_width" else ("lowest", "highest")
-    return ", ".join(f"{share / count:.0%} at the {name}" for share, name in zip(ends, names))
+    words = [f"{share / count:.0%} at the {name}" for share, name in zip(ends, names)]
+    return ", ".join(words + [f"{lost / count:.0%} no number"] * bool(lost))
 
 
 def _responses(layer, nominal=False):
@@ -702,31 +716,6 @@ def _responses(layer, nominal=False):
         return 2 * probability - 1 if layer.bipolar else probability
 
     return middle, 1 / (curve.slope * gain), respond
-
-
-def _logs(history):
-    logs = getattr(history, "history", history)
-    if not isinstance(logs, dict) or not logs or not all(isinstance(key, str) for key in logs):
-        raise ValueError(
-            f"history = {checks.shown(history)} must be what model.fit returns, or its dictionary "
-            "of lists, after one epoch or more."
-        )
-    found = {}
-    for key, values in logs.items():
-        try:
-            found[key] = np.array([float(value) for value in values])
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"history[{checks.shown(key)}] = {checks.shown(values)} must be a list of numbers, "
-                "one per epoch."
-            ) from None
-    return found
-
-
-def _metric(logs):
-    own = [key for key in logs if not key.startswith("val_")] or [key[4:] for key in logs]
-    named = [key for key in own if "acc" in key] or [key for key in own if key == "loss"]
-    return (named or own)[0]
 
 
 def _needs(name, value, attributes, what):

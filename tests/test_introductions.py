@@ -84,12 +84,12 @@ def test_a_card_is_escaped_and_short(name):
     assert "<script" not in page
     assert "<b>" not in page
     assert len(page) < 8000
-    assert page.count("<table>") == page.count("</table>")
+    assert page.count("<table") == page.count("</table>")
 
 
 def test_cards_show_what_follows():
     page = REFERENCE._repr_html_()
-    for fact in ("40", "25.2 uA", "7958 ohm", "3.6 years", "2 to 20 ns", "0.127 1/uA"):
+    for fact in ("40", "25.2 uA", "7,958 ohm", "3.6 years", "2 to 20 ns", "0.127 1/uA"):
         assert fact in page, fact
     layer = model().layers[0]
     layer.pulse_width = [2e-9, 5e-9, 20e-9]

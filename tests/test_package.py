@@ -41,7 +41,7 @@ def run(code, **variables):
 def test_import_is_light():
     """Nothing heavy beyond what `import keras` itself loads, nor with the modules for fits."""
     heavy = ["keras_tuner", "tensorflow_probability", "tf_keras", "matplotlib", "pandas"]
-    heavy += ["sklearn", "onnx", "kserve", "spinkeras.plot", "spinkeras.cards"]
+    heavy += ["sklearn", "onnx", "kserve", "spinkeras.plot", "spinkeras.cards", "spinkeras.pages"]
     code = (
         "import sys, keras; before = set(sys.modules); "
         "import spinkeras.calibration, spinkeras.macrospin.llg; "

@@ -233,6 +233,37 @@ def test_knobs_counts_every_knob_once_also_at_the_limits():
     np.testing.assert_allclose(limits, [2, 20])
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_knobs_counts_limits_as_the_energy_report_does(sign):
+    """At distances around what still counts as the limit, of trained knobs alone."""
+    device = REFERENCE.replace(vcma_coefficient=sign * REFERENCE.vcma_coefficient)
+    for distance in (5e-4, 1.5e-3, 5e-3):
+        made = network(*(spinkeras.SpinNeuron(device, train=t) for t in (plot.KNOBS, "anisotropy")))
+        for each in made.layers:
+            each.pulse_width = np.array([2e-9, 20e-9, 20e-9]) * (
+                1 + distance * np.array([1, -1, 0])
+            )
+            each.gate_voltage = np.array([1, 1, -1]) - distance * np.array([1, 0, -1])
+        found = spinkeras.energy_report(made, np.ones((2, 3), "float32"), print_fn=None)
+        shares = {
+            end: np.mean([row["at_limit"][end] for row in found.layers])
+            for end in found.layers[0]["at_limit"]
+        }
+        low, high = ("most anisotropy", "least anisotropy")[::sign]
+        left, right = (axis.get_title() for axis in plot.knobs(made))
+        assert left == (
+            f"{shares['shortest pulse']:.0%} at the shortest, "
+            f"{shares['longest pulse']:.0%} at the longest"
+        )
+        assert right == f"{shares[low]:.0%} at the lowest, {shares[high]:.0%} at the highest"
+        plt.close("all")
+    assert plot.knobs(layer(train=()))[0].get_title() == "not trained"
+    made = layer(2, train="pulse_width")
+    made.trainable_variables[0].assign([0.0, np.nan])
+    title = plot.knobs(made)[0].get_title()
+    assert title == "50% at the shortest, 0% at the longest, 50% no number"
+
+
 @pytest.mark.parametrize("options", [{}, {"recenter": False}, {"bipolar": True}])
 def test_compare_draws_what_the_layer_answers(options):
     made = layer(1, 9e-9, **options)

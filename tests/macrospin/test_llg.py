@@ -1,6 +1,7 @@
 """The stochastic LLG equation against statistical physics and against Fokker-Planck."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -402,14 +403,26 @@ def test_spin_orbit_field():
 @pytest.mark.slow
 def test_example_switching_curves(tmp_path):
     pytest.importorskip("matplotlib")
-    arguments = ["--trajectories", "2000", "--device", "stt_arm"]
+    device = spinkeras.MTJDevice.preset("stt_arm").replace(name="$x_$")  # no formula
+    device.save(tmp_path / "my.arm.json")
+    arguments = ["--trajectories", "2000", "--device", "my.arm.json"]
     run_example("switching_curves.py", *arguments, cwd=tmp_path)
     results = tmp_path / "results"
-    data = json.loads((results / "switching_curves_stt_arm.json").read_text())
+    data = json.loads((results / "switching_curves_my.arm.json").read_text())
     sigmas = np.array([row["sigmas"] for row in data["curves"]])
     assert sigmas.shape == (6, 7)
     assert np.sum(sigmas**2) < stats.chi2.isf(1e-6, sigmas.size)
     for row in data["curves"]:
         assert np.max(np.abs(np.subtract(row["exact"], row["closed_form"]))) < 0.01
-    for name in ("switching_curves_stt_arm.png", "slope_map_stt_arm.png"):
+    for name in ("switching_curves_my.arm.png", "slope_map_my.arm.png"):
         assert (results / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert data["device"] == device.get_config()
+    for name, reason in (
+        ("none.json", "There is no file"),
+        ("vgsot_zhang2020", "a switching curve of its own"),
+        ("smtj_reference", ""),
+    ):
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            run_example("switching_curves.py", "--device", name, cwd=tmp_path)
+        assert reason in caught.value.stderr
+        assert "Traceback" not in caught.value.stderr

@@ -1,0 +1,36 @@
+"""What `fit` returns, as arrays by name."""
+
+import numpy as np
+
+from spinkeras import checks
+
+
+def logs(history) -> dict[str, np.ndarray]:
+    """The values of every epoch by key, or a `ValueError`."""
+    found = getattr(history, "history", history)
+    if not isinstance(found, dict) or not found or not all(isinstance(key, str) for key in found):
+        raise ValueError(
+            f"history = {checks.shown(history)} must be what model.fit returns, or its dictionary "
+            "of lists, after one epoch or more."
+        )
+    return {key: _numbers(key, values) for key, values in found.items()}
+
+
+def metric(logs) -> str:
+    """The key that tells how good a network is: of the accuracy, else of the loss."""
+    own = [key for key in logs if not key.startswith("val_")] or [key[4:] for key in logs]
+    named = [key for key in own if "acc" in key] or [key for key in own if key == "loss"]
+    return (named or own)[0]
+
+
+def _numbers(key, values):
+    try:
+        numbers = np.array([float(value) for value in values])
+    except (TypeError, ValueError):
+        numbers = np.array([])
+    if not numbers.size:
+        raise ValueError(
+            f"history[{checks.shown(key)}] = {checks.shown(values)} must be a list of numbers, "
+            "one per epoch."
+        )
+    return numbers
