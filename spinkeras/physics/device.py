@@ -655,7 +655,7 @@ class MTJDevice:
         if not path.is_file():
             raise FileNotFoundError(
                 f"There is no file {checks.shown(str(path))} with a device. MTJDevice.save writes "
-                f"one; presets, which need no file, are {presets()}."
+                f"one; presets, which need no file, are {[*DEVICES, *FREE_RUNNING]}."
             )
         return checks.named(checks.shown(str(path)), cls.from_json, files.read_text(path))
 
@@ -730,8 +730,8 @@ def get_device(device: Any) -> MTJDevice:
             return checks.revived("device", device, MTJDevice)
         return MTJDevice.from_config(device)
     raise ValueError(
-        f"device must be an MTJDevice or one of the presets {presets()}, or the path of a file "
-        f"of MTJDevice.save; got {checks.shown(device)}."
+        f"device must be an MTJDevice or one of the presets {[*DEVICES, *FREE_RUNNING]}, or the "
+        f"path of a file of MTJDevice.save; got {checks.shown(device)}."
     )
 
 
