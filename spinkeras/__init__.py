@@ -2,39 +2,37 @@
 
 The map, in the order in which the rooms build on each other:
 
-    _typing           names for kinds of values, for annotations
-    checks, files     values checked where they enter; files that appear whole, or not at all
-    versions          show_versions: what is installed
-    notices           warnings that point at the user's line
+    _typing           type names for annotations
+    checks, files     checks of values where they enter; writing a file as a whole or not at all
+    versions          show_versions: which packages are installed
     intervals         the exact binomial interval
     tables            results as data frames and CSV files
-    histories         what fit returns, as arrays by name
-    _keras            what Keras offers only privately
-    _tensorflow       what TensorFlow offers only privately
+    _keras            all use of Keras's private API
+    _tensorflow       all use of TensorFlow's private API
 
     physics           what a junction is and when it switches: pure functions, NumPy and tensors
-      provenance        what the source of some values covers
+      provenance        checks that values stay within what their source covers
       presets           published devices and curves
       device            MTJDevice
-      series, curve     smooth functions of two numbers; the one family of switching curves
-      equilibrium       junctions of a low barrier that run freely
+      series, curve     smooth functions of two numbers; the family of all switching curves
+      equilibrium       junctions with a low barrier, which switch freely without a pulse
       laws              the curves of the macrospin and of two textbook laws: NeelBrown
       resistance        the current that a voltage drives, and back
       switching         switching_probability and friends
       empirical         EmpiricalCurve, EquilibriumCurve: measured curves instead
       spread            ChipSpread: how devices differ
-    macrospin         the ground truth behind the closed form: fokker_planck, llg
+    macrospin         exact solvers, to which the closed form is fitted: fokker_planck, llg
 
-    layer             the Keras layer, and what callbacks do to its training
+    layer             the Keras layer and callbacks for its training
       core              the curve of many neurons at once, with its gradient
-      knobs             what the device allows and the driver can make: DeviceRange, Driver
+      knobs             the settings that device and driver allow: DeviceRange, Driver
       former            configurations of earlier versions
-      observation       who watches a layer's call, who answers it
+      observation       watching a layer's call, or answering it in the layer's place
       neuron            SpinNeuron
       conversion        to_spin: spin neurons for an existing model
-      steps             a callback's hold on a model's steps
+      steps             wrapping a model's training step for the time of one fit
       tensorboard       SpinTensorBoard: Keras's TensorBoard, with the knobs in ns and mV
-      backup            ExactBackup: a killed training goes on to the last bit
+      backup            ExactBackup: a killed training resumes with exactly the same result
 
     energy            what an inference costs
       pulse             EnergyAssumptions: what a pulse costs
@@ -55,20 +53,19 @@ The map, in the order in which the rooms build on each other:
       result            FitResult
       law, likelihood   what is fitted, and how
       fit               fit_device, fit_empirical
-    export            networks as files
+    export            trained networks as files
       network           a network as a graph, and its check
       saved_model       for servers: export_for_serving
-      portable          what all other files have in common
+      portable          the steps that export_litert and export_onnx share
       litert, onnx      for other runtimes: export_litert, export_onnx
-    search            with keras-tuner, imported when it is asked for
+    search            searches with keras-tuner; imported at its first use
       space             spin_search_space
       objective         EnergyObjective
       hypermodel        SpinHyperModel
-      _keras_tuner      what keras-tuner offers only privately
+      _keras_tuner      all use of keras-tuner's private API
       durability        durable: searches that survive killed processes
-    cards             HTML cards with which devices, layers and results introduce themselves
-    plot              a picture of each of them, with matplotlib, imported when it is asked for
-    pages             model_card: one page about a trained network
+    cards             HTML cards that show a device, a layer or a result in a notebook
+    plot              pictures of them, with matplotlib; imported at its first use
 """
 
 import importlib

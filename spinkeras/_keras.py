@@ -1,6 +1,6 @@
-"""What Keras offers only privately, in one place.
+"""All use of Keras's private API, in one place.
 
-Read in Keras 3.12 to 3.15; `tests/test_keras.py` says what broke when it breaks.
+Tested with Keras 3.12 to 3.15; `tests/test_keras.py` has one test for each part used here.
 """
 
 import sys
@@ -10,18 +10,18 @@ from keras import ops
 
 
 def all_layers(layer):
-    """A layer and every layer in it, however deep. Public names reach no activation."""
+    """A layer and every layer in it, however deep; Keras's public API misses activations."""
     return layer._flatten_layers()
 
 
 def outermost(layer):
-    """The layer or model that the user called, of whose call this layer's is a part."""
+    """The layer or model that the user called, and whose call led to the call of this layer."""
     return getattr(layer._get_call_context(), "entry_layer", None)
 
 
 def forward_pass(layer):
-    """An object that stands for the forward pass at hand: another pass, another object."""
-    if keras.backend.backend() == "jax":  # which calls the layers of a model one by one
+    """An object that identifies the current forward pass; every pass has another one."""
+    if keras.backend.backend() == "jax":  # Keras calls the layers of a model one by one there
         from keras.src.backend import get_stateless_scope
 
         return get_stateless_scope() or layer._get_call_context()
@@ -29,7 +29,7 @@ def forward_pass(layer):
 
 
 def is_whole(forward, model) -> bool:
-    """Whether a forward pass, as `forward_pass` gives it, is one of the whole model."""
+    """Whether a forward pass, as `forward_pass` returns it, runs the whole model."""
     mapping = getattr(forward, "state_mapping", None)
     if mapping is not None:  # JAX
         return len(mapping) >= len(model.trainable_variables) + len(model.non_trainable_variables)
@@ -39,7 +39,7 @@ def is_whole(forward, model) -> bool:
 def enclosing_calls():
     """The calls of layers that are running, innermost first: `(layer, masks of its inputs)`.
 
-    Keras keeps no record of them, but Python does.
+    Keras keeps no record of these calls, so they are read from Python's call stack.
     """
     call, frame = _code_of_call(), sys._getframe(1)
     while frame is not None:
@@ -60,9 +60,9 @@ def enclosing_functions():
 
 
 def enclosing_map():
-    """The one of `keras.ops` that runs and gives its function one element at a time, or `None`.
+    """Name of the running `keras.ops` function that calls a function per element, or `None`.
 
-    On TensorFlow these run the function once more than there are elements.
+    On TensorFlow such an operation calls the function once more than there are elements.
     """
     maps = ("associative_scan", "map", "scan", "vectorized_map")
     names = (name for module, name in enclosing_functions() if module == "keras.src.ops.core")
@@ -70,7 +70,7 @@ def enclosing_map():
 
 
 def is_rematerialized() -> bool:
-    """Whether what runs is run once more for its gradient (`keras.remat`, `RematScope`)."""
+    """Whether the running code will run again for the gradient (`keras.remat`, `RematScope`)."""
     again = {
         ("tensorflow.python.ops.custom_gradient", "inner"),
         ("torch.utils.checkpoint", "checkpoint"),
@@ -79,10 +79,10 @@ def is_rematerialized() -> bool:
 
 
 def is_legacy_file() -> bool:
-    """Whether Keras writes or reads an `.h5` file of the old format.
+    """Whether Keras is writing or reading an `.h5` file of the old format.
 
-    Such a file holds the bare weights of a layer in a row. Keras gives a layer no say in it, and
-    no other sign of it than who asks.
+    Such a file holds the bare weights of a layer in a row. Keras does not tell a layer about it;
+    only the call stack shows it.
     """
     return any((m or "").endswith(".legacy_h5_format") for m, _ in enclosing_functions())
 
@@ -107,25 +107,25 @@ def _mask(value):
 
 
 def make_step(model, phase, around, args=()):
-    """Keras's compiled step of a model for `phase`, with something around the step.
+    """Keras's compiled step of a model, with a function around the step.
 
     Args:
         model: compiled model.
         phase: `"train"` or `"test"`.
-        around: function `(step, *args)` that calls `step(*args)` and returns what it returns.
-        args: of the step that is about to run. Default: a fit has not begun.
+        around: function `(step, *args)` that calls `step(*args)` and returns its result.
+        args: arguments of the step that is about to run. Default `()`: no fit is running.
     """
     step = getattr(model, f"{phase}_step")
 
     def observed(self, *args):
         return around(step, *args)
 
-    # Keras makes the step from `self`. One that shares everything with the model but its step
-    # leaves the model alone.
+    # Keras makes the step from `self`. A twin that shares everything with the model except its
+    # step leaves the model unchanged.
     double = type(type(model).__name__, (type(model),), {f"{phase}_step": observed})
     twin = object.__new__(double)
     vars(twin).update(vars(model))
-    # With a distribution, Keras asks every variable on JAX for the place of its value.
+    # On JAX with a distribution, Keras asks every variable on which device its value is.
     lent = put_back(model, args)
     try:
         getattr(twin, f"make_{phase}_function")(force=True)
@@ -136,11 +136,11 @@ def make_step(model, phase, around, args=()):
 
 
 def updated(model, result, updates):
-    """What a step returns, after variables that are not trained got new values in it.
+    """The result of a step, after some variables that are not trained have been updated.
 
     Args:
-        model: the model whose step it is.
-        result: of the step: on JAX the logs and the new state of the variables.
+        model: the model that the step belongs to.
+        result: result of the step; on JAX the logs and the new state of the variables.
         updates: `(variable, function of its value)` pairs.
     """
     if keras.backend.backend() != "jax":
@@ -152,7 +152,7 @@ def updated(model, result, updates):
 
 
 def forgotten(model, args, values):
-    """The arguments of a step, after variables got values from outside."""
+    """The arguments of a step, after some variables have been set to given values."""
     if keras.backend.backend() != "jax":
         for variable, value in values:
             variable.assign(value)
@@ -163,7 +163,7 @@ def forgotten(model, args, values):
 
 
 def put_back(model, args):
-    """Give a model its values again, which JAX takes out for a fit; the variables that got one."""
+    """Put the values back that a fit on JAX took out of a model; returns those variables."""
     if keras.backend.backend() != "jax" or not args:
         return []
     given = []
@@ -178,7 +178,10 @@ def put_back(model, args):
 
 
 def _with_values(model, state, updates):
-    """JAX keeps the variables of a step in a tuple of lists; the second: those not trained."""
+    """The state of a step on JAX with some values updated.
+
+    The state is a tuple of lists; the second list holds the variables that are not trained.
+    """
     places = {id(variable): k for k, variable in enumerate(model.non_trainable_variables)}
     values = list(state[1])
     for variable, update in updates:

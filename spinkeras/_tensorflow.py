@@ -1,6 +1,6 @@
-"""What TensorFlow does not offer publicly, in one place; held by `tests/layer/test_core.py`.
+"""All use of TensorFlow's private API, in one place.
 
-Tested with TensorFlow 2.21.
+Tested with TensorFlow 2.21, by `tests/layer/test_core.py`.
 """
 
 import contextlib
@@ -10,27 +10,27 @@ import weakref
 from typing import Any
 
 _ids = itertools.count()
-# The graphs own the gradients.
+# Weak references: a gradient lives as long as its graph, which holds the strong reference.
 _gradients: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def checks_numbers() -> bool:
-    """Whether something looks at every operation, as `tf.debugging.enable_check_numerics()`."""
+    """Whether a callback sees every operation, as with `tf.debugging.enable_check_numerics()`."""
     from tensorflow.python.eager import context
 
     return any(not hasattr(c, "spinkeras") for c in context.context().op_callbacks)
 
 
 def with_gradient(function, *inputs):
-    """`function` with the gradient it gives, as `tf.custom_gradient`, in a graph that can go.
+    """Like `tf.custom_gradient`, but the memory of a graph can be freed.
 
-    `tf.custom_gradient` registers a gradient for every call in a graph and never forgets it, nor
-    the graph: a search over many models fills the memory. And it lets a tape record what
-    `function` does, so that a compiled kernel in it would keep all that it computes.
+    `tf.custom_gradient` registers a gradient for every call in a graph and keeps it and the graph
+    forever, so a search over many models fills the memory. It also lets a tape record the
+    operations of `function`, so a compiled kernel in it would keep every intermediate value.
 
     Args:
-        function: of the inputs to its output, and to `gradient(upstream, output)`, which gives
-            one gradient, or `None`, for every input.
+        function: takes the inputs; returns its output and a function `gradient(upstream, output)`,
+            which returns one gradient, or `None`, for every input.
         inputs: tensors.
     """
     import tensorflow as tf
@@ -49,7 +49,7 @@ def with_gradient(function, *inputs):
         return lambda upstream, *_: [None, *gradient(upstream, output)]
 
     _attach(output.op, backward(bare))
-    # A tape has seen nothing of `bare`, so that a second gradient must start from `output`.
+    # The tape did not record `bare`, so a second gradient must start from `output`.
     record.record_operation("SpinNeuron", [output], [bare, *inputs], backward(output))
     return output
 
@@ -66,7 +66,7 @@ def _eager_link(function):
 
 
 def _attach(op, backward):
-    """Name a gradient in an operation; it lives as long as the graph."""
+    """Attach a gradient to an operation; it lives as long as the graph."""
     from tensorflow.core.framework import attr_value_pb2
 
     key = next(_ids)
@@ -91,14 +91,14 @@ def _registered():
 
 @contextlib.contextmanager
 def function_inputs(variables):
-    """Which variables are read by a `tf.function` that is called without being traced.
+    """Find the variables that a `tf.function` reads when it is called but not traced.
 
     Args:
         variables: list of `tf.Variable`.
 
     Yields:
-        a function without arguments: the places in the list of those read since the beginning, to
-        be asked in the graph, or outside of any, that it began in.
+        A function without arguments. It returns the indices of the variables read since the
+        context began. Call it in the same graph, or outside of any graph, as the context.
     """
     import tensorflow as tf
     from tensorflow.python.framework import op_callbacks

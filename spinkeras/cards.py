@@ -1,7 +1,7 @@
-"""HTML cards: what a notebook shows of a device, a layer or a result.
+"""HTML cards: short tables with which a notebook shows a device, a layer or a result.
 
-Every name and text is escaped; the cards have no scripts and no links, and take their colours from
-the page.
+All names and texts are escaped. The cards have no scripts and no links, and take their colours
+from the page.
 """
 
 import html
@@ -19,12 +19,11 @@ _BOX = (
     "max-width:min(60em,100%);box-sizing:border-box;overflow-x:auto"
 )
 _CELL = "text-align:left;padding:0.1em 1em 0.1em 0;vertical-align:top"
-_NAME = f"{_CELL};min-width:7em"
-_LONGEST = 600  # characters of a text; a citation with its values fits
+_LONGEST = 300  # characters; longer texts are cut
 
 
-def card(title, facts, table=None, notes=()) -> str:
-    """A card: a title, a list of facts, perhaps a table and notes below.
+def card(title, facts, table=None, note="") -> str:
+    """A card with a title, a list of facts and, if given, a table and a note.
 
     Args:
         title: text.
@@ -84,7 +83,7 @@ def _cell(kind, text, style=_CELL):
 
 
 def device(device) -> str:
-    """Card of an `MTJDevice`: what follows from its fields."""
+    """Card of an `MTJDevice`: values derived from its fields."""
     lowest, highest = map(device.stability_at, device.anisotropy_range)
     facts = {
         "thermal stability Delta": f"{device.thermal_stability:.3g} (by the gate {lowest:.3g} to "
@@ -109,7 +108,7 @@ def device(device) -> str:
 
 
 def neuron(layer) -> str:
-    """Card of a `SpinNeuron`: its knobs and what they make of the curve."""
+    """Card of a `SpinNeuron`: its knobs (pulse width and gate voltage) and its slopes."""
     facts = {
         "device": layer.device.name or "unnamed",
         "trained": ", ".join(layer.trained_knobs) or "nothing",
@@ -120,8 +119,8 @@ def neuron(layer) -> str:
     title = f"{type(layer).__name__} {layer.name}"
     try:
         widths, gates, slopes = layer.pulse_width * 1e9, layer.gate_voltage, layer.slope
-    except Exception:  # not built, or while a graph is traced, where knobs have no values
-        return card(title, facts, notes=["No knobs yet: the layer is not built."])
+    except Exception:  # not built, or a graph is being traced, in which knobs have no values
+        return card(title, facts, note="No knobs yet: the layer is not built.")
     allowed = np.array(knob_range(layer.device, "pulse_width")) * 1e9
     facts["knobs"] = f"{np.size(widths)} of each kind"
     facts["pulse width"] = f"{span(widths, 'ns')} (device: {span(allowed, 'ns')})"
@@ -132,7 +131,7 @@ def neuron(layer) -> str:
 
 
 def fit(result) -> str:
-    """Card of a `FitResult`: estimates with their standard errors, and how good the fit is."""
+    """Card of a `FitResult`: estimates, standard errors and the quality of the fit."""
     rows = result.parameters.items()
     table = {
         "parameter (SI units)": [name for name, _ in rows],
@@ -148,7 +147,7 @@ def fit(result) -> str:
 
 
 def energy(report) -> str:
-    """Card of an `EnergyReport`: its table, and what it assumes."""
+    """Card of an `EnergyReport`: its table and its assumptions."""
     rows = report.layers
     table = {"layer": [row["name"] for row in rows]}
     for name in (*COMPONENTS, "total"):
@@ -190,7 +189,7 @@ def chips(report) -> str:
 
 
 def duration(seconds) -> str:
-    """A time in the unit in which people would say it."""
+    """A time as text, in the largest unit in which it is at least 1."""
     if not np.isfinite(seconds) or seconds > 1e6 * 3.156e7:
         return "over a million years"
     for unit, size in (
@@ -212,7 +211,7 @@ def _slopes(device):
     try:
         middle = switching.midpoint_current(widths, device) * 1e6
         steep = switching.slope_at_midpoint(widths, device) * 1e-6
-    except ValueError as error:  # a card is no place to fail
+    except ValueError as error:  # show the card in any case
         return checks.shown_error(error)
     return "; ".join(
         f"{current:.4g} uA, {slope:.3g} 1/uA at {width * 1e9:.3g} ns"

@@ -1,8 +1,8 @@
-"""Plain values checked where they enter: numbers with their unit, integers, choices, JSON.
+"""Checks of values where they enter: numbers with their unit, integers, choices, JSON.
 
-Every check returns the value as a plain Python one, or raises a `ValueError` whose one sentence
-names the argument, its value, the unit, the allowed range and what to do. What is no number is not
-made one: neither `True`, nor text, nor an array of one element.
+Every check returns the value as a plain Python value, or raises a `ValueError`. The error names
+the argument, its value, the unit, the allowed range and what to do. `True`, a text and an array of
+one element do not count as numbers.
 """
 
 import dataclasses
@@ -22,11 +22,12 @@ def number(name, value, unit, low=-math.inf, high=math.inf, hint="") -> float:
     """A finite float from `low` to `high`.
 
     Args:
-        name: of the argument.
-        value: what was given; a real number, or an array or tensor without axes.
-        unit: such as `"s"`, or in parentheses where there is none, such as `"(a fraction)"`.
-        low, high: the ends of the range, both allowed.
-        hint: what to check, such as `"5 ns is 5e-9"`.
+        name: name of the argument.
+        value: a real number, or an array or tensor without axes.
+        unit: such as `"s"`; for a number without a unit a word in parentheses, such as
+            `"(a fraction)"`.
+        low, high: ends of the range, both allowed.
+        hint: advice at the end of the error, such as `"5 ns is 5e-9"`.
     """
     found = real(value)
     hint = f" Hint: {hint}." if hint else ""
@@ -42,7 +43,7 @@ def number(name, value, unit, low=-math.inf, high=math.inf, hint="") -> float:
 
 
 def whole(name, value, low, high, hint="") -> int:
-    """An integer from `low` to `high`; a float of that value is one, too."""
+    """An integer from `low` to `high`; a float such as 3.0 counts as an integer."""
     found = value if type(value) is int else real(value)
     if found is None or not low <= found <= high or found != int(found):
         hint = f" Hint: {hint}." if hint else ""
@@ -53,12 +54,12 @@ def whole(name, value, low, high, hint="") -> int:
 
 
 def array(name, value) -> np.ndarray:
-    """A float64 array of numbers, of any shape; not of truth values, complex numbers or text."""
+    """A float64 array of any shape; refuses truth values, complex numbers and text."""
     try:
         found = np.asarray(value)
         if found.dtype.kind not in "iuf" or found.ndim > 32:
             raise TypeError
-    except Exception:  # ragged rows, a symbolic tensor, an object of somebody else
+    except Exception:  # ragged rows, a symbolic tensor, an object of another library
         raise ValueError(f"{name} = {shown(value)} must be an array of numbers.") from None
     return found.astype("float64")
 
@@ -85,18 +86,18 @@ def choice(name, value, allowed) -> str:
 
 
 def shown(value) -> str:
-    """A value as it stands in an error: in one line, and not endless."""
-    if isinstance(value, int) and abs(value) > 1e300:  # Python does not write the longest ones
+    """A value as errors show it: on one line and shortened."""
+    if isinstance(value, int) and abs(value) > 1e300:  # Python refuses to print huge integers
         return f"an integer of {value.bit_length()} bits"
     try:
         said = repr(value)
-    except Exception:  # of an object of somebody else, or nested without end
+    except Exception:  # the `repr` of another library's class, or endless nesting
         said = f"a value of type {type(value).__name__}"
     return _short(said)
 
 
 def shown_error(error) -> str:
-    """What an error says, as part of a sentence."""
+    """The message of an error, as part of a sentence."""
     said = _short(str(error), 500).rstrip(".")
     return said if isinstance(error, ValueError) else f"{type(error).__name__} {said}"
 
@@ -107,14 +108,14 @@ def _short(said, longest=_LONGEST):
 
 
 def from_json(content, where, finite=True):
-    """The value of a JSON text, read more strictly than Python does.
+    """The value of a JSON text, read more strictly than Python reads it.
 
-    Refused are `NaN` and `Infinity`, numbers that no float holds, a name that stands twice in one
-    object, and what is nested too deeply.
+    It refuses `NaN` and `Infinity`, numbers too large for a float, an object that has the same
+    name twice, and a text that is nested too deeply.
 
     Args:
         content: text, or bytes in UTF-8.
-        where: the file, or what the text describes; the error begins with it.
+        where: name of the file or of the object described; the error begins with it.
         finite: `False` allows `NaN` and `Infinity`.
     """
 
@@ -124,12 +125,12 @@ def from_json(content, where, finite=True):
         return float(digits)
 
     def integer(digits):
-        parsed(digits)  # int() refuses only the very longest
+        parsed(digits)  # int() itself would accept integers that are too large for a float
         return int(digits)
 
     def constant(name):
         if finite:
-            raise ValueError(f"{name} is no number there")
+            raise ValueError(f"{name} is not allowed")
         return float(name)
 
     def unique(pairs):
@@ -137,7 +138,7 @@ def from_json(content, where, finite=True):
         twice = len(names) > len(set(names))
         if twice:
             name = next(name for k, name in enumerate(names) if name in names[:k])
-            raise ValueError(f"the name {shown(name)} stands twice")
+            raise ValueError(f"the name {shown(name)} occurs twice")
         return dict(pairs)
 
     try:
@@ -160,14 +161,14 @@ def revived(name, config, *kinds):
     """An object of a class from its Keras description, or a `ValueError` that names the argument.
 
     Args:
-        name: of the argument.
-        config: dictionary, as `keras.saving.serialize_keras_object` gives it.
-        *kinds: the class, or several, of which it is one.
+        name: name of the argument.
+        config: dictionary, as `keras.saving.serialize_keras_object` returns it.
+        *kinds: the allowed classes.
     """
     problem = f"{name} = {shown(config)} describes no {' or '.join(k.__name__ for k in kinds)}"
     try:
         value = keras.saving.deserialize_keras_object(config)
-    except Exception as error:  # Keras raises what it stumbles over
+    except Exception as error:  # Keras raises errors of many classes here
         raise ValueError(f"{problem}: {_short(str(error), 500)}") from None
     if not isinstance(value, kinds):
         raise ValueError(f"{problem}.")
@@ -175,7 +176,7 @@ def revived(name, config, *kinds):
 
 
 def named(name, make, value):
-    """`make(value)`, whose `ValueError` then names the argument, too."""
+    """`make(value)`; a `ValueError` of it then begins with the name of the argument."""
     try:
         return make(value)
     except ValueError as error:
@@ -183,9 +184,10 @@ def named(name, make, value):
 
 
 def complete(owner, config, needed):
-    """Refuse a configuration from a file that lacks what every such file holds.
+    """Refuse a configuration from a file that lacks an entry which every such file holds.
 
-    Otherwise defaults, which mean another device, would take the place of what was lost.
+    Without this check, a default value would silently replace the lost one and describe another
+    device.
     """
     if not isinstance(config, dict):
         raise ValueError(f"A {owner} is described by a dictionary; got {shown(config)}.")
@@ -198,7 +200,7 @@ def complete(owner, config, needed):
 
 
 def by_name(cls):
-    """Class decorator for a dataclass: fields are given by name, and all that are needed."""
+    """Class decorator for a dataclass: values are given by name, and none may be missing."""
     fields = {field.name: field for field in dataclasses.fields(cls)}
     needed = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
     shown_fields = [name for name, field in fields.items() if field.repr]
@@ -209,7 +211,7 @@ def by_name(cls):
         if values:
             raise ValueError(
                 f"{cls.__name__} takes its values by name, any of {shown_fields}; "
-                f"{shown(values[0])} came without one."
+                f"{shown(values[0])} was given without a name."
             )
         unknown = [name for name in named if name not in fields]
         missing = [name for name in needed if name not in named]
@@ -226,11 +228,11 @@ def by_name(cls):
 
 
 def real(value):
-    """The value as a float, infinite where it is too large for one; `None` if it is no number."""
+    """The value as a float, infinite if it is too large; `None` if it is not a number."""
     if isinstance(value, (bool, np.bool_, str, bytes)):
         return None
     if not isinstance(value, numbers.Real):
-        # An array or a tensor without axes is a number, too.
+        # An array or a tensor without axes also counts as a number.
         kind = str(getattr(value, "dtype", ""))
         if getattr(value, "shape", None) != () or not ("float" in kind or "int" in kind):
             return None
@@ -243,7 +245,7 @@ def real(value):
 
 
 class Options:
-    """Base of a frozen dataclass of options that Keras can save: all fields are in a file."""
+    """Base class of frozen dataclasses of options that Keras can save, with all their fields."""
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed, validated like a new one."""
@@ -255,6 +257,6 @@ class Options:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`."""
+        """Inverse of `get_config`; a missing or unknown field gives a `ValueError`."""
         complete(cls.__name__, config, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return cls(**config)

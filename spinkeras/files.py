@@ -1,7 +1,8 @@
-"""Files and folders that appear as a whole, on the disk, or not at all.
+"""Write files and folders as a whole or not at all.
 
-What is written goes to a hidden sibling, which is flushed to the disk and then renamed: a reader,
-a kill or a loss of power finds the old one or the new one, never a part.
+Content is written to a hidden file or folder beside the final one, flushed to the disk and then
+renamed. So a reader always finds the old version or the new one, never a part, also after a kill or
+a loss of power.
 """
 
 import contextlib
@@ -12,7 +13,7 @@ import uuid
 
 
 def write(path, content):
-    """Write a file of text (UTF-8) or bytes in place of the one of that name."""
+    """Write text (UTF-8) or bytes to a file; an existing file of that name is replaced."""
     path = pathlib.Path(path)
     content = content.encode("utf-8") if isinstance(content, str) else content
     hidden = _hidden(path)
@@ -30,9 +31,9 @@ def write(path, content):
 
 @contextlib.contextmanager
 def new_folder(path):
-    """Context in which a hidden folder is filled, which then gets its name.
+    """Context that yields a hidden folder to fill, and gives it its final name at the end.
 
-    A folder that has the name already is replaced.
+    An existing folder of that name is replaced.
     """
     path = pathlib.Path(path)
     hidden = _hidden(path)
@@ -46,7 +47,7 @@ def new_folder(path):
 
 
 def publish(hidden, path, replace=False):
-    """Bring a folder to the disk and give it its name."""
+    """Flush a folder to the disk and give it its final name."""
     for parent, _, names in os.walk(hidden):
         for name in (*names, "."):
             sync(os.path.join(parent, name))
@@ -59,7 +60,7 @@ def publish(hidden, path, replace=False):
 
 
 def append(path, lines):
-    """Add whole lines of text (UTF-8) to a file, and bring them to the disk."""
+    """Add whole lines of text (UTF-8) to a file, and flush them to the disk."""
     new = not os.path.exists(path)
     with open(path, "ab") as file:
         file.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
@@ -70,7 +71,7 @@ def append(path, lines):
 
 
 def sync(path):
-    """Bring a file, or the names in a folder, to the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows cannot open folders
@@ -88,12 +89,13 @@ def read_text(path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path.name} is not text in UTF-8 (byte {error.start}); is it the right file?"
+            f"{path.name} is not text in UTF-8 (byte {error.start}). Check that the file is the "
+            "right one."
         ) from None
 
 
 def is_unfinished(name) -> bool:
-    """Whether a name is that of a hidden sibling, which a kill may have left."""
+    """Whether this is the name of a hidden file or folder that a killed process left behind."""
     return name.startswith(".") and name.endswith(".part")
 
 

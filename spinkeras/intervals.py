@@ -11,7 +11,7 @@ def clopper_pearson(successes: Array, trials: Array, confidence: float) -> tuple
 
     Args:
         successes, trials: counts, arrays that broadcast.
-        confidence: of the interval, 0 to 1.
+        confidence: confidence level of the interval, 0 to 1.
     """
     tail, missed = (1 - confidence) / 2, trials - successes
     low = np.where(successes > 0, stats.beta.ppf(tail, successes, missed + 1), 0.0)

@@ -1,8 +1,8 @@
-"""A picture of a device, a layer, a training or a result: one call each, with matplotlib.
+"""Pictures of a device, a layer, a training or a result with matplotlib, each with one call.
 
-Every function takes `ax`, the matplotlib `Axes` to draw on, as many as the picture has; without it
-a figure is made through pyplot, so that a notebook shows it (once) and `plt.show()` does elsewhere.
-What is returned are the `Axes`, to be changed or saved: `ax.figure.savefig("picture.png")`.
+Every function takes `ax`, the matplotlib `Axes` to draw on. Without `ax` it makes a new figure with
+pyplot: a notebook shows this figure once, elsewhere `plt.show()` shows it. Every function returns
+its `Axes`, so that the picture can be changed or saved: `ax.figure.savefig("picture.png")`.
 """
 
 from typing import Any
@@ -22,31 +22,33 @@ from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
 from spinkeras.physics import laws, switching
 from spinkeras.physics.device import get_device
 
-# Okabe and Ito, "Color universal design": told apart also by the colour-blind.
+# Okabe and Ito, "Color universal design": colour-blind people can distinguish these, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "0.5"
-_MOST_LINES = 12  # curves of one kind that can still be told apart
-_NO_LIMITS = ((0.0, np.inf), (0.0, np.inf))  # of duration and stability
-_SEVERAL = 1.15  # logit of 0.99 over four: slopes from a midpoint to nearly 0 or 1
+_MOST_LINES = 12  # more curves of one kind cannot be distinguished
+_NO_LIMITS = ((0.0, np.inf), (0.0, np.inf))  # of the relative pulse width and the stability
+_SEVERAL = 1.15  # logit(0.99) / 4: distance, times 1/slope, from the midpoint to P = 0.01 or 0.99
 
 
 # --- a device --------------------------------------------------------------------------------
 
 
 def device(device: Any, ax: Any = None) -> Any:
-    """Switching curves of a device: left for pulse widths, right for gate voltages.
+    """Switching curves of a device for several pulse widths (left) and gate voltages (right).
 
-    Left at zero gate voltage, right at the nominal pulse width, both over the device's range.
+    The left curves are at a gate voltage of zero, the right ones at the nominal pulse width.
+    Pulse widths and gate voltages cover the device's range.
 
     Args:
         device: `MTJDevice`, preset name or path of a device's file.
-        ax: two `Axes`. Default `None`: those of a new figure.
+        ax: two `Axes`. Default `None`: a new figure.
 
     Returns:
         Array of the two `Axes`: probability over current in uA (or mA).
 
     Raises:
-        ValueError: for anything else, or a device whose switching law has no curve there.
+        ValueError: for another value of `device`, or if the device's switching law does not cover
+            these pulse widths and gate voltages.
 
     Example: `spinkeras.plot.device("stt_reference")`.
     """
@@ -84,20 +86,22 @@ def device(device: Any, ax: Any = None) -> Any:
 
 
 def slope(device: Any, ax: Any = None) -> Any:
-    """Map of the slope at the midpoint over both knobs, with what the device can do in a box.
+    """Map of the slope at the midpoint over both knobs, with a box around the device's range.
 
-    A device without a gate gets a curve over the pulse width instead.
+    The midpoint is the current at which a pulse switches with probability 1/2. A device without a
+    gate gets a curve over the pulse width instead.
 
     Args:
-        device: `MTJDevice`, preset name, path of a device's file, or a built `SpinNeuron`, whose
-            settings are then drawn, too.
-        ax: `Axes`. Default `None`: that of a new figure.
+        device: `MTJDevice`, preset name, path of a device's file, or a built `SpinNeuron`. The
+            settings of a layer are drawn, too.
+        ax: `Axes`. Default `None`: a new figure.
 
     Returns:
-        The `Axes`: pulse width in ns, gate voltage in V, colour or height the slope in 1/uA.
+        The `Axes`: slope in 1/uA as colour over pulse width in ns and gate voltage in V, or as
+        height over pulse width.
 
     Raises:
-        ValueError: for anything else, or a layer that is not built.
+        ValueError: for another value of `device`, or a layer that is not built.
 
     Example: `spinkeras.plot.slope("stt_reference")`.
     """
@@ -156,11 +160,11 @@ def knobs(model: Any, ax: Any = None) -> Any:
 
     Args:
         model: built Keras model with `SpinNeuron` layers, or one such layer. More than six layers
-            are drawn as one.
-        ax: two `Axes`. Default `None`: those of a new figure.
+            share one histogram.
+        ax: two `Axes`. Default `None`: a new figure.
 
     Returns:
-        Array of the two `Axes`: number of knobs over ns and over mV.
+        Array of the two `Axes`: number of knobs over pulse width in ns and gate voltage in mV.
 
     Raises:
         ValueError: for a model without built spin layers.
@@ -188,8 +192,7 @@ def knobs(model: Any, ax: Any = None) -> Any:
             fixed = not any(knob in layer.trained_knobs for layer in members)
             label = f"{_text(name)} ({'fixed' if fixed else 'trained'})"
             style = dict(alpha=0.45) if len(groups) > 1 else {}
-            values = values[~np.isnan(values)]  # of a training that diverged; the title counts them
-            values = np.clip(values, edges[0], edges[-1])  # by rounding
+            values = np.clip(values, edges[0], edges[-1])  # rounding may cross an edge
             axis.hist(values, edges, color=colour, label=label, **style)
             if style:
                 axis.hist(values, edges, color=colour, histtype="step", linewidth=1.5)
@@ -214,20 +217,21 @@ def knobs(model: Any, ax: Any = None) -> Any:
 def compare(model: Any, before: Any = None, ax: Any = None) -> Any:
     """Curves of every spin layer before and after training, over the input.
 
-    Up to twelve curves are drawn each, of more the median and the middle 90 %.
+    A layer with up to twelve different curves shows each one; with more it shows their median and
+    middle 90 %.
 
     Args:
         model: built Keras model with `SpinNeuron` layers, or one such layer.
-        before: the same before training (`keras.models.clone_model` makes a copy, without the
-            weights). Default `None`: neurons at the nominal setting of their device.
-        ax: `Axes`, one per spin layer. Default `None`: those of a new figure.
+        before: the same model or layer before training (`keras.models.clone_model` makes a copy,
+            without the weights). Default `None`: neurons at the nominal setting of their device.
+        ax: `Axes`, one per spin layer. Default `None`: a new figure.
 
     Returns:
-        The `Axes`, an array of them if there are several layers: output over input.
+        The `Axes`, output over input; an array of them if there are several layers.
 
     Raises:
-        ValueError: for a model without built spin layers, more than twelve of them, or another
-            number of them before.
+        ValueError: for a model without built spin layers, with more than twelve, or with a
+            number of spin layers that differs from that of `before`.
 
     Example: `spinkeras.plot.compare(model)`.
     """
@@ -253,7 +257,7 @@ def compare(model: Any, before: Any = None, ax: Any = None) -> Any:
         x = np.linspace(-reach, reach, 401)
         untrained = "untrained" if old is None else "before"
         for (_, _, respond), colour, label, style in (
-            (start, COLOURS[1], untrained, dict(linestyle="--", zorder=3)),  # seen on top of it
+            (start, COLOURS[1], untrained, dict(linestyle="--", zorder=3)),  # drawn on top
             (end, COLOURS[0], "after training", {}),
         ):
             y = respond(x[:, None])
@@ -279,19 +283,19 @@ def compare(model: Any, before: Any = None, ax: Any = None) -> Any:
 
 
 def history(history: Any, metric: Any = None, ax: Any = None) -> Any:
-    """A metric and the energy per inference by epoch.
+    """A metric and the energy per inference over the epochs.
 
     Args:
-        history: what `fit` returns, or its dictionary of lists.
+        history: result of `fit`, or its dictionary of lists.
         metric: key of the metric. Default `None`: the accuracy, or the loss if there is none.
-        ax: `Axes`: two, or one for a history without energy (`EnergyTracker` was not in `fit`).
-            Default `None`: those of a new figure.
+        ax: two `Axes`; one for a history without energy (`fit` had no `EnergyTracker`).
+            Default `None`: a new figure.
 
     Returns:
         Array of the `Axes`: metric over epochs and, below, energy in pJ (or fJ).
 
     Raises:
-        ValueError: for anything else, an empty history or a metric that is not in it.
+        ValueError: for another value of `history`, an empty history or an unknown metric.
 
     Example: `spinkeras.plot.history(model.fit(x, y, callbacks=[spinkeras.EnergyTracker()]))`.
     """
@@ -334,14 +338,14 @@ def energy(report: EnergyReport, ax: Any = None) -> Any:
     """Energy per inference of every spin layer, by component.
 
     Args:
-        report: `EnergyReport`, what `energy_report` returns.
-        ax: `Axes`. Default `None`: that of a new figure.
+        report: `EnergyReport`, the result of `energy_report`.
+        ax: `Axes`. Default `None`: a new figure.
 
     Returns:
         The `Axes`: one bar per layer, in pJ or fJ.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: if `report` is something else.
 
     Example: `spinkeras.plot.energy(spinkeras.energy_report(model, x))`.
     """
@@ -379,18 +383,18 @@ def energy(report: EnergyReport, ax: Any = None) -> Any:
 def fit(result: FitResult, ax: Any = None) -> Any:
     """Measured fractions with the fitted curves, and the residuals below.
 
-    The bars hold the middle 68 % of the probability of each setting, by its counts alone. Of more
-    than ten combinations of pulse width, gate voltage, temperature and direction ten are drawn.
+    A bar is the 68 % interval of the probability at one setting, from the counts there. At most
+    ten combinations of pulse width and gate voltage are drawn.
 
     Args:
-        result: `FitResult`, of `calibration.fit_device` or `fit_empirical`.
-        ax: two `Axes`. Default `None`: those of a new figure.
+        result: `FitResult` of `calibration.fit_device` or `fit_empirical`.
+        ax: two `Axes`. Default `None`: a new figure.
 
     Returns:
         Array of the two `Axes`: probability and deviance residual over current in uA (or mA).
 
     Raises:
-        ValueError: for anything else.
+        ValueError: if `result` is something else.
 
     Example: `spinkeras.plot.fit(spinkeras.fit_device("data.csv", "stt_reference"))`.
     """
@@ -442,20 +446,20 @@ def fit(result: FitResult, ax: Any = None) -> Any:
 
 
 def chips(report: ChipReport, target: float | None = None, ax: Any = None) -> Any:
-    """Histogram of the chips' accuracy, and the yield for every least accuracy.
+    """Histogram of the chips' accuracy, and the yield over the accuracy that a good chip needs.
 
     Args:
-        report: `ChipReport`, of `evaluate_chips`.
-        target: least accuracy of a good chip, a fraction from 0 to 1 (of a metric of one's own
-            any number), drawn with its yield. Default `None`: none.
-        ax: two `Axes`. Default `None`: those of a new figure.
+        report: `ChipReport` of `evaluate_chips`.
+        target: accuracy that a good chip needs, a fraction from 0 to 1 (any number for another
+            metric); it is drawn with its yield. Default `None`: no target.
+        ax: two `Axes`. Default `None`: a new figure.
 
     Returns:
         Array of the two `Axes`: number of chips, and yield in % with its 95 % interval, both over
         the accuracy in % (or the metric).
 
     Raises:
-        ValueError: for anything else, or a target outside its range.
+        ValueError: if `report` is something else, or for a target outside its range.
 
     Example: `spinkeras.plot.chips(report, target=0.9)`.
     """
@@ -500,17 +504,19 @@ def chips(report: ChipReport, target: float | None = None, ax: Any = None) -> An
 
 
 def front(rows: Any, ax: Any = None) -> Any:
-    """Trials of a search by energy and metric, and the front that no other trial beats.
+    """Trials of a search by energy and metric, and their front.
+
+    The front holds the trials that no other trial beats in both energy and metric.
 
     Args:
-        rows: what `search.energy_front` returns.
-        ax: `Axes`. Default `None`: that of a new figure.
+        rows: result of `search.energy_front`.
+        ax: `Axes`. Default `None`: a new figure.
 
     Returns:
-        The `Axes`: metric over energy in pJ or fJ (logarithmic where it spans more than tenfold).
+        The `Axes`: metric over energy in pJ or fJ, logarithmic if it spans more than a factor 10.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: if `rows` is something else.
 
     Example: `spinkeras.plot.front(spinkeras.search.energy_front(tuner))`.
     """
@@ -518,8 +524,8 @@ def front(rows: Any, ax: Any = None) -> Any:
     good = isinstance(rows, (list, tuple)) and rows
     if not (good and all(isinstance(row, dict) and {*keys} <= {*row} for row in rows)):
         raise ValueError(
-            f"rows = {checks.shown(rows)} must be what spinkeras.search.energy_front(tuner) "
-            "returns, with one trial or more."
+            f"rows = {checks.shown(rows)} must be the result of "
+            "spinkeras.search.energy_front(tuner), with one trial or more."
         )
     (axis,) = _axes(ax, 1, (6.5, 4.5))
     picojoule, metric = (np.array([row[key] for row in rows], float) for key in keys[:2])
@@ -546,7 +552,7 @@ def front(rows: Any, ax: Any = None) -> Any:
 
 
 def _axes(ax, count, size, columns=None, **options):
-    """Array of so many `Axes`: those that were given, or of a new figure of that size in inch."""
+    """Array of `count` `Axes`: the given ones, or those of a new figure of this size in inches."""
     try:
         from matplotlib.axes import Axes
     except ImportError as error:
@@ -556,8 +562,8 @@ def _axes(ax, count, size, columns=None, **options):
         given = np.ravel(np.array(given, dtype=object))
         if len(given) != count or not all(isinstance(each, Axes) for each in given):
             raise ValueError(
-                f"ax = {checks.shown(ax)} must be {count} matplotlib Axes for this picture, as "
-                f"of plt.subplots(1, {count}), or None for a new figure."
+                f"ax = {checks.shown(ax)} must be {count} matplotlib Axes for this picture, such "
+                f"as those of plt.subplots(1, {count}), or None for a new figure."
             )
         return given
     from matplotlib import pyplot
@@ -573,7 +579,7 @@ def _axes(ax, count, size, columns=None, **options):
 
 
 def _text(name, longest=40):
-    """A name as matplotlib shall draw it: in one line, no formula, not endless, in a legend."""
+    """A name that matplotlib draws on one line, not as a formula, shortened, also in a legend."""
     name = " ".join(str(name).split())
     name = "".join(c if c.isprintable() else "?" for c in name)  # a lone surrogate has no glyph
     name = name if len(name) <= longest else name[: longest - 3] + "..."
@@ -597,7 +603,7 @@ def _nanoseconds(axis):
 
 
 def _plain_ticks(axis):
-    """Numbers such as 2, 5 and 20 on a logarithmic axis, also where it spans less than a decade."""
+    """Label a logarithmic axis with numbers such as 2, 5 and 20, also below one decade."""
     from matplotlib import ticker
 
     axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
@@ -617,12 +623,12 @@ def _scaled(current):
 
 
 def _energy_unit(picojoule):
-    """Factor from pJ, and the unit, in which a value has digits before the point."""
+    """Factor from pJ to the unit in which a value is not too small to read, and that unit."""
     return (1.0, "pJ") if picojoule >= 0.1 or picojoule == 0 else (1e3, "fJ")
 
 
 def _currents(device, widths, anisotropies):
-    """Currents in A that show all these curves of a device, and their unit."""
+    """Currents in A that show all these curves of a device; factor and name of a unit for them."""
     middle = switching.midpoint_current(widths, device, anisotropies)
     steep = switching.slope_at_midpoint(widths, device, anisotropies)
     ends = np.min(middle - _SEVERAL / steep), np.max(middle + 1.5 * _SEVERAL / steep)
@@ -635,7 +641,7 @@ def _has_gate(device):
 
 
 def _slopes(widths, anisotropy, device, model):
-    """Slopes at the midpoint in 1/uA; NaN where the switching law says nothing."""
+    """Slopes at the midpoint in 1/uA; NaN outside the range of the switching law."""
     law = laws.get_curve(model, device)
     duration = widths / device.diffusion_time
     stability = device.stability_at(anisotropy)
@@ -657,14 +663,14 @@ def _layers(owner, model):
         layers = []
     if not layers:
         raise ValueError(
-            f"{owner} found no built SpinNeuron in {checks.shown(model)}; give a Keras model or a "
-            "layer that has one and has seen its input's shape."
+            f"{owner} found no built SpinNeuron in {checks.shown(model)}; give a Keras model or "
+            "layer that has one and that is built (give it an Input or call it once)."
         )
     return layers
 
 
 def _limits(device, knob):
-    """The device's limits in ns or mV."""
+    """The device's limits of a knob in ns or mV."""
     if knob == "pulse_width":
         return np.array(device.pulse_width_range) * 1e9
     return np.array(device.gate_voltage_range) * 1e3
@@ -677,21 +683,16 @@ def _in_units(layer, knob):
 
 
 def _at_ends(layers, knob):
-    """What share of the knobs ends at a limit, in words; as `at_limit` counts them."""
-    layers = [layer for layer in layers if np.ptp(_limits(layer.device, knob))]
-    if not layers:
-        return "one setting only"
-    count = sum(getattr(layer, knob).size for layer in layers)
-    lost = sum(np.sum(np.isnan(getattr(layer, knob))) for layer in layers)
-    trained = [layer for layer in layers if knob in layer.trained_knobs]
-    if not trained:
-        return "not trained"
-    ends = np.zeros(2)
-    for layer in trained:
-        found = at_limit(layer)
-        shares = [np.sum(found[end]) for end in ENDS[knob]]
-        falls = knob == "anisotropy" and layer.device.vcma_coefficient > 0
-        ends += shares[::-1] if falls else shares  # the highest voltage leaves the least anisotropy
+    """Which share of the knobs is at a limit, in words."""
+    count, ends = 0, np.zeros(2)
+    for layer in layers:
+        values = _in_units(layer, knob)
+        limits = _limits(layer.device, knob)
+        near = 1e-3 * max(np.ptp(limits), 1e-9)
+        count += values.size
+        ends += [np.sum(np.abs(values - limit) <= near) for limit in limits]
+        if limits[0] == limits[1]:
+            return "one setting only"
     names = ("shortest", "longest") if knob == "pulse_width" else ("lowest", "highest")
     words = [f"{share / count:.0%} at the {name}" for share, name in zip(ends, names)]
     return ", ".join(words + [f"{lost / count:.0%} no number"] * bool(lost))
@@ -716,6 +717,31 @@ def _responses(layer, nominal=False):
         return 2 * probability - 1 if layer.bipolar else probability
 
     return middle, 1 / (curve.slope * gain), respond
+
+
+def _logs(history):
+    logs = getattr(history, "history", history)
+    if not isinstance(logs, dict) or not logs or not all(isinstance(key, str) for key in logs):
+        raise ValueError(
+            f"history = {checks.shown(history)} must be the result of model.fit, or its dictionary "
+            "of lists, after one epoch or more."
+        )
+    found = {}
+    for key, values in logs.items():
+        try:
+            found[key] = np.array([float(value) for value in values])
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"history[{checks.shown(key)}] = {checks.shown(values)} must be a list of numbers, "
+                "one per epoch."
+            ) from None
+    return found
+
+
+def _metric(logs):
+    own = [key for key in logs if not key.startswith("val_")] or [key[4:] for key in logs]
+    named = [key for key in own if "acc" in key] or [key for key in own if key == "loss"]
+    return (named or own)[0]
 
 
 def _needs(name, value, attributes, what):

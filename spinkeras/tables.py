@@ -9,7 +9,7 @@ from spinkeras import files
 
 
 class Table:
-    """A result with rows. Classes give `columns`."""
+    """Base class of a result with rows; a subclass defines `columns`."""
 
     def columns(self) -> dict:
         """Columns of equal length by name; the unit is at the end of a name."""
@@ -25,22 +25,22 @@ class Table:
             import pandas
         except ImportError as error:
             raise ImportError(
-                "to_dataframe() needs pandas: pip install pandas. to_csv() does without."
+                "to_dataframe() needs pandas: pip install pandas. to_csv() works without it."
             ) from error
         return pandas.DataFrame(self.columns())
 
     def to_csv(self, path):
-        """Write the rows to a CSV file (UTF-8, names in the first line), every digit kept.
+        """Write the rows to a CSV file (UTF-8, names in the first line), with every digit.
 
-        A file of that name is replaced, as a whole.
+        An existing file of that name is replaced.
 
         Args:
-            path: of the file.
+            path: path of the file.
         """
         columns = self.columns()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
-        # As plain Python values: NumPy's own text of a float32 would be read as another float64.
+        # Plain Python values: NumPy prints a float32 with too few digits for a float64.
         writer.writerows(zip(*(np.asarray(values).tolist() for values in columns.values())))
         files.write(path, text.getvalue())

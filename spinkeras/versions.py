@@ -1,4 +1,4 @@
-"""What is installed, for a report of a problem."""
+"""The versions of the installed packages, for a bug report."""
 
 import platform
 from collections.abc import Callable
@@ -15,7 +15,7 @@ _PACKAGES = (
 
 
 def show_versions(print_fn: Callable[[str], object] = print) -> None:
-    """Print the versions that a report of a problem needs; nothing is imported for it.
+    """Print the versions that a bug report needs, without importing the packages.
 
     Args:
         print_fn: function that receives the lines as one text. Default `print`.
