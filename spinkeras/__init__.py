@@ -11,7 +11,7 @@ The map, in the order in which the rooms build on each other:
     _tensorflow       all use of TensorFlow's private API
 
     physics           what a junction is and when it switches: pure functions, NumPy and tensors
-      provenance        checks that values stay within what their source covers
+      provenance        source texts of devices, kept true when values change
       presets           published devices and curves
       device            MTJDevice
       series, curve     smooth functions of two numbers; the family of all switching curves

@@ -1,4 +1,4 @@
-"""What a pulse costs, what an inference costs, and the best accuracy for a given energy."""
+"""Energy of a pulse and of an inference, and training for the best accuracy at a given energy."""
 
 from spinkeras.energy.budget import EnergyBudget
 from spinkeras.energy.pulse import (

@@ -14,14 +14,15 @@ from spinkeras.energy.tracker import EnergyTracker
 from spinkeras.layer import core
 from spinkeras.layer.neuron import spin_neurons
 
-_LOWEST = 1e-4  # of the weight, in units of the loss
+_LOWEST = 1e-4  # lowest weight, in units of the loss
 
 
 class _PricedStep(MeteredStep):
-    """A step that adds the gradient of `w ln E` to the loss and moves `w` until `E` is right.
+    """A step that adds the gradient of `w ln E` to the loss and adjusts `w` to reach the target.
 
-    One weight `w` serves the model: `energy_weight` of the first spin layer. It is set inside the
-    training step, from the energies of the step before, so nothing waits for the host.
+    `E` is the energy per inference. The whole model has one weight `w`, the variable
+    `energy_weight` of the first spin layer. The training step itself adjusts `w`, from the energies
+    of the step before, so the step does not wait for Python.
     """
 
     def __init__(self, model, data, assumptions, training, steering):
@@ -40,7 +41,7 @@ class _PricedStep(MeteredStep):
     def charge(self, layer, energy, first):
         weight = self.layers[0].energy_weight
         if not self._fired:
-            last = self._seen()  # 0 in the first step of a fit, which tells nothing
+            last = self._seen()  # 0 in the first step of a fit, which has no step before
             excess = ops.log(ops.where(last > 0, last, self.target_pj) / self.target_pj)
             moved = weight * ops.exp(self.rate * ops.clip(excess, -1.0, 1.0))
             weight.assign(ops.clip(moved, _LOWEST, self.highest))
@@ -54,59 +55,60 @@ class _PricedStep(MeteredStep):
         return [*super().updates(), *((layer.energy_seen, lambda old: 0 * old) for layer in still)]
 
     def _seen(self):
-        """Energy of the model in pJ: of this step for the layers called so far, else the last."""
+        """Energy of the model in pJ; layers not yet called in this step count as in the last."""
         layers = (layer for layer in self.layers if layer.built)
         return sum(ops.convert_to_tensor(layer.energy_seen) for layer in layers)
 
 
 class EnergyBudget(EnergyTracker):
-    """Train to the best accuracy with an energy per inference not above a limit.
+    """Trains for the best accuracy while the energy per inference stays within a limit.
 
-    An `EnergyTracker` (use it instead of one, not beside one) that also pulls the energy down. With
-    `E` the mean energy per inference of the batch, all spin layers, every step follows the gradient
-    of
+    It is an `EnergyTracker` that also reduces the energy; use it instead of an `EnergyTracker`.
+    With the mean energy per inference `E` of the batch, over all spin layers, every step follows
+    the gradient of
 
         loss + w ln E
 
-    through drive currents, probabilities and knobs, and then moves the weight `w` (in units of the
-    loss) up where `E` is above the target and down where it is below:
+    through drive currents, probabilities and knobs. The step then adjusts the weight `w` (in units
+    of the loss): up if `E` is above the target, down if `E` is below:
 
         w <- w * exp(rate * ln(E / E_target)),    E_target = (1 - margin) * limit,
 
-    the logarithm clipped to [-1, 1] and `w` to [1e-4, highest]. A loose limit leaves the training
-    as it was. `w` is a variable of the model (`energy_weight` of its first spin layer, saved with
-    it); nothing is compiled again when it moves.
+    with the logarithm clipped to [-1, 1] and `w` to [1e-4, highest]. A limit above the energy that
+    the model needs hardly changes the training. `w` is a variable of the model (`energy_weight` of
+    its first spin layer) and is saved with it. A change of `w` compiles nothing again.
 
-    At the end the weights of the best epoch within the limit come back: of those epochs whose
-    `val_energy_pj` is at most the limit, the one with the best `monitor`; epochs that do not
-    validate (`validation_freq`) are not among them. Without validation data
-    `energy_pj` (mean over the epoch) and `monitor` without its `val_` decide. If no epoch is within
-    the limit, the last weights stay and a warning gives the lowest energy.
+    At the end the model gets back the weights of its best epoch: the one with the best `monitor`
+    among all epochs whose `val_energy_pj` is within the limit. With `validation_freq`, epochs
+    without validation do not count. Without validation data, `energy_pj` (mean over the epoch) and
+    `monitor` without its `val_` are used instead. If no epoch is within the limit, the model keeps
+    its last weights and a warning gives the lowest energy.
 
     Args:
-        limit: J per inference, > 0, all spin layers together.
-        rate: how fast `w` moves per step, 0 to 1. Default 0.05. 0 keeps `w` at `start`.
+        limit: energy in J per inference of all spin layers together, 1e-18 to 1e-3.
+        rate: how fast `w` changes per step, 0 to 1. Default 0.05. 0 keeps `w` at `start`.
         start: first `w` in units of the loss, 1e-4 to `highest`. Default 1e-3.
-        highest: largest `w` in units of the loss, up to 1e6. Default 3. A larger one reaches lower
-            energies and trains less steadily.
-        margin: part of the limit left free, 0 to 0.5. Default 0.02.
-        monitor: key of the logs that tells the best epoch. Default `"val_loss"`; validation losses
-            contain no energy.
+        highest: largest `w` in units of the loss, up to 1e6. Default 3. A larger value reaches
+            lower energies, but the training is less stable.
+        margin: fraction of the limit kept as reserve, 0 to 0.5. Default 0.02.
+        monitor: key of the logs by which epochs are compared. Default `"val_loss"`; validation
+            losses contain no energy.
         mode: `"min"`, `"max"` or `"auto"` (default: `"max"` for accuracies and AUC).
         assumptions: `EnergyAssumptions`, as for `EnergyTracker`.
 
-    Logs: those of `EnergyTracker`, and `energy_weight`. The training `loss` contains about `w`.
+    Logs: the keys of `EnergyTracker`, and `energy_weight`. The energy adds about `w` to the
+    training `loss`.
 
-    Limits: a callback that brings weights back itself (`keras.callbacks.EarlyStopping` with
-    `restore_best_weights`) must stand before this one, or its weights, of any energy, are the last.
-    The best weights are held in memory, as there; a run that was killed and resumed remembers those
-    of its last part only.
+    Limits: place a callback that restores weights itself (`keras.callbacks.EarlyStopping` with
+    `restore_best_weights`) before this one. Otherwise the model ends with the weights of that
+    callback, whatever their energy. The best weights are kept in memory only: a run that was killed
+    and resumed knows the best weights since it resumed.
 
     Attributes:
-        best_epoch: number (from 0) of the epoch whose weights came back, or `None`.
+        best_epoch: number (from 0) of the epoch whose weights were restored, or `None`.
 
     Raises:
-        ValueError: for arguments outside their range, for a monitor that is not in the logs.
+        ValueError: for arguments outside their range, and for a monitor that is not in the logs.
 
     Example:
 
@@ -119,8 +121,8 @@ class EnergyBudget(EnergyTracker):
     >>> budget.best_epoch
     0
 
-    The weight is the multiplier of the constraint `E <= limit`, found by ascent on its logarithm
-    (S. Boyd, L. Vandenberghe, Convex Optimization, 2004, ch. 5).
+    Theory: `w` is the Lagrange multiplier of the constraint `E <= limit`, found by ascent on its
+    logarithm (S. Boyd, L. Vandenberghe, Convex Optimization, 2004, ch. 5).
     """
 
     def __init__(
@@ -150,8 +152,8 @@ class EnergyBudget(EnergyTracker):
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        # Nothing is left of a fit that did not end, but a file's weight goes on, and other
-        # callbacks may bring one back when training begins.
+        # Forget the weight of an interrupted fit, but continue with one loaded from a file. Other
+        # callbacks may also restore one when the training begins.
         leader = self._leader()
         if leader.built:
             loaded, leader.loaded_energy_weight = leader.loaded_energy_weight, None
@@ -188,14 +190,15 @@ class EnergyBudget(EnergyTracker):
         validated = "val_energy_pj" in self.results
         if self._validates and not validated:  # validation_freq > 1
             return
-        if validated and not self._validates:  # what was measured in training does not compare
+        if validated and not self._validates:  # values of training epochs are not comparable
             self._validates = True
             self._forget()
         monitor = self.monitor if validated else self.monitor.removeprefix("val_")
         if monitor not in logs:
             raise ValueError(
                 f"EnergyBudget monitors {monitor!r}, which is not in the logs {sorted(logs)}; "
-                "name one of them, compile the metric, or put EnergyBudget behind what writes it."
+                "give one of these keys, compile the metric, or place EnergyBudget after the "
+                "callback that writes it."
             )
         energy = self.results["val_energy_pj" if validated else "energy_pj"]
         self._lowest = min(self._lowest, energy)

@@ -1,7 +1,7 @@
-"""The energy of a model's calls, as it is traced or run.
+"""The meter: it measures the energy of a model's calls while a step is traced or run.
 
-An observation (`spinkeras.layer.observation`) sees the inputs and the probability of every call;
-what a pulse costs is in `spinkeras.energy.pulse`.
+The meter is an observation (`spinkeras.layer.observation`), which sees the inputs and the
+probabilities of every call of a spin layer. `spinkeras.energy.pulse` gives the energy of a pulse.
 """
 
 import math
@@ -27,15 +27,16 @@ PICO = 1e12
 
 
 class MeteredStep(Observation):
-    """One step of a model: adds up the energy of every call in the layers' `meter_sums`.
+    """Meter of one step of a model: adds the energy of every call to the layers' `meter_sums`.
 
-    The sums of a layer are the four `COMPONENTS` in pJ; the fifth number of the first layer counts
-    the inferences, that is the samples of the step's data. Only a step that is measured is run or
-    traced under this, so a graph of any other (prediction, export) holds no state write at all.
+    `meter_sums` of a layer holds the four `COMPONENTS` of the energy in pJ. A fifth number, used
+    in the first layer only, counts the inferences, that is the samples of the step's data. Only
+    measured steps run or are traced with a meter; other graphs (prediction, export) do not write
+    to these variables.
 
     Args:
-        model: the model whose step it is.
-        data: of the step, as Keras gives it.
+        model: the model that the step belongs to.
+        data: data of the step, as Keras passes it.
         assumptions: `EnergyAssumptions`.
         training: whether the step trains.
     """
@@ -49,14 +50,14 @@ class MeteredStep(Observation):
         self.samples = ops.cast(ops.shape(first)[0], "float32")
         self._model = model
         self._scope = core.tracing_scope()
-        self._passes = []  # pairs of a forward pass and the layers it has used
+        self._passes = []  # pairs of a forward pass and the ids of the layers called in it
 
     def see(self, layer, inputs, setting, probability, training, mask):
         refuse_uncounted(layer, inputs, mask)
         if self.training and _keras.is_rematerialized():
             raise ValueError(
-                f"Layer {layer.name!r} is computed a second time for its gradient, so that its "
-                "energy would be counted twice. Leave keras.remat or RematScope out around it."
+                f"Layer {layer.name!r} is computed a second time for its gradient, so its energy "
+                "would be counted twice. Remove keras.remat or RematScope around it."
             )
         self.refuse_scope(layer)
         fused = training and mask is None and layer.in_kernels(inputs)
@@ -67,9 +68,9 @@ class MeteredStep(Observation):
             self.charge(layer, ops.sum(sums) / ops.maximum(self.samples, 1.0), first)
 
     def charge(self, layer, energy, first):
-        """A step that trains calls this with the energy of every call of a layer.
+        """Receives the energy of every call of a layer in a training step.
 
-        This class does nothing with it; `EnergyBudget` adds it to the loss.
+        It does nothing here; `EnergyBudget` overrides it and adds the energy to the loss.
 
         Args:
             layer: `SpinNeuron`.
@@ -78,19 +79,19 @@ class MeteredStep(Observation):
         """
 
     def refuse_scope(self, layer):
-        """Refuse a call where the sums cannot be written."""
+        """Refuse a call from which the sums cannot be updated."""
         where = core.inner_scope(self._scope, layer.meter_sums.value)
         if where not in (None, "branch", "loop"):
             raise ValueError(
                 f"Layer {layer.name!r} runs in {where}, where its energy cannot be counted. Call "
-                "it outside, or leave the callback out."
+                "it outside, or remove the callback."
             )
 
     def _is_first(self, layer):
-        """Whether this is a layer's first call in the forward pass at hand.
+        """Whether this is a layer's first call in the current forward pass.
 
-        A layer used several times (weight sharing, TimeDistributed) spends energy every time, but
-        the pass is one inference.
+        A layer that is used several times (weight sharing, TimeDistributed) spends energy every
+        time, but the whole pass is one inference.
         """
         here = _keras.forward_pass(layer)
         used = next((used for forward, used in self._passes if forward is here), None)
@@ -102,16 +103,16 @@ class MeteredStep(Observation):
         return first
 
     def updates(self):
-        """What the step adds when it has run: `(variable, function of its value)` pairs."""
+        """`(variable, function of its value)` pairs that update variables after the step."""
         whole = sum(_keras.is_whole(forward, self._model) for forward, _ in self._passes)
-        inferences = self.samples * max(1, whole)  # a step may look at its data several times
+        inferences = self.samples * max(1, whole)  # a step may run the model several times
         unit = np.eye(5, dtype="float32")[-1]
         leaders = [layer.meter_sums for layer in self.layers if layer.built][:1]
         return [(sums, lambda value: value + inferences * unit) for sums in leaders]
 
 
 def refuse_uncounted(layer, inputs, mask):
-    """Refuse a call of a spin layer that would be counted wrongly, by name."""
+    """Refuse a call of a spin layer whose energy would be wrong; the error names the layer."""
     problem = None
     if core.is_mapped(inputs):
         problem = (
@@ -137,15 +138,16 @@ def refuse_uncounted(layer, inputs, mask):
             whole = loops or isinstance(outer, keras.layers.Wrapper)
             if whole or any(_leads(m.shape, inputs.shape) for m in masks):
                 problem = (
-                    f"is an activation inside {name}, whose mask it cannot see: masked steps would "
-                    "be counted. Put the SpinNeuron behind it as a layer of its own."
+                    f"is an activation inside {name} and cannot see its mask, so the energy of "
+                    "masked steps would be counted. Use the SpinNeuron as a separate layer after "
+                    "it."
                 )
     if problem:
         raise ValueError(f"Layer {layer.name!r} {problem}")
 
 
 def refuse_unseen(scope, layer, inputs, mask):
-    """As `refuse_uncounted`, also where the values of a call cannot be read at once."""
+    """Like `refuse_uncounted`; also refuse a call whose values cannot be read immediately."""
     refuse_uncounted(layer, inputs, mask)
     if where := core.inner_scope(scope, layer.meter_sums.value):
         raise ValueError(
@@ -156,7 +158,7 @@ def refuse_unseen(scope, layer, inputs, mask):
 
 
 def _leads(mask, shape):
-    """Whether a mask of one shape may belong to an input of another."""
+    """Whether a mask of this shape may belong to an input of the other shape."""
     pairs = zip(mask, shape)
     return len(mask) <= len(shape) and all(m is None or n is None or m == n for m, n in pairs)
 
@@ -175,7 +177,7 @@ def _sums(layer, assumptions, inputs, setting, probability, mask, fused):
     numbers = ops.convert_to_tensor(numbers, dtype)
     sums = _fused_write_sums if fused else _write_sums
     write, switched = sums(inputs, probability, settings, numbers)
-    # All but "write" are linear in the probability.
+    # All components but "write" are linear in the probability, so its mean is enough.
     count = ops.cast(ops.size(inputs), dtype) / math.prod(width.shape)
     mean = switched / ops.maximum(count, 1)  # a replica may have no sample
     anisotropy = ops.cast(layer.anisotropies(setting), dtype)
@@ -190,12 +192,13 @@ def _in_pico(energies):
 
 
 def _write_sums(inputs, probability, settings, numbers):
-    """Energy of writing in J, and the probability, of every neuron, summed over the elements.
+    """Write energy in J and probability of every neuron, each summed over the elements.
 
     Args:
-        inputs, probability: of a layer.
+        inputs, probability: inputs and probabilities of a layer.
         settings: bias current in A and pulse width in s of every neuron, stacked.
-        numbers: A per input, and those of `energy.write_numbers`, one array.
+        numbers: one array: current in A per unit of input, then the result of
+            `energy.pulse.write_numbers`.
     """
     parts = _write_and_probability(inputs, probability, settings, numbers)
     return [core.sum_to(value, settings.shape[1:]) for value in parts]
@@ -209,7 +212,7 @@ def _write_and_probability(inputs, probability, settings, numbers):
 
 
 def _fused_write_sums(inputs, probability, settings, numbers):
-    """`_write_sums` as one kernel, and its gradient as another, for all layers alike."""
+    """`_write_sums` in one kernel and its gradient in another; all layers share both."""
     inner, knob_shape = tuple(inputs.shape[1:]), settings.shape[1:]
     row = core.row_length(inner, knob_shape)
     inputs, probability = (core.as_rows(value, row) for value in (inputs, probability))
@@ -233,8 +236,9 @@ def traced_energies(layer, current, probability, mask, assumptions, pulses=None,
         probability: switching probability, same shape.
         mask: mask of the leading axes, or `None`.
         assumptions: `EnergyAssumptions`.
-        pulses: pulses per inference. Default: those of the layer.
-        factors: of the devices on `R_P` and TMR, tensors, as `pulse_energies`. Default: 1.
+        pulses: pulses per inference. Default: the layer's own number.
+        factors: two tensors, factors of the devices on `R_P` and TMR as in `pulse_energies`.
+            Default: 1.
     """
     setting = layer.setting(probability.dtype)
     assumptions = assumptions_of(layer, assumptions)

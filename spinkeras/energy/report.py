@@ -1,4 +1,4 @@
-"""The energy of every spin layer on given data, and where its neurons stand."""
+"""The energy of every spin layer on given data, and the settings of its neurons."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from spinkeras.physics.resistance import voltage_of_current
 
 
 class _Recorder(Observation):
-    """As `MeteredStep`, in NumPy float64 for `energy_report`; also the largest voltage."""
+    """Like `MeteredStep`, but in NumPy float64 and with the largest voltage."""
 
     def __init__(self, layers, assumptions):
         super().__init__(layers)
@@ -67,11 +67,12 @@ class _NominalRecorder(Expected, _Recorder):
 
 
 def latency(model: keras.Model) -> float:
-    """Sum in s over the spin layers of the longest pulse of each, times its repeats.
+    """Time in s for the pulses of one inference: the sum of every layer's longest pulse.
 
-    The time the pulses of one inference take where the layers work one after the other; where
-    branches work side by side it is an upper limit. A layer that is used several times in a pass
-    (a recurrent cell, shared layers) counts once. Reading and resetting are not included.
+    A layer with several pulses per inference counts all of them. Layers are taken to work one
+    after the other; if branches work in parallel, the result is an upper limit. A layer that is
+    used several times in a pass (a recurrent cell, shared layers) counts once. Reading and
+    resetting are not included.
     """
     layers = [layer for layer in spin_neurons(model) if layer.built]
     return float(sum(np.max(layer.pulse_width) * layer.pulses for layer in layers))
@@ -84,7 +85,7 @@ ENDS = {
 
 
 def at_limit(layer) -> dict:
-    """Which of a layer's neurons have a trained knob at a limit of the device: arrays by limit."""
+    """For every limit of the device: which neurons have a trained knob there, as an array."""
     found = {}
     for knob, ends in ENDS.items():
         value, limits = getattr(layer, knob), knob_range(layer.device, knob)
@@ -95,18 +96,18 @@ def at_limit(layer) -> dict:
 
 
 def least_stability(layer) -> float:
-    """Least thermal stability of a layer's neurons, with the gate at its setting."""
+    """Lowest thermal stability of a layer's neurons at their gate voltages."""
     return float(layer.device.stability_at(np.min(layer.anisotropy)))
 
 
 def limits_in_words(row) -> str:
-    """At which limits of the device the neurons of a row of an `EnergyReport` end."""
+    """Limits of the device that neurons reach, for a row of an `EnergyReport`, in words."""
     shares = (f"{share:.0%} {end}" for end, share in row["at_limit"].items() if share)
     return ", ".join(shares) or "none"
 
 
 def others_in_words(report) -> str:
-    """The layers that an `EnergyReport` does not count."""
+    """The layers whose energy an `EnergyReport` does not include, in words."""
     others = (f"{count} {name}" for name, count in report.other_layers.items())
     return ", ".join(others) or "no other layers"
 
@@ -115,26 +116,27 @@ def others_in_words(report) -> str:
 class EnergyReport(tables.Table):
     """Result of `energy_report`.
 
-    `print(report)` shows the table, a notebook a card. `to_dataframe()` and `to_csv(path)` give
-    one row per spin layer.
+    `print(report)` shows a table; a notebook shows a card. `to_dataframe()` and `to_csv(path)`
+    give one row per spin layer.
 
     Attributes:
-        layers: one dictionary per spin layer: `name`, `pulses` (per inference), `write_pj`,
-            `gate_pj`, `read_pj`, `reset_pj`, `total_pj` (pJ per inference), `pulse_width_ns` and
-            `gate_voltage` (lowest, highest), `latency_ns`, `peak_voltage` (V, over the channel,
-            or over the junction in its parallel state), `at_limit` (share of the neurons whose
-            trained knob ends at a limit of the device, by `"shortest pulse"`, `"longest pulse"`,
-            `"least anisotropy"` and `"most anisotropy"`), `thermal_stability` and `retention_s`
-            (least of all neurons, with the gate at its setting). A free-running layer has no
-            retention (NaN) but `relaxation_s`, the longest of its neurons at balance; its
-            `write_pj` is that of the held current, its pulses are reads.
-        total_pj: pJ per inference, all spin layers.
+        layers: one dictionary per spin layer, with these keys. `name`; `pulses` per inference;
+            `write_pj`, `gate_pj`, `read_pj`, `reset_pj` and `total_pj` in pJ per inference;
+            `pulse_width_ns` and `gate_voltage`, each as (lowest, highest); `latency_ns`;
+            `peak_voltage` in V over the channel, or over the junction in its parallel state;
+            `at_limit`, the share of the neurons with a trained knob at a limit of the device, by
+            `"shortest pulse"`, `"longest pulse"`, `"least anisotropy"` and `"most anisotropy"`;
+            `thermal_stability` and `retention_s`, the lowest values of all neurons at their gate
+            voltages. A free-running layer has no retention (NaN). It has `relaxation_s` instead,
+            the longest relaxation time of its neurons when both states are equally probable. Its
+            `write_pj` is the energy of the held current, and its pulses are reads.
+        total_pj: pJ per inference of all spin layers.
         latency_ns: sum of the layers' longest pulses in ns.
         inferences: number of samples measured.
-        other_layers: layers with weights or functions whose energy is not counted, by class.
+        other_layers: number of all other layers, by class; their energy is not included.
         assumptions: lines of text.
-        printed: whether `energy_report` has printed the table; a notebook then does not show it
-            once more, but one line.
+        printed: whether `energy_report` has printed the table; then a notebook shows one line
+            instead of the card.
     """
 
     layers: list[dict]
@@ -226,18 +228,18 @@ def energy_report(
     assumptions: EnergyAssumptions | None = None,
     print_fn: Callable[[str], object] | None = print,
 ) -> EnergyReport:
-    """Measure and print the energy of every spin layer on data, at the present knobs.
+    """Measure and print the energy of every spin layer on data, with the current knobs.
 
     Args:
-        model: a built Keras model with `SpinNeuron` layers, however nested.
+        model: a built Keras model with `SpinNeuron` layers, also nested ones.
         x: input data as for `model.predict`: an array, or a list or dictionary of arrays.
         batch_size: samples per step, > 0. Default 256.
         assumptions: `EnergyAssumptions`.
-        print_fn: function that receives the table, or `None` to print nothing. In a notebook a
-            report that was printed shows one line as the value of its cell, with `None` its card.
+        print_fn: function that receives the table, or `None` to print nothing. After the default
+            `print` a notebook shows the returned report as one line, otherwise as a card.
 
     Returns:
-        `EnergyReport`; sums are taken in float64.
+        `EnergyReport`, computed in float64.
 
     Raises:
         ValueError: for a model without spin layers or empty data.
@@ -258,7 +260,7 @@ def energy_report(
 
 
 def nominal_report(model, x, assumptions):
-    """`energy_report` of nominal devices that give their probability, whatever their output."""
+    """`energy_report` with nominal devices and probabilities, for every setting of `output`."""
     recorder = _NominalRecorder(spin_neurons(model), assumptions)
     return _report(model, x, len(keras.tree.flatten(x)[0]), recorder)
 
@@ -272,7 +274,8 @@ def _report(model, x, batch_size, recorder):
     samples = len(arrays[0]) if arrays else 0
     if samples == 0 or any(len(a) != samples for a in arrays):
         raise ValueError(
-            f"energy_report needs data of one length > 0; got lengths {[len(a) for a in arrays]}."
+            f"energy_report needs arrays of equal length > 0; got lengths "
+            f"{[len(a) for a in arrays]}."
         )
     with observing(recorder):
         for start in range(0, samples, batch_size):

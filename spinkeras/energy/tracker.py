@@ -22,33 +22,41 @@ from spinkeras.layer.steps import Lease
 
 
 class EnergyTracker(keras.callbacks.Callback):
-    """Energy per inference while a model trains, in the logs of every epoch.
+    """Adds the energy per inference to the logs of every epoch while a model trains.
 
-    Keys: `energy_pj` (mean over the epoch's training batches, pJ per inference, all spin layers),
-    `energy_pj_<layer>` (one layer), `latency_ns` (sum over the spin layers of their longest
-    pulse; an upper limit where layers work side by side), `share_at_limit` (of the neurons with a
-    trained knob at a limit of the device, 0 to 1), `retention_s` (mean time before a thermal
-    reversal of the weakest neuron, in s; NaN if all run freely), and, when `fit` validates,
-    `val_energy_pj` and `val_energy_pj_<layer>`. The progress bar, `History`, keras-tuner and every
-    callback that stands later in the list (CSVLogger, TensorBoard, EarlyStopping) see them.
+    These keys are added to the logs:
 
-    The training figures are measured inside the training step, on the very batches and with the
-    knobs of that moment; the knobs move during the epoch, so for a figure at the final setting use
-    the validation keys or `energy_report`. In `model.evaluate(..., callbacks=[tracker])` the
-    result is in `tracker.results`.
+    - `energy_pj`: pJ per inference of all spin layers, mean over the epoch's training batches;
+      `energy_pj_<layer>` for one layer.
+    - `val_energy_pj`, `val_energy_pj_<layer>`: the same for the validation data of `fit`.
+    - `latency_ns`: sum over the spin layers of their longest pulse. If layers work in parallel, it
+      is an upper limit.
+    - `share_at_limit`: fraction, 0 to 1, of the neurons with a trained knob at a limit of the
+      device.
+    - `retention_s`: mean time in s before the weakest neuron loses its bit by a thermal reversal;
+      NaN if all neurons are free-running.
+
+    The progress bar, `History`, keras-tuner and every later callback in the list (CSVLogger,
+    TensorBoard, EarlyStopping) see these keys.
+
+    The energies of training are measured inside the training step, on the same batches and with
+    the knobs as they are at that step. The knobs change during the epoch; for energies at their
+    final setting use the validation keys or `energy_report`. After
+    `model.evaluate(..., callbacks=[tracker])` the result is in `tracker.results`.
 
     Args:
         assumptions: `EnergyAssumptions`. Default: read at 0.1 V, reset of switched devices.
 
-    Limits: sums are kept in float32 (relative error about 1e-5 for 1e4 batches per epoch). With
-    `MirroredStrategy` the figure is the mean over replicas. The samples of a step are counted
-    along the first axis of its first input. Figures are NaN where no step was counted, as in a
-    training loop without Keras's `train_step`. Refused by name, because its energy would be
-    wrong: a neuron in a recurrent layer that is not unrolled, in `TimeDistributed` over an unknown
-    number of steps, in a `tf.function` of its own, in a layer that is rematerialized, inside
-    another layer whose mask it cannot see, and on JAX in any loop or condition. Not seen: a neuron
-    in a `tf.function` that was traced before the neuron was built (its weights are constants there,
-    as those of any Keras layer).
+    Limits: the sums are kept in float32 (relative error about 1e-5 for 1e4 batches per epoch).
+    With `MirroredStrategy` the energy is the mean over replicas. The samples of a step are counted
+    along the first axis of its first input. The energies are NaN if no step was measured, as in a
+    training loop without Keras's `train_step`.
+
+    An error names a neuron whose energy would be wrong. This concerns a neuron in a recurrent layer
+    that is not unrolled, in `TimeDistributed` over an unknown number of steps, in a separate
+    `tf.function`, in a rematerialized layer, in another layer whose mask it cannot see, and on JAX
+    in any loop or condition. One case is not found: a neuron in a `tf.function` that was traced
+    before the neuron was built. Its weights, like those of any Keras layer, are constants there.
 
     Example:
 
@@ -75,13 +83,14 @@ class EnergyTracker(keras.callbacks.Callback):
         layers = spin_neurons(model)
         if not layers:
             raise ValueError(
-                f"{type(self).__name__} found no SpinNeuron in this model; add one or leave it out."
+                f"{type(self).__name__} found no SpinNeuron in this model; add a SpinNeuron or "
+                "remove this callback."
             )
         warn_of_strong_reads(layers, self.assumptions)
         for layer in layers:
             if assumptions_of(layer, self.assumptions).reset:
-                reset_energy(layer.device, self.assumptions)  # solved once, outside the graph
-        self._leases = {}  # those of a fit that did not end
+                reset_energy(layer.device, self.assumptions)  # solve and cache it outside the graph
+        self._leases = {}  # drop leases of an earlier fit that was interrupted
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._lease("train")
@@ -142,7 +151,7 @@ class EnergyTracker(keras.callbacks.Callback):
         self._leases[phase] = Lease(model, phase, around, self._key())
 
     def _key(self):
-        """Tells apart the steps of two callbacks."""
+        """Key that is equal for callbacks that can share a compiled step."""
         return type(self), self.assumptions
 
     def _observed_step(self, model, data, training):
@@ -157,12 +166,12 @@ class EnergyTracker(keras.callbacks.Callback):
             layer.meter_sums.assign(np.zeros(layer.meter_sums.shape))
 
     def _sums(self):
-        """Energies in pJ by component, and the number of inferences, of every built layer."""
+        """Energies in pJ by component and the number of inferences, for every built layer."""
         values = ((id(v), ops.convert_to_numpy(v.meter_sums)) for v in self._built())
         return {key: value.astype("float64") for key, value in values}
 
     def _read(self):
-        """Mean pJ per inference since the last reset or begin: total and per layer."""
+        """Mean pJ per inference since the last reset or start: total and per layer."""
         layers, sums = self._built(), self._sums()
         sums = [sums[id(layer)] - self._before.get(id(layer), 0.0) for layer in layers]
         inferences = sum(s[-1] for s in sums)

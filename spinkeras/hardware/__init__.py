@@ -1,4 +1,4 @@
-"""What differs from chip to chip, what the driver needs to know, and how long bits last."""
+"""Simulated chips, the table of settings for the driver, and the reliability of the bits."""
 
 from spinkeras.hardware.chips import ChipReport, NewChipEachEpoch, chip_sensitivity, evaluate_chips
 from spinkeras.hardware.driver_table import apply_device_settings, device_settings

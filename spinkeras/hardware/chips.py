@@ -1,4 +1,7 @@
-"""Measure a trained network on many simulated chips: accuracy, yield, energy, sensitivity."""
+"""Evaluate a trained network on many simulated chips: accuracy, yield, energy, sensitivity.
+
+A chip holds all devices of a network; the devices of different chips differ at random.
+"""
 
 import dataclasses
 import functools
@@ -25,15 +28,15 @@ from spinkeras.layer.observation import Observation, observing
 from spinkeras.layer.steps import Lease
 from spinkeras.physics.spread import CAUSES, ChipLayer, ChipSpread
 
-_COMPILE = 2**17  # elements per call from which a compiled kernel pays
-_KEEP = 2**29  # bytes of what the layers before the first spin layer answer to the data
+_COMPILE = 2**17  # elements per call from which a compiled kernel is faster
+_KEEP = 2**29  # most bytes kept of the outputs before the first spin layer
 
 
 class _Study(Observation):
-    """One network and its data, to be measured on groups of chips.
+    """One network and its data, to be evaluated on groups of chips.
 
-    What comes before the first spin layer is the same on all chips and is computed once. From
-    there the batch holds the samples of each chip in turn.
+    The layers before the first spin layer give the same result on all chips, so they run only
+    once. After them the batch holds all samples for the first chip, then for the second, and so on.
     """
 
     def __init__(self, model, x, batch_size, spread, cause, pulses):
@@ -49,14 +52,14 @@ class _Study(Observation):
         self.shared = (None, None)
 
     def measure(self, chips, layers, seed=0):
-        """Outputs of shape `(chips, samples, ...)` and pJ per chip over all samples.
+        """Outputs of shape `(chips, samples, ...)`, and pJ per chip summed over all samples.
 
         Args:
-            chips: how many.
+            chips: number of chips.
             layers: `{id(layer): ChipLayer of NumPy arrays with a leading chip axis}`; a layer that
-                is missing has nominal devices. `None`: nominal devices and expected values
-                everywhere, energy not measured.
-            seed: integer, of the pulses.
+                is missing has nominal devices. `None`: nominal devices and expected values in all
+                layers, without a measurement of energy.
+            seed: integer, seed of the drawn pulses.
         """
         self.chips, self.drawn, self.energy = chips, layers, np.zeros(chips)
         self.generator.state.assign(np.array([seed, 0]))
@@ -83,7 +86,7 @@ class _Study(Observation):
         return signal
 
     def answer(self, layer, inputs, mask):
-        """What the devices of every chip answer to its part of the batch."""
+        """Output of a layer in which every chip computes its part of the batch."""
         refuse_unseen(self.scope, layer, inputs, mask)
         if self.drawn is None:
             return layer.to_output(layer.response(inputs))
@@ -125,7 +128,10 @@ class _Study(Observation):
         return self.kernels[id(layer)]
 
     def _answer(self, layer, inputs, *factors):
-        """pJ at probability 0, its rise to 1, and the probability, with a leading chip axis."""
+        """pJ at probability 0, its increase up to probability 1, and the probability.
+
+        All three have a leading chip axis.
+        """
         chip = ChipLayer(*factors) if factors else None
         probability = layer.response(inputs, chip, self.spread, self.cause)
         electric = (chip.resistance, chip.tmr) if chip and self.electric else ()
@@ -139,7 +145,7 @@ class _Study(Observation):
 
 
 def _dot(rising, probability):
-    """Sum over everything but the chip axis of the product; `rising` may be one for all chips."""
+    """Product summed over all axes but the chip axis; all chips may share one `rising`."""
     chips = probability.shape[0]
     if rising.shape[0] == 1:
         return ops.matmul(ops.reshape(probability, (chips, -1)), ops.reshape(rising, (-1,)))
@@ -147,18 +153,18 @@ def _dot(rising, probability):
 
 
 def _cut(model):
-    """The model up to its first spin layer and from there on, or `(None, model)`.
+    """The model up to its first spin layer and the rest of it, or `(None, model)`.
 
-    Possible where all that the later part sees of the input passes through that one point.
+    A cut is possible if the rest depends on the input only through the input of that spin layer.
     """
     first = next((layer for layer in model.layers if spin_neurons(layer)), None)
     try:
         (source,), (result,) = model.inputs, model.outputs
         before = keras.Model(source, first.input)
         after = keras.Model(first.input, result)
-    except (AttributeError, TypeError, ValueError):  # a subclassed model, a way around that point
+    except (AttributeError, TypeError, ValueError):  # a subclassed model, a path around the cut
         return None, model
-    masked = getattr(first.input, "_keras_mask", None) is not None  # a mask would be lost
+    masked = getattr(first.input, "_keras_mask", None) is not None  # a cut would lose a mask
     if masked or spin_neurons(before) or not isinstance(first.input, keras.KerasTensor):
         return None, model
     return before, after
@@ -169,13 +175,13 @@ class ChipReport(tables.Table):
     """Result of `evaluate_chips`. `to_dataframe()` and `to_csv(path)` give one row per chip.
 
     Attributes:
-        accuracy: array of shape `(chips,)`, fraction of samples right (or the given metric).
+        accuracy: array of shape `(chips,)`, fraction of correct samples (or the given metric).
         energy_pj: array of shape `(chips,)`, pJ per inference of the spin neurons.
-        nominal: accuracy of the network with nominal devices and expected values.
+        nominal: accuracy (or metric) of the network with nominal devices and expected values.
         spread: the `ChipSpread`.
-        pulses: pulses per inference that were drawn, or `None` for expected values.
-        is_fraction: whether `accuracy` is one, as the default metric's (default `True`), or may
-            have any value, as a metric of one's own.
+        pulses: number of drawn pulses per inference, or `None` for expected values.
+        is_fraction: whether `accuracy` is a fraction, as with the default metric, or a value of
+            another metric. Default `True`.
     """
 
     accuracy: np.ndarray
@@ -208,9 +214,9 @@ class ChipReport(tables.Table):
         """Fraction of chips at or above a target, with its exact (Clopper-Pearson) interval.
 
         Args:
-            target: least accuracy, a fraction from 0 to 1 (90 % is 0.9); of a metric of one's own
-                any number.
-            confidence: of the interval, 0.5 to 0.999999. Default 0.95.
+            target: accuracy that a good chip needs, a fraction from 0 to 1 (90 % is 0.9), or any
+                number for another metric.
+            confidence: confidence level of the interval, 0.5 to 0.999999. Default 0.95.
 
         Returns:
             `(fraction, low, high)`.
@@ -241,7 +247,7 @@ class ChipReport(tables.Table):
 
 
 def accuracy(y_true, y_pred):
-    """Fraction of samples whose class is right; labels as integers, 0/1 or one-hot rows."""
+    """Fraction of samples with the correct class; labels are integers, 0/1 or one-hot rows."""
     y_true = np.asarray(y_true)
     if y_pred.shape[-1] == 1:
         return float(np.mean((y_pred.reshape(len(y_pred)) > 0.5) == y_true.reshape(len(y_true))))
@@ -268,49 +274,52 @@ def evaluate_chips(
 ) -> ChipReport:
     """Accuracy and energy of a trained network on simulated chips.
 
-    Every chip draws its devices from `spread`, seeded by `(seed, chip)`, so that chip number 7 is
-    the same whatever else is measured. Several chips go through the network in one batch.
+    Every chip draws its devices from `spread` with the seed `(seed, chip)`. So chip number 7 has
+    the same devices in every call with this seed. Several chips are computed in one batch.
 
     Args:
         model: Keras model with `SpinNeuron` layers and one output.
         x, y: data as for `model.evaluate`, NumPy arrays (one input).
-        spread: `ChipSpread`.
+        spread: `ChipSpread`, how the devices differ.
         chips: number of chips, >= 1. Default 100.
-        pulses: `None` (default) for expected values, or the pulses per neuron to draw, 1 to 1e6.
+        pulses: number of pulses per neuron to draw, 1 to 1e6. Default `None`: expected values.
         seed: integer >= 0. Default 0.
-        cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
-            `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
-        layers: names of the spin layers that are spread; the others stay nominal. Default all.
+        cause: which differences count. Default `"all"`. Otherwise only one: the `"threshold"` of
+            the devices, their `"slope"`, or the `"faults"` of devices with the nominal curve
+            (jitter, ceiling, reading, stuck devices).
+        layers: names of the spin layers whose devices differ; the others stay nominal. Default:
+            all spin layers.
         metric: function `(y_true, y_pred) -> float`. Default: classification accuracy.
-        batch_size: samples per step and chip.
-        chips_at_once: chips per step.
-        results_file: path of a JSON-lines file that receives every finished group of chips; a
-            later call with the same arguments continues from it, also after a kill, which may have
-            cut the last line. The metric must then have a name of its own, to be told from that of
-            another file. A chip without a finite result is not written.
-        progress: whether to show a progress bar.
+        batch_size: samples per step and chip. Default 1000.
+        chips_at_once: chips per step. Default 10.
+        results_file: path of a JSON-lines file to which every finished group of chips is added. A
+            later call with the same arguments continues from this file, also after a kill that
+            cut the last line. The metric must then be a function or class with a name, by which
+            the file is recognised. A chip without a finite result is not written.
+        progress: whether to show a progress bar. Default `True`.
 
     Returns:
         `ChipReport`.
 
     Raises:
         ValueError: for a model without spin layers, unknown layer names, arguments outside their
-            range, a metric that gives no number, a results file that is foreign or damaged, or a
-            metric without a name where there is such a file.
+            range, a metric that does not return a number, a results file that is damaged or
+            belongs to other arguments, or a metric without a name together with a results file.
     """
     neurons = spin_neurons(model)
     if not neurons:
         raise ValueError("evaluate_chips found no SpinNeuron in this model.")
     x, y = _data("x", x), _data("y", y, "biufSU")
     if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"x and y need one length > 0; got {len(x)} and {len(y)}.")
+        raise ValueError(f"x and y need the same length > 0; got {len(x)} and {len(y)}.")
     if not isinstance(spread, ChipSpread):
         raise ValueError(f"spread must be a ChipSpread; got {checks.shown(spread)}.")
     if not isinstance(cause, str) or cause not in CAUSES:
         raise ValueError(f"Unknown cause {checks.shown(cause)}; choose one of {CAUSES}.")
     if not callable(metric):
         raise ValueError(
-            f"metric = {checks.shown(metric)} must be a function (y_true, y_pred) to a number."
+            f"metric = {checks.shown(metric)} must be a function (y_true, y_pred) that returns a "
+            "number."
         )
     chips = checks.whole("chips", chips, 1, 10**7)
     chips_at_once = checks.whole("chips_at_once", chips_at_once, 1, 10**7)
@@ -327,8 +336,8 @@ def evaluate_chips(
         unknown = [name for name in layers if name not in names] if named else [layers]
         if unknown:
             raise ValueError(
-                f"No spin layer is called {checks.shown(unknown)}; layers is a list of any of "
-                f"{names}."
+                f"No spin layer is called {checks.shown(unknown)}; layers must be a list of names "
+                f"from {names}."
             )
     chosen = [layers is None or name in layers for name in names]
 
@@ -363,15 +372,16 @@ def evaluate_chips(
 def chip_sensitivity(
     model: keras.Model, x: Any, y: Any, spread: ChipSpread, chips: int = 20, **options: Any
 ) -> dict[tuple[str, str], float]:
-    """Mean accuracy lost when only one layer varies, and for one cause alone.
+    """Mean loss of accuracy if the devices of only one layer differ, and for only one cause.
 
     Args:
-        model, x, y, spread, chips, **options: as `evaluate_chips`. A `results_file` gives one
-            file per layer and cause: `name.jsonl` becomes `name-layer-cause.jsonl`.
+        model, x, y, spread, **options: as in `evaluate_chips`. A `results_file` gives one file per
+            layer and cause: `name.jsonl` becomes `name-layer-cause.jsonl`.
+        chips: number of chips, >= 1. Default 20.
 
     Returns:
-        Dictionary from `(layer name, cause)` to the mean loss of accuracy against the nominal
-        network, a fraction.
+        Dictionary from `(layer name, cause)` to the mean loss of accuracy compared with the
+        nominal network, a fraction.
     """
     path, loss = options.pop("results_file", None), {}
     for layer in spin_neurons(model):
@@ -388,12 +398,12 @@ def chip_sensitivity(
 
 
 class NewChipEachEpoch(keras.callbacks.Callback):
-    """Variation-aware training with one chip per epoch instead of one per step.
+    """Trains on one simulated chip per epoch, instead of on a new chip in every step.
 
-    Every spin layer with a `spread` keeps its devices for an epoch. The chip of an epoch depends
-    on the layer's seed and the epoch's number alone, so that a run that goes on with
-    `fit(initial_epoch=...)` meets the chips it would have met. The training step is not compiled
-    again.
+    Every spin layer with a `spread` keeps the same devices during an epoch. The chip of an epoch
+    depends only on the layer's seed and the number of the epoch. So a run that continues with
+    `fit(initial_epoch=...)` sees the same chips as an uninterrupted run. The training step is not
+    compiled again.
 
     Raises:
         ValueError: when training starts without a spin layer that has a `spread`.
@@ -430,7 +440,7 @@ class NewChipEachEpoch(keras.callbacks.Callback):
 
 
 def _draw(neurons, chosen, spread, seed, chips):
-    """Factors of the chosen layers, `{id(layer): ChipLayer}` with a leading chip axis."""
+    """Device factors of the chosen layers, `{id(layer): ChipLayer}`, with a leading chip axis."""
     drawn = []
     for chip in chips:
         rng = np.random.default_rng([seed, chip])
@@ -452,13 +462,13 @@ def _draw(neurons, chosen, spread, seed, chips):
 
 
 def _identity(metric):
-    """What tells a metric from another one, in another process too."""
+    """Key that distinguishes a metric from others, also in another process."""
     named = inspect.isfunction(metric) or inspect.isclass(metric)
     if not named or "<" in metric.__qualname__:  # <lambda>, or in the <locals> of a function
         raise ValueError(
-            f"metric = {metric!r} cannot be told from another one in a results_file. Give it a "
-            "name: a function or class at the top level of a module (def, not lambda, partial or "
-            "a method). Or leave results_file out."
+            f"metric = {metric!r} has no name by which a results_file can recognise it. Use a "
+            "function or class at the top level of a module (def, not lambda, partial or a "
+            "method), or no results_file."
         )
     code = getattr(metric, "__code__", None)
     if code is None:
@@ -468,13 +478,14 @@ def _identity(metric):
 
 
 def _fingerprint(model, x, y, spread, metric, answer, options):
-    """Short hash of everything that decides the results, so that a file is not mixed up.
+    """Short hash of all that determines the results, to recognise the file of another network.
 
-    The nominal answer of the network, to three digits, stands for its other layers.
+    The layers without spin neurons enter through the nominal output of the network, to three
+    digits.
     """
     size = [f"{value:.2e}" for value in (np.mean(answer), np.sqrt(np.mean(np.square(answer))))]
     text = [options, spread.get_config(), metric, size]
-    tallies = []  # of the energy, which decide nothing here
+    tallies = []  # sums of energy, which do not affect the results
     for layer in spin_neurons(model):
         config = layer.get_config()
         text.append({key: config[key] for key in sorted(config) if key != "name"})
@@ -495,7 +506,7 @@ def _data(name, values, kinds="biuf"):
         found = np.empty((), object)
     if found.dtype.kind not in kinds or found.ndim == 0:
         raise ValueError(
-            f"{name} = {checks.shown(values)} must be an array, with the samples along its first "
+            f"{name} = {checks.shown(values)} must be an array with the samples along its first "
             "axis."
         )
     return found
@@ -507,7 +518,7 @@ def _score(metric, y, answer):
     if score is None:
         name = getattr(metric, "__name__", checks.shown(metric))
         raise ValueError(
-            f"metric {name} gave {checks.shown(value)}; it must give one number per chip."
+            f"metric {name} returned {checks.shown(value)}; it must return one number per chip."
         )
     return score
 
@@ -522,7 +533,7 @@ def _append_results(results_file, label, values):
 
 
 def _read_results(results_file, label, is_fraction):
-    """`{chip: [metric, pJ]}` from the whole lines of a file; a line that a kill cut is removed."""
+    """`{chip: [metric, pJ]}` from the complete lines of a file; an incomplete one is removed."""
     path = pathlib.Path(results_file)
     if not path.exists():
         return {}
@@ -536,8 +547,8 @@ def _read_results(results_file, label, is_fraction):
         chip, values = _result(line, where, label, is_fraction)
         if not np.allclose(done.setdefault(chip, values), values, rtol=1e-4, atol=0):
             raise ValueError(
-                f"{where}: chip {chip} has the values {values} and, further up, {done[chip]}; "
-                "delete the wrong line."
+                f"{where}: chip {chip} has the values {values}, but {done[chip]} in an earlier "
+                "line; delete the wrong line."
             )
     if cut:
         files.write(path, whole)
@@ -546,13 +557,13 @@ def _read_results(results_file, label, is_fraction):
 
 def _result(line, where, label, is_fraction):
     """Chip and values of one line."""
-    remedy = "delete the line, and its chip is measured again"
+    remedy = "delete this line; its chip is then evaluated again"
     try:
         row = checks.from_json(line, where)
     except ValueError as error:
         raise ValueError(f"{where}: not a result; {remedy}. {error}") from None
     if not isinstance(row, dict) or set(row) != {"label", "chip", "values"}:
-        raise ValueError(f"{where}: not a result, which has label, chip and values; {remedy}.")
+        raise ValueError(f"{where}: a result must have label, chip and values; {remedy}.")
     if row["label"] != label:
         raise ValueError(
             f"{where} belongs to another model, data or setting; use a new results_file."

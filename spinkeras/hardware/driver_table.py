@@ -1,7 +1,7 @@
-"""The table a driver chip needs, and the reliability of the settings in it.
+"""The table of settings for a driver chip, with the reliability of every setting.
 
-One row per neuron: pulse width, gate voltage, bias current, current per unit input, and what the
-setting means for the device: thermal stability, retention, read disturb, reset error.
+The table has one row per neuron. It holds pulse width, gate voltage, bias current and current per
+unit of input, and the resulting thermal stability, retention, read disturb and reset error.
 """
 
 import contextlib
@@ -32,28 +32,32 @@ _UNITS = dict(zip(("neuron", *_DRIVE), ("(a position)", "s", "V", "A", "A per un
 def device_settings(
     model: keras.Model, path: PathLike | None = None, assumptions: EnergyAssumptions | None = None
 ) -> list[dict[str, Any]]:
-    """Settings of every neuron of a model, as a list of rows, and as a file.
+    """Settings of every neuron of a model, as a list of rows and, if wanted, in a file.
 
-    Columns: `layer`, `neuron` (position in the flattened knobs), `pulse_width_s`,
-    `gate_voltage_v`, `bias_current_a` (at zero input), `current_scale_a` (per unit input),
-    `thermal_stability`, `retention_s` (mean time to a thermal reversal with the gate at its
-    setting, at most 1e300 s), `read_disturb` (probability that one read reverses the device, see
-    `read_disturb`), `reset_error` (probability that the reset pulse fails with the gate at its
-    setting; `None` without a reset). Of a free-running junction `pulse_width_s`
-    is the interval between reads, and the last three, of a bit that is kept and reset, are `None`
-    (empty in a file).
+    Columns:
+
+    - `layer`; `neuron`, the position in the flattened knobs;
+    - `pulse_width_s`; `gate_voltage_v`; `bias_current_a`, the current at zero input;
+      `current_scale_a`, the current per unit of input;
+    - `thermal_stability` at this gate voltage, and at the same gate voltage the next three;
+    - `retention_s`, the mean time to a thermal reversal, at most 1e300 s; `read_disturb`, the
+      probability that one read reverses the device; `reset_error`, the probability that a reset
+      pulse fails.
+
+    For a free-running junction `pulse_width_s` is the interval between reads. It keeps no bit and
+    is not reset, so its last three columns are `None` (empty in a file).
 
     Args:
         model: built Keras model with `SpinNeuron` layers.
-        path: `.csv` or `.json` file to write, as a whole or not at all. Default none.
+        path: `.csv` or `.json` file to write, as a whole or not at all. Default: no file.
         assumptions: `EnergyAssumptions` for read and reset.
 
     Returns:
-        List of dictionaries; every float is kept exactly in the file.
+        List of dictionaries; the file holds every float exactly.
 
     Raises:
-        ValueError: for a model without spin layers, two spin layers of one name, or another file
-            type.
+        ValueError: for a model without spin layers, two spin layers with the same name, or
+            another file type.
 
     Example:
 
@@ -96,17 +100,18 @@ def device_settings(
 def apply_device_settings(model: keras.Model, source: Any) -> None:
     """Set the knobs of a model from the table of `device_settings`.
 
-    Pulse width and gate voltage are applied; bias current and current scale follow from them and
-    must agree with the table to 1e-6 relative, which tells a table of another device. Nothing is
-    changed unless the whole table is good.
+    The function sets pulse width and gate voltage. The bias current and the current scale of the
+    model must then agree with the table to 1e-6 relative; otherwise the table belongs to another
+    device. After an error the model is unchanged.
 
     Args:
-        model: built Keras model with the layers and sizes that the table names.
+        model: built Keras model with the layers and sizes of the table.
         source: rows as `device_settings` returns them, or the path of its `.csv` or `.json` file.
 
     Raises:
-        ValueError: naming the row and the column, for anything missing, doubled, not a number or
-            outside the device's range, and for a table of another device.
+        ValueError: for a value that is missing, is not a number or is outside the device's range,
+            for a neuron with two rows, and for a table of another device. The error names the row
+            and the column.
     """
     if isinstance(source, (str, os.PathLike)):
         rows = _read(pathlib.Path(source))
@@ -122,7 +127,7 @@ def apply_device_settings(model: keras.Model, source: Any) -> None:
     for number, row in enumerate(rows, 1):
         where = f"row {number}"
         if not isinstance(row, dict):
-            raise ValueError(f"{where}: not a row of named columns.")
+            raise ValueError(f"{where}: must be a dictionary of values by column.")
         missing = [key for key in (*_KEYS, *_DRIVE) if row.get(key) in (None, "")]
         if missing:
             raise ValueError(f"{where}: no value for {missing}; needed are {[*_KEYS, *_DRIVE]}.")
@@ -140,7 +145,7 @@ def apply_device_settings(model: keras.Model, source: Any) -> None:
                 f"whole number from 0 to {size - 1}."
             )
         if neuron in wanted[name]:
-            raise ValueError(f"{where}: neuron {neuron} of layer {name!r} stands twice.")
+            raise ValueError(f"{where}: neuron {neuron} of layer {name!r} has two rows.")
         device = layers[name].device
         for key, (low, high), unit in (
             ("pulse_width_s", device.pulse_width_range, "s"),
@@ -186,9 +191,9 @@ def apply_device_settings(model: keras.Model, source: Any) -> None:
 
 
 def _float(value, where, key):
-    """A number from a row, which in a CSV file is text."""
+    """A number from a row; a row of a CSV file holds it as text."""
     if isinstance(value, str) and value.isascii() and "_" not in value:
-        with contextlib.suppress(ValueError):  # refused below, with its text
+        with contextlib.suppress(ValueError):  # the check below then refuses the text
             value = float(value)
     return checks.number(f"{where}: {key}", value, _UNITS[key])
 

@@ -1,4 +1,4 @@
-"""How long the devices keep a bit, and how often reading, writing and reset fail."""
+"""Reliability: how long a device keeps its bit, and how often a read or a reset fails."""
 
 import functools
 from typing import Any
@@ -31,17 +31,18 @@ def reliability(
         model: built Keras model with `SpinNeuron` layers.
         spread_stability: relative sigma of the thermal stability over devices (log-normal), 0 to
             1. Default 0.
-        writes: write cycles a junction endures, 1 to 1e30. Default 1e12.
+        writes: write cycles that a junction endures, 1 to 1e30. Default 1e12.
         assumptions: `EnergyAssumptions` for the read.
 
     Returns:
-        One dictionary per layer: `layer`; `retention_s` of the weakest neuron's nominal device;
-        `retention_yield`, expected fraction of devices that keep their state for ten years;
-        `inferences`, to the end of endurance, counting every pulse and a reset for every pulse
-        (the worst case, `P = 1`); `read_disturb` of the worst neuron.
+        One dictionary per layer with these keys. `layer`: name. `retention_s`: mean time in s
+        before the weakest neuron's nominal device loses its bit. `retention_yield`: expected
+        fraction of devices that keep their bit for ten years. `inferences`: number until the
+        junctions are worn out, where every pulse needs a reset (the worst case, `P = 1`).
+        `read_disturb`: probability that a read reverses the device of the worst neuron.
 
     Raises:
-        ValueError: for a layer that runs freely, or arguments outside their range.
+        ValueError: for a free-running layer, or arguments outside their range.
 
     Example: `reliability(model, spread_stability=0.08)[0]["retention_yield"]`.
     """
@@ -55,9 +56,9 @@ def reliability(
         device = layer.device
         if layer.free_running:
             raise ValueError(
-                f"Layer {name!r} runs freely (its law is one of equilibrium): it keeps no bit and "
-                "is not written, so it has no retention, endurance or reset; energy_report shows "
-                "its relaxation time, and warns where a read disturbs it."
+                f"Layer {name!r} is free-running (switching_model='equilibrium'): it keeps no bit "
+                "and is not written, so it has no retention, endurance or reset. energy_report "
+                "shows its relaxation time, and warns if reads disturb it."
             )
         stability = device.stability_at(layer.anisotropy.ravel())
         needed = device.stability_for_retention(TEN_YEARS)
@@ -84,8 +85,8 @@ def read_disturb(
     """Probability that one read reverses a device in its initial state (Kramers rate).
 
     `P = t_r k(i)`, `k(i) = (Delta / t_D) sqrt(Delta/pi) (1-i)(1-i^2) exp(-Delta (1-i)^2)` with
-    `i = V_r / (R Ic0)` and `R` that of the initial state; an upper estimate, since the rate needs
-    a while to build up. 1 where the read current reaches `Ic0`.
+    `i = V_r / (R_P Ic0)`. This is an upper limit: the parallel state has the highest read current,
+    and the rate is lower at the start of a read. `P` is 1 if the read current reaches `Ic0`.
 
     Args:
         device: `MTJDevice` or preset name.
@@ -103,14 +104,14 @@ def read_disturb(
 
 
 def reset_error(device, stability, assumptions):
-    """Probability that the nominal reset pulse fails, between exact values of `_reset_table`."""
+    """Probability that the nominal reset pulse fails, interpolated in `_reset_table`."""
     nodes, log_error = _reset_table(device, assumptions)
     return np.exp(np.interp(stability, nodes, log_error))
 
 
 @functools.lru_cache(maxsize=16)
 def _reset_table(device, assumptions):
-    """`ln` of the reset error at 33 thermal stabilities over the range of the gate."""
+    """33 thermal stabilities over the range of the gate, and the exact `ln(reset error)` there."""
     low, high = map(device.stability_at, device.anisotropy_range)
     nodes = np.unique(np.linspace(low, high, 33))
     errors = [pulse.reset_failure(device, delta, assumptions) for delta in nodes]
@@ -124,7 +125,7 @@ def named_layers(model):
     named = {layer.name: layer for layer in layers}
     if len(named) < len(layers):
         raise ValueError(
-            f"Two spin layers share a name among {[layer.name for layer in layers]}; a table "
-            "needs distinct names. Pass name= to SpinNeuron."
+            f"Two spin layers have the same name among {[layer.name for layer in layers]}; a table "
+            "needs different names. Pass name= to SpinNeuron."
         )
     return named

@@ -1,4 +1,4 @@
-"""The Keras layer, what it computes, who may watch it, and what callbacks do to its training."""
+"""The Keras layer, its computation, observation of its calls, and callbacks for its training."""
 
 from spinkeras.layer.backup import ExactBackup
 from spinkeras.layer.conversion import ConversionReport, to_spin

@@ -1,4 +1,4 @@
-"""ExactBackup: a training that was killed resumes to the last bit."""
+"""ExactBackup: a killed training resumes with exactly the same result."""
 
 import hashlib
 import json
@@ -21,32 +21,33 @@ _CONTENT, _HISTORY, _VARIABLES = "content.json", "history.json", "variables.npz"
 
 
 class ExactBackup(keras.callbacks.Callback):
-    """Backs up a training after every epoch; the same script resumes it after a kill.
+    """Backs up a training after every epoch; after a kill, the same script resumes it.
 
-    Like `keras.callbacks.BackupAndRestore`, which is enough for weights, knobs and optimizer, but
-    also restores the position of every random generator of the model (without it, Dropout repeats
-    the numbers of the first epoch) and the history of earlier epochs, energies included; and a
-    backup counts as a whole or not at all, also if the kill, or a loss of power, comes while it is
-    written.
+    `keras.callbacks.BackupAndRestore` restores weights, knobs and optimizer. This callback also
+    restores the state of every random generator of the model (otherwise Dropout would repeat the
+    numbers of the first epoch) and the history of earlier epochs with their energies. A backup
+    that a kill or a loss of power interrupts does not count; the one before it is used.
 
-    The resumed run ends with the weights of a run never killed if the training is deterministic:
-    `keras.utils.set_random_seed`, on TensorFlow `tf.config.experimental.enable_op_determinism()`,
-    and `shuffle=False` or data in an order of its own, because Keras does not keep the state of
-    its shuffling. The state of other callbacks (EarlyStopping) is not part of it.
+    The resumed run ends with the same weights as an uninterrupted run if the training is
+    deterministic. For this call `keras.utils.set_random_seed` and on TensorFlow
+    `tf.config.experimental.enable_op_determinism()`. Also use `shuffle=False` or data with a fixed
+    order, because Keras does not keep the state of its shuffling. The state of other callbacks,
+    such as EarlyStopping, is not backed up.
 
-    The newest backup that fits is used. What else lies in the folder is left alone; a backup that
-    does not fit is named in a warning. An epoch that ends with NaN in a variable is not backed up,
-    which a warning says.
+    The newest backup that fits the model is used; a warning names newer ones that do not fit.
+    Other files in the folder are ignored. An epoch that ends with NaN in a variable is not backed
+    up, and a warning says so.
 
     Args:
-        backup_dir: folder of its own for the backups. It is deleted when the training ends.
-        delete: whether to delete it then. Default `True`.
+        backup_dir: folder used only for the backups.
+        delete: whether to delete the folder when the training ends. Default `True`.
 
     Raises:
-        ValueError: for a model that is not built, and where there are backups but none fits: of
-            another model, another device or another setting of a spin layer, or damaged.
+        ValueError: for a model that is not built, and if the folder has backups but none fits,
+            because each is damaged or belongs to another model, to another device or to other
+            arguments of a spin layer.
 
-    Place it behind the callbacks whose logs its history shall hold.
+    Place it after the callbacks whose logs the history must contain.
 
     Example:
 
@@ -71,7 +72,7 @@ class ExactBackup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._earlier, self._history = [], []
-        self.model._initial_epoch = None  # Keras keeps that of an earlier fit
+        self.model._initial_epoch = None  # Keras would keep the value of an earlier fit
         self._remove_unfinished()
         found = self._newest_that_fits()
         if found is None:
@@ -82,19 +83,19 @@ class ExactBackup(keras.callbacks.Callback):
         for layer in spin_neurons(self.model):
             _move_into_box(layer)
         self._history = list(self._earlier)
-        # Where Keras' own BackupAndRestore puts it; `fit` reads it after this call.
+        # Keras's BackupAndRestore sets the same attribute; `fit` reads it after this call.
         self.model._initial_epoch = epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         numbers = {key: np.asarray(value).tolist() for key, value in (logs or {}).items()}
         self._history.append([epoch, numbers])
         values = [keras.ops.convert_to_numpy(variable) for variable in self._variables()]
-        # NumPy files do not know bfloat16; float32 holds it exactly.
+        # NumPy files cannot hold bfloat16; float32 holds the same values exactly.
         values = [v.astype("float32") if v.dtype.kind == "V" else v for v in values]
         if any(map(_has_nan, values)):
             warnings.warn(
                 f"Epoch {epoch} ended with NaN in the model or its optimizer and is not backed up; "
-                "a resumed training starts from the last backup without.",
+                "a resumed training starts from the last backup without NaN.",
                 stacklevel=2,
             )
             return
@@ -121,7 +122,7 @@ class ExactBackup(keras.callbacks.Callback):
             shutil.rmtree(self.backup_dir, ignore_errors=True)
 
     def _newest_that_fits(self):
-        """`(epochs, values of the variables, history)`, or `None` where there is no backup."""
+        """`(epochs, values of the variables, history)`, or `None` if there is no backup."""
         problems = []
         for name in reversed(self._backups()):
             try:
@@ -131,8 +132,8 @@ class ExactBackup(keras.callbacks.Callback):
                 continue
             if problems:
                 warnings.warn(
-                    f"The training resumes from {name} in {self.backup_dir!r}; not used: "
-                    f"{'; '.join(problems)}.",
+                    f"The training resumes from {name} in {self.backup_dir!r}. Newer backups are "
+                    f"not used: {'; '.join(problems)}.",
                     stacklevel=4,
                 )
             return found
@@ -144,7 +145,7 @@ class ExactBackup(keras.callbacks.Callback):
         return None
 
     def _read(self, name):
-        """What a backup holds, or an error that says why it does not fit this training."""
+        """The content of a backup, or an error that says why it does not fit this training."""
         epochs = _age(name)
         folder = pathlib.Path(self.backup_dir, name)
         content = checks.from_json(files.read_text(folder / _CONTENT), _CONTENT)
@@ -163,7 +164,7 @@ class ExactBackup(keras.callbacks.Callback):
         return epochs, values, history
 
     def _neurons(self):
-        """What the knobs of every spin layer mean, as it comes back from JSON."""
+        """Configurations of all spin layers, as they are read from JSON; they define the knobs."""
         return [_meaning(layer) for layer in spin_neurons(self.model)]
 
     def _remove_unfinished(self):
@@ -172,7 +173,7 @@ class ExactBackup(keras.callbacks.Callback):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _variables(self):
-        """Everything that changes in training: weights, random generators, optimizer."""
+        """All variables that training changes: weights, random generators, optimizer."""
         if not self.model.built:
             raise ValueError("ExactBackup needs a built model; give it an Input or call it once.")
         optimizer = self.model.optimizer
@@ -181,12 +182,12 @@ class ExactBackup(keras.callbacks.Callback):
         return [*self.model.weights, *self._generators(), *optimizer.variables]
 
     def _generators(self):
-        # `variables` holds weights, random generators and metrics; metrics start anew per epoch.
+        # `variables` has weights, random generators and metrics; every epoch resets the metrics.
         known = {id(v) for v in [*self.model.weights, *self.model.metrics_variables]}
         return [v for v in self.model.variables if id(v) not in known]
 
     def _backups(self):
-        """Names of the backups, oldest first: of folders that hold something of one."""
+        """Names of the folders that hold at least one file of a backup, oldest first."""
         if not os.path.isdir(self.backup_dir):
             return []
         found = [
@@ -210,7 +211,7 @@ def _has_nan(value):
 
 
 def _digests(folder):
-    """What tells a damaged file from the one that was written."""
+    """Hashes of the files, by which a damaged file is found."""
     return {
         name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
         for name in (_HISTORY, _VARIABLES)
@@ -220,14 +221,14 @@ def _digests(folder):
 def _meaning(layer):
     try:
         config = layer.get_config()
-    except Exception:  # a switching model of one's own need not have a description
+    except Exception:  # a user's own switching model may have no configuration
         config = {"device": layer.device.get_config()}
     config = {key: value for key, value in config.items() if key not in ("name", "dtype")}
     return json.loads(json.dumps(config, default=repr))
 
 
 def _move_into_box(layer):
-    """What the device cannot do, such as a knob that was assigned by hand, ends at its limit."""
+    """Move knobs outside the device's range, which a user may have assigned, to its limit."""
     for knob, weight in zip(KNOBS, layer.knob_weights()):
         low, high = layer._ranges[knob].bounds
         value, slack = keras.ops.convert_to_numpy(weight), 1e-5 * (high - low)
@@ -241,15 +242,15 @@ def _move_into_box(layer):
 
 
 def _written_again(config, layer):
-    """What a backup tells of a layer, in the form of today: an earlier version wrote another."""
+    """Configuration of a layer in a backup, in today's form; an earlier version wrote another."""
     try:
         return _meaning(type(layer).from_config({**config, "name": layer.name}))
-    except Exception:  # no such configuration; it is then not that of the layer
+    except Exception:  # not a configuration of this layer; the comparison will say so
         return config if isinstance(config, dict) else {}
 
 
 def _refuse_other_neurons(found, layers):
-    """The spin layers of a backup must be those of the model, or its weights mean others."""
+    """Refuse a backup with other spin layers than the model: its weights mean other knobs."""
     if not isinstance(found, list) or len(found) != len(layers):
         raise ValueError("it belongs to a model with other spin layers")
     for k, (before, layer) in enumerate(zip(found, layers)):

@@ -10,7 +10,7 @@ from spinkeras.layer.neuron import SpinNeuron, spin_neurons
 from spinkeras.notices import warn
 from spinkeras.physics.device import DeviceLike
 
-# Classes whose activation is the last thing they compute, so that a layer behind them equals it.
+# Layers that apply their activation last, so an activation layer after them gives the same result.
 _ACTIVATED_LAST = (
     keras.layers.Dense,
     keras.layers.EinsumDense,
@@ -69,7 +69,7 @@ _ELEMENTWISE = frozenset(
         "threshold",
     }
 )
-# Layers behind which the channels are where they were.
+# Layers that leave the channels on the same axis.
 _KEEPS_AXES = (
     *_ACTIVATION_LAYERS,
     SpinNeuron,
@@ -88,18 +88,19 @@ _KEEPS_AXES = (
     keras.layers.Minimum,
 )
 _Schedule = keras.optimizers.schedules.LearningRateSchedule
-_SIGMOID, _TANH = "sigmoid", "tanh"  # what an untrained spin neuron nearly is
+_SIGMOID, _TANH = "sigmoid", "tanh"  # an untrained spin neuron is close to these
 SIGNED = ("tanh", "hard_tanh", "softsign")
-"""Functions with values from -1 to 1, of slope 1 at 0, in whose place `2 P - 1` is put."""
+"""Functions with values from -1 to 1 and slope 1 at 0; `2 P - 1` replaces them by default."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ConversionReport:
-    """What `to_spin` did; also the attribute `spin_conversion` of the new model.
+    """The changes that `to_spin` made; the new model has it as attribute `spin_conversion`.
 
     Attributes:
         converted: `(path, activation, note)` of every activation that became a spin neuron. The
-            path names the layer of the old model, nested models in front: `"encoder/dense"`.
+            path is the name of the layer in the old model after the names of the nested models
+            around it: `"encoder/dense"`.
         left_alone: `(path, activation, reason)` of every activation that was kept.
     """
 
@@ -123,64 +124,64 @@ def to_spin(
 ) -> keras.Model:
     """A copy of a Keras model whose activations are spin neurons, with the same weights.
 
-    In place of tanh, `hard_tanh` and softsign the output is signed: `f(x)` becomes
-    `2 P(I_bias + current_scale * x) - 1`, with the switching probability `P` of
-    `SpinNeuron(bipolar=True)`. In place of all others it is `P`. An untrained spin neuron has at
-    `x = 0` the value 1/2 and the slope 1/4, like the logistic sigmoid, or, signed, the value 0 and
-    the slope 1, like tanh. So a network of sigmoid and tanh keeps its function up to the
-    difference of the curves (with the spin-transfer presets at most 0.059 from sigmoid and 0.118
-    from tanh). In place of any other activation the function changes, and the new model has to be
-    trained.
+    A spin neuron with the switching probability `P` replaces an activation `f(x)` in one of two
+    ways. A signed neuron, `SpinNeuron(bipolar=True)` with the output
+    `2 P(I_bias + current_scale * x) - 1`, replaces tanh, `hard_tanh` and softsign. An unsigned
+    neuron with the output `P` replaces every other function. At `x = 0` an untrained unsigned
+    neuron has the value 1/2 and the slope 1/4, like the logistic sigmoid; a signed neuron has the
+    value 0 and the slope 1, like tanh. So a network of sigmoid and tanh keeps its function up to
+    the difference of the curves (with the spin-transfer presets at most 0.059 from sigmoid and
+    0.118 from tanh). If any other activation is replaced, the function changes and the new model
+    must be trained.
 
-    Converted are functional and sequential models and models nested in them:
+    These parts of functional, sequential and nested models are converted:
 
-    - dense and convolution layers with an element-wise activation: the layer becomes linear and
-      a `SpinNeuron` named `<layer>_spin` follows;
-    - the layers `Activation`, `ReLU`, `LeakyReLU`, `ELU`, `PReLU` (its slopes are dropped), and
-      element-wise `keras.ops` in a functional graph: a `SpinNeuron` of the same name. An
-      activation layer without weights that is used at several places becomes one neuron for each
-      use, of its own width and with its own knobs; so does a wrapper or a nested model without
-      weights. What has weights stays one layer with one neuron for all its uses; the report tells
-      both;
-    - the sigmoid and the tanh of the cells of `LSTM`, `GRU` and `SimpleRNN`: a spin neuron inside
-      the cell, one for all gates and a signed one for the state. The layer is unrolled, which
-      needs a known number of steps: in a loop, energy cannot be measured;
-    - what is inside `TimeDistributed` and `Bidirectional`.
+    - Dense and convolution layers with an element-wise activation. The layer becomes linear, and
+      a `SpinNeuron` named `<layer>_spin` follows it.
+    - The layers `Activation`, `ReLU`, `LeakyReLU`, `ELU` and `PReLU` (its slopes are dropped), and
+      element-wise `keras.ops` in a functional graph. Each becomes a `SpinNeuron` of the same name.
+      If a layer without weights is used at several places, every use gets its own neuron with its
+      own width and knobs. The same holds for a wrapper or a nested model without weights. A layer
+      with weights stays one layer, with one neuron for all its uses. The report names both cases.
+    - The sigmoid and the tanh in the cells of `LSTM`, `GRU` and `SimpleRNN`. The cell gets one
+      spin neuron for all gates and a signed one for the state. The layer is unrolled, because
+      energy cannot be measured in a loop; therefore the number of steps must be known.
+    - Layers inside `TimeDistributed` and `Bidirectional`.
 
-    Left alone are softmax and other functions that are not element-wise, unknown functions and
-    layer classes, outputs other than those of sigmoid, tanh, `hard_tanh` and softsign, because a
-    spin neuron has another range, and other functions than sigmoid and tanh in a recurrent cell.
+    These activations are kept: functions that are not element-wise, such as softmax; unknown
+    functions and layer classes; activations of the model's outputs, except sigmoid, tanh,
+    `hard_tanh` and softsign, because a spin neuron has another range; and functions other than
+    sigmoid and tanh in a recurrent cell.
 
     Args:
         model: functional or sequential Keras model. It is not changed.
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
-        where: which layers to convert. `None` (default): all that can be. A function of the
-            layer that returns true or false, or a list of layer names or paths as the report
-            gives them; a layer named in a list is converted although it is an output or has an
-            unknown function. What is in a nested model or a wrapper is named itself: the name of
-            the model or the wrapper stands for nothing.
-        signed: names of the functions in whose place the output is signed. Default `SIGNED`:
-            tanh, `hard_tanh` and softsign. `("tanh", "relu")` puts signed neurons in place of ReLU
-            too, with which deep networks train better than with `P`; `()` keeps all unsigned, and
-            the tanh of recurrent cells and of outputs as it is.
-        **neuron: further arguments of `SpinNeuron`, except `name`, `dtype` and `bipolar`, such as
-            `train`. A `current_scale` holds for signed and unsigned neurons alike; it then sets
-            the slopes, and those above do not apply.
-            Where the channels come first, `shared_axes` is set to the positions: by the layer's
-            `data_format`, or by that of the layer before it. The search goes back through
-            activations, BatchNormalization, dropout and sums of the same (nested) model; behind
-            anything else an activation has one knob per entry of the last axis.
+        where: which layers to convert. Default `None`: all layers that can be converted. Give a
+            function that takes a layer and returns true or false, or a list of layer names or
+            of paths as the report shows them. A listed layer is converted even if it is an
+            output or has an unknown function. List the layers inside a nested model or a wrapper;
+            the name of the nested model or the wrapper itself selects nothing.
+        signed: names of the functions that signed neurons replace. Default `SIGNED`: tanh,
+            `hard_tanh` and softsign. With `("tanh", "relu")` signed neurons also replace ReLU;
+            deep networks train better with signed neurons than with `P`. With `()` all neurons
+            are unsigned, and the tanh of recurrent cells and of outputs is kept.
+        **neuron: further arguments of `SpinNeuron`, such as `train`, but not `name`, `dtype` or
+            `bipolar`. A `current_scale` applies to signed and unsigned neurons alike and then
+            sets their slopes, in place of the slopes above.
+            If the channels come first, `shared_axes` is set so that all positions share one knob.
+            This follows the `data_format` of the layer or of the layer before it. The search goes
+            back through activations, BatchNormalization, dropout and sums of the same (nested)
+            model. After any other layer the neuron has one knob per entry of the last axis.
 
     Returns:
-        A new model, compiled like the old one with a fresh optimizer if that was compiled; a
-        warning says so if an optimizer or a metric cannot be made anew. A quantized model keeps
-        its quantized layers; the neurons compute in the type that it had before. Its attribute
-        `spin_conversion` is a `ConversionReport`: what was converted, what was left alone, and
-        why.
+        A new model with an attribute `spin_conversion`, a `ConversionReport`. If the old model
+        was compiled, the new one is compiled in the same way, with a fresh optimizer; a warning
+        says if an optimizer or a metric cannot be made again. A quantized model keeps its
+        quantized layers; the neurons compute in the type that the layers had before.
 
     Raises:
         ValueError: for a subclassed model, for a name in `where` that converts nothing, for a
-            name in `signed` that is no element-wise function of Keras, and for arguments that
+            name in `signed` that is not an element-wise function of Keras, and for arguments that
             `SpinNeuron` refuses.
 
     Example:
@@ -201,19 +202,20 @@ def to_spin(
         raise ValueError(f"to_spin sets {clash} of every SpinNeuron itself; leave them out.")
     if "bipolar" in neuron:
         raise ValueError(
-            "to_spin decides by the old function which neurons are bipolar; name the functions in "
-            "`signed`, for example signed=('tanh', 'relu')."
+            "to_spin chooses from the old function which neurons are bipolar. List the functions "
+            "in `signed` instead, for example signed=('tanh', 'relu')."
         )
     signed = (signed,) if isinstance(signed, str) else tuple(signed)
     unknown = sorted(set(signed) - _ELEMENTWISE)
     if unknown:
         raise ValueError(
-            f"signed = {signed} names {unknown}, which are no element-wise functions of Keras; "
+            f"signed = {signed} names {unknown}, which are not element-wise functions of Keras; "
             f"choose among {sorted(_ELEMENTWISE)}."
         )
     if _SIGMOID in signed:
         raise ValueError(
-            "The sigmoid is a probability, so its place is not signed; take it out of `signed`."
+            "A sigmoid gives a probability, so a signed neuron cannot replace it; remove it from "
+            "`signed`."
         )
     if not _has_graph(model):
         raise ValueError(
@@ -237,7 +239,7 @@ def to_spin(
 
 
 class _Conversion:
-    """State of one `to_spin`: the layers already copied and the report."""
+    """State of one call of `to_spin`: the layers copied so far, and the report."""
 
     def __init__(self, neuron, chosen, signed):
         self.neuron = neuron
@@ -246,16 +248,17 @@ class _Conversion:
         self.names = None
         self.copies = {}  # id of an old layer -> (old, new): shared layers stay shared
         self.behind = {}  # id of a new layer -> the spin neuron that follows it
-        self.lifted = set()  # ids of new layers whose spin neuron has the axes of a wrapper
-        # Id of a spin neuron in place of an activation layer -> (path, activation, that layer):
-        # such a layer holds nothing that its uses could share.
+        self.lifted = set()  # ids of new layers whose spin neuron follows the wrapper around them
+        # Id of a spin neuron -> (path, activation, old layer), if the old activation layer had no
+        # weights: every further use of that layer gets its own neuron.
         self.stateless = {}
         self.origins = {}  # id of a new layer -> (old layer, path, whether it is an output)
         self.uses = {}  # id of a new layer -> how often it is used
-        # Ids of old activation layers that went and of spin neurons that came, of an activation
-        # inside a layer with the id of that in front: another layer that holds it may keep it.
+        # Ids of the old activation layers that were replaced and of the new spin neurons. An
+        # activation inside a layer has the key (id of the layer, id of the activation), because
+        # another layer may hold the same activation and keep it.
         self.replaced = set()
-        self.used = set()  # names in `where` that stand for something converted
+        self.used = set()  # names in `where` for which something was converted
         self.converted = []
         self.left_alone = []
 
@@ -295,9 +298,9 @@ class _Conversion:
         return new
 
     def one_use(self, new, *inputs):
-        """The new layer, or for a further use of what holds no weights another one.
+        """The new layer; for a further use of a layer without weights, another new layer.
 
-        The channels of a neuron are where they are in `inputs`, if these are given.
+        `inputs`, if given, say which axis of a neuron holds the channels.
         """
         self.uses[id(new)] = count = self.uses.get(id(new), 0) + 1
         if count == 1 or id(new) not in self.origins:
@@ -316,7 +319,7 @@ class _Conversion:
         return self.time_distributed(old, path, is_output, name)
 
     def follower(self, new):
-        """The spin neuron behind a new layer, or None."""
+        """The spin neuron that follows a new layer, or `None`."""
         spin = self.behind.get(id(new))
         if id(new) in self.lifted:
             raise _two_ranks(new, spin)
@@ -334,7 +337,7 @@ class _Conversion:
         return self.copies[id(layer)][1]
 
     def convert(self, layer, path, is_output):
-        """The copy of one layer, converted where that is asked for and right."""
+        """The copy of one layer, converted if `where` selects it and it can be converted."""
         if isinstance(layer, keras.layers.TimeDistributed):
             return self.time_distributed(layer, path, is_output)
         if isinstance(layer, keras.layers.Bidirectional):
@@ -347,7 +350,7 @@ class _Conversion:
         return _copy(layer)
 
     def wanted(self, layer, path, activation, kind, is_output):
-        """Whether to convert; the reason is noted if not."""
+        """Whether to convert an activation; if not, the report gets the reason."""
         named = self.named(path, layer.name)
         reason = None
         if (self.names is not None and not named) or (
@@ -355,13 +358,15 @@ class _Conversion:
         ):
             reason = "not chosen by `where`"
         elif kind == "other":
-            reason = f"{type(layer).__name__} is not a class to_spin knows"
+            reason = f"to_spin does not know the class {type(layer).__name__}"
         elif activation in ("softmax", "log_softmax", "sparsemax", "glu"):
             reason = "not element-wise: every output depends on all channels"
         elif not named and activation not in _ELEMENTWISE:
-            reason = "unknown function; if it is element-wise, name its layer in `where`"
+            reason = "unknown function; if it is element-wise, list its layer in `where`"
         elif not named and is_output and not self.keeps_range(activation):
-            reason = "an output with another range than a spin neuron; name it in `where` to insist"
+            reason = (
+                "an output with another range than a spin neuron; list it in `where` to convert"
+            )
         if reason is None:
             self.used |= named
             return True
@@ -374,7 +379,7 @@ class _Conversion:
         return activation == _SIGMOID or (activation in SIGNED and activation in self.signed)
 
     def named(self, *names):
-        """The names of a layer that the argument `where` lists."""
+        """The given names that the argument `where` lists."""
         return {name for name in names if name in (self.names or ())}
 
     # --- layers -----------------------------------------------------------------------------
@@ -383,7 +388,7 @@ class _Conversion:
         neuron = dict(self.neuron, bipolar=activation in self.signed)
         if positions:
             neuron.setdefault("shared_axes", positions)
-        # An operation of keras.ops has no dtype policy; the neuron then takes the global one.
+        # An operation of keras.ops has no dtype policy; its neuron uses the global one.
         spin = SpinNeuron(name=name, dtype=_policy(layer), **neuron)
         self.replaced.add(id(spin))
         return spin
@@ -407,7 +412,7 @@ class _Conversion:
     def time_distributed(self, layer, path, is_output, name=None):
         inner = self.one_use(self.layer(layer.layer, f"{path}/", is_output))
         new = type(layer)(inner, **{**_rest(layer, "layer"), "name": name or layer.name})
-        # Per channel, after the wrapper is the same as inside it, with one axis more to share.
+        # A neuron with one knob per channel may follow the wrapper; it shares one more axis there.
         spin = self.behind.get(id(inner))
         if spin is not None:
             self.behind[id(new)] = spin
@@ -425,7 +430,7 @@ class _Conversion:
             half = getattr(layer, side)
             if type(half) not in _RECURRENT:
                 self.left_alone.append(
-                    (f"{path}/{half.name}", "-", f"{type(half).__name__} holds its own cell")
+                    (f"{path}/{half.name}", "-", f"{type(half).__name__} has a cell of its own")
                 )
                 return _copy(layer)
             halves[side] = self.recurrent(half, f"{path}/{half.name}", half.units, steps)
@@ -433,7 +438,7 @@ class _Conversion:
         new = type(layer)(
             halves["forward_layer"], backward_layer=halves["backward_layer"], **config
         )
-        for side, half in halves.items():  # Keras makes copies of its own
+        for side, half in halves.items():  # Bidirectional copies the layers it gets
             for argument in _arguments(half):
                 if id(getattr(half, argument)) in self.replaced:
                     self.replaced.remove(id(getattr(half, argument)))
@@ -441,7 +446,7 @@ class _Conversion:
         return new
 
     def recurrent(self, layer, path, units, steps):
-        """Spin neurons inside a cell, for its sigmoid and its tanh only."""
+        """A recurrent layer with spin neurons for the sigmoid and the tanh of its cell."""
         changes = {}
         for argument in _arguments(layer):
             activation = _name(getattr(layer, argument))
@@ -451,9 +456,9 @@ class _Conversion:
             if activation not in (_SIGMOID, _TANH):
                 reason = "inside a recurrent cell only sigmoid and tanh have a spin neuron's range"
             elif activation == _TANH and _TANH not in self.signed:
-                reason = "inside a recurrent cell the range has to stay, and `signed` has no tanh"
+                reason = "a recurrent cell needs the range of tanh, and `signed` does not list tanh"
             elif steps is None:
-                reason = "unrolling, which measuring energy needs, needs a known number of steps"
+                reason = "measuring energy needs an unrolled layer, with a known number of steps"
             else:
                 reason = None
             named = self.named(path, layer.name, place)
@@ -478,12 +483,12 @@ class _Conversion:
     # --- the rest ---------------------------------------------------------------------------
 
     def report(self):
-        """The `ConversionReport`, with a word on every neuron that has several uses."""
+        """The `ConversionReport`; it notes every neuron that has several uses."""
         shared = {}
         for key, count in self.uses.items():
             old, path, _ = self.origins.get(key, (None, "", False))
             if count > 1 and getattr(old, "weights", ()):
-                shared[path] = f"; one for all {count} uses of {old.name}, as its weights are"
+                shared[path] = f"; one neuron, like the weights, for all {count} uses of {old.name}"
         converted = []
         for place, activation, note in self.converted:
             inside = [p for p in shared if place == p or place.startswith((f"{p}/", f"{p}."))]
@@ -496,8 +501,8 @@ class _Conversion:
         if unused:
             rows = [f"{path} ({kind}): {text}" for path, kind, text in self.left_alone]
             raise ValueError(
-                f"The model has no layer {unused} whose activation to_spin can convert; for what "
-                "is in a nested model or a wrapper, name the layer inside. Activations left: "
+                f"The model has no layer {unused} whose activation to_spin can convert. For a "
+                "nested model or a wrapper, list the layers inside it. Activations kept: "
                 f"{'; '.join(rows) or 'none'}."
             )
 
@@ -508,10 +513,10 @@ class _Conversion:
                 continue
             kept = _kept(old, self.replaced), _kept(new, self.replaced)
             for before, after in zip(*kept):
-                # A dense layer in a graph is built without its activation.
+                # Keras builds a dense layer in a graph without building its activation.
                 if before.built and not after.built and type(before) is type(after):
                     after.build_from_config(before.get_build_config())
-                if before.quantization_mode is not None:  # its weights were added in another order
+                if before.quantization_mode is not None:  # the order of its weights differs
                     store = {}
                     before.save_own_variables(store)
                     after.load_own_variables(store)
@@ -530,7 +535,7 @@ class _Conversion:
 
 @contextlib.contextmanager
 def _uncompiled(model):
-    """While a copy is made that Keras shall not compile: it finds registered classes only."""
+    """Keep Keras from compiling the copy of a model: it would find only registered classes."""
     compiled, model.compiled = model.compiled, False
     try:
         yield
@@ -539,18 +544,19 @@ def _uncompiled(model):
 
 
 def _compile_like(new, old):
-    """Compile a model as another, with the same loss and an optimizer and metrics of its own."""
+    """Compile a model like another one: the same loss, but a new optimizer and new metrics."""
     try:
         if type(old).compile is not keras.Model.compile:
             new.compile_from_config(old.get_compile_config())
             return
-        # Keras has no public access to the arguments as they were; this one is held by a test.
+        # Keras offers the original arguments only privately; a test checks this access.
         arguments = old._compile_config.config | {"optimizer": old.optimizer}
         new.compile(**_anew(arguments))
     except Exception as error:
-        warn(
-            f"The new model is not compiled: Keras cannot make the optimizer and the metrics of "
-            f"{old.name!r} anew ({type(error).__name__}: {error}). Call `compile` on it."
+        warnings.warn(
+            f"The new model is not compiled: Keras cannot copy the optimizer and the metrics of "
+            f"{old.name!r} ({type(error).__name__}: {error}). Call `compile` on the new model.",
+            stacklevel=3,
         )
         return
     if new.built and new.optimizer is not None:
@@ -558,7 +564,7 @@ def _compile_like(new, old):
 
 
 def _anew(value):
-    """Arguments of `compile` for another model: what has a state of its own is made anew."""
+    """Arguments of `compile` for another model, with new optimizers and metrics."""
     if isinstance(value, dict):
         return {key: _anew(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
@@ -570,7 +576,7 @@ def _anew(value):
 
 
 def _own_objects(value):
-    """Classes and functions of an optimizer or a metric, by name, so that none is registered."""
+    """Classes and functions of an optimizer or a metric by name; then none must be registered."""
     found = {}
     for one in vars(value).values():
         if isinstance(one, (keras.optimizers.Optimizer, _Schedule)):
@@ -581,13 +587,16 @@ def _own_objects(value):
 
 
 def _is_stateless(layer):
-    """Whether a layer, with all inside it, has no weights and will not have any."""
+    """Whether a layer and the layers inside it have no weights and will not get any."""
     inside = layer._flatten_layers()
     return not layer.weights and all(one.built for one in inside if not one._layers)
 
 
 def _policy(operation):
-    """Type for a neuron in place of an activation: of a quantized layer, what it had before."""
+    """Dtype policy for a neuron that replaces an activation.
+
+    For a quantized layer it is the policy that the layer had before it was quantized.
+    """
     policy = getattr(operation, "dtype_policy", None)
     if getattr(operation, "quantization_mode", None) is None:
         return policy
@@ -599,13 +608,13 @@ def _policy(operation):
 def _two_ranks(layer, spin):
     return ValueError(
         f"Layer {layer.name!r} is called both inside TimeDistributed and outside it. Its spin "
-        f"neuron, with shared_axes = {spin.shared_axes}, takes inputs of one number of axes only; "
-        "leave the layer out by `where`."
+        f"neuron with shared_axes = {spin.shared_axes} takes inputs with one number of axes only. "
+        "Use `where` to exclude this layer."
     )
 
 
 def _has_graph(layer):
-    """Whether Keras knows the layers of a model: functional or sequential."""
+    """Whether a layer is a functional or sequential model, whose graph Keras knows."""
     if isinstance(layer, keras.Sequential):
         return True
     return isinstance(layer, keras.Model) and hasattr(layer, "operations")
@@ -619,12 +628,16 @@ def _arguments(layer):
 def _output_names(model):
     if isinstance(model, keras.Sequential):
         return {model.layers[-1].name} if model.layers else set()
-    # Keras has no public way from an output tensor to its layer; this one is held by a test.
+    # Keras offers the layer of an output tensor only privately; a test checks this access.
     return {t._keras_history.operation.name for t in keras.tree.flatten(model.outputs)}
 
 
 def _activation(layer):
-    """`(name, kind)`; kind: "last", "itself" (an activation layer), "other" or None (no matter)."""
+    """`(name, kind)` of an activation.
+
+    The kind is "last" (the layer applies it last), "itself" (the layer is an activation), "other"
+    (a layer of an unknown class), or `None` (nothing to convert).
+    """
     if isinstance(layer, SpinNeuron):
         return "SpinNeuron", None
     if not isinstance(layer, keras.layers.Layer):  # an operation such as keras.ops.relu
@@ -645,9 +658,10 @@ def _activation(layer):
 
 
 def _positions(operation):
-    """Axes behind the channels; `()` where the channels come last or the layout is unknown.
+    """The axes after the channels; `()` if the channels come last or the layout is unknown.
 
-    An operation without a `data_format` has that of the one before it, if it keeps the axes.
+    An operation without a `data_format` that keeps the axes has the layout of the operation
+    before it.
     """
     layout = getattr(operation, "data_format", None)
     if layout is not None:
@@ -657,12 +671,12 @@ def _positions(operation):
         return ()
     try:
         return _positions_of(operation.input)
-    except (AttributeError, ValueError):  # of no graph, or of several
+    except (AttributeError, ValueError):  # part of no graph, or of several
         return ()
 
 
 def _positions_of(inputs):
-    """As `_positions`, for what takes these tensors of a graph and keeps their axes."""
+    """Like `_positions`, for an operation that keeps the axes of these tensors of a graph."""
     tensors = keras.tree.flatten(inputs)
     if not tensors:
         return ()
@@ -692,10 +706,10 @@ def _snake(name):
 
 
 def _steps(layer):
-    """Number of time steps a recurrent layer is built for, or None."""
+    """Number of time steps that a recurrent layer is built for, or `None` if it is unknown."""
     try:
         return layer.input.shape[1]
-    except (AttributeError, ValueError):  # not part of a graph, or of several
+    except (AttributeError, ValueError):  # part of no graph, or of several
         return None
 
 
@@ -705,8 +719,8 @@ def _rest(layer, *without):
 
 
 def _copy(layer, **changes):
-    """A new layer of the same configuration but for some arguments, not yet built."""
-    if type(layer) is keras.layers.Lambda:  # Keras stores its functions as code or by name
+    """A new layer, not built, with the same configuration except for the given changes."""
+    if type(layer) is keras.layers.Lambda:  # its configuration does not hold the function itself
         return keras.layers.Lambda(
             layer.function,
             output_shape=layer._output_shape,
@@ -721,13 +735,13 @@ def _copy(layer, **changes):
         if argument.endswith(("activation", "_initializer", "_regularizer", "_constraint")):
             function = getattr(layer, argument, None)
             if callable(function) and not isinstance(function, keras.layers.Layer):
-                config[argument] = function  # unregistered functions have no other copy
+                config[argument] = function  # Keras cannot restore an unregistered function
     config.update(changes)
     return type(layer).from_config(config)
 
 
 def _kept(layer, replaced):
-    """A layer and all inside it, but for the activations that were replaced."""
+    """A layer and the layers inside it, without the activations that were replaced."""
     layers = [layer]
     for sub in layer._layers:
         if not replaced & {id(sub), (id(layer), id(sub))}:
@@ -736,6 +750,6 @@ def _kept(layer, replaced):
 
 
 def _own_weights(layer):
-    """Weights of a layer but for those of the layers inside it."""
+    """Weights of a layer without the weights of the layers inside it."""
     inner = {id(weight) for sub in layer._layers for weight in sub.weights}
     return [weight for weight in layer.weights if id(weight) not in inner]

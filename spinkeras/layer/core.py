@@ -1,17 +1,16 @@
-"""The response of many neurons, and its gradient: one function for every device and law.
+"""The core: the response of many neurons and its gradient, one function for every device and law.
 
-A neuron is a column of six numbers, or eight. With the curve of `spinkeras.physics.curve` in
-partial fractions, at an input `x`,
+The curve of `spinkeras.physics.curve`, written in partial fractions, is at an input `x`
 
     P = low + span S(t + K + (B t + C) / (t^2 + w)),   t = scale x + shift
 
-where `low` = 0 and `span` = 1 are left out if the curve has no floor and no ceiling. A knob moves
-the numbers of its neuron along one direction, so the gradient of a knob is one sum over the batch,
-whatever the law: where no knob is trained there is no sum at all.
+with the logistic function `S`. So eight numbers describe a neuron: `scale, shift, K, B, C, w, low,
+span`. A curve from 0 to 1 needs only the first six, because `low` = 0 and `span` = 1. For every law
+the gradient of a knob is one sum over the batch; if no knob is trained there is no sum.
 
-TensorFlow runs operations one by one, unless XLA fuses them. There the response in training is
-one kernel, its gradient another, and the numbers of the neurons a third, shared by all layers; see
-`use_kernels`.
+TensorFlow runs operations one by one, unless its compiler XLA fuses them into one kernel. In
+training one kernel computes the response, another one its gradient. A third kernel computes the
+numbers of the neurons; all layers share it. See `use_kernels`.
 """
 
 import functools
@@ -25,46 +24,49 @@ from spinkeras import _tensorflow
 from spinkeras.physics.curve import FARTHEST
 
 _BLOCKS = 8
-_LONGEST_ROW = 512  # so many elements' numbers stay in the fastest cache
+_LONGEST_ROW = 512  # the numbers of this many elements fit into the fastest cache
 _USE_KERNELS = True
 
 
 def precise(dtype):
-    """Type for what is computed once per neuron: double where the backend has it ready.
+    """Dtype for the numbers of the neurons: float64 on TensorFlow, where it needs no setting.
 
-    Numbers per neuron are few: in double precision their rounding adds nothing.
+    There are few such numbers, so double precision costs little and avoids rounding errors.
     """
     return "float64" if keras.backend.backend() == "tensorflow" else dtype
 
 
 def use_kernels(enabled: bool):
-    """Whether TensorFlow may run spin neurons in compiled kernels while it trains.
+    """Let TensorFlow run spin neurons in compiled kernels while it trains, or forbid it.
 
-    They are XLA kernels inside the graph of a training step, also where Keras compiles the model
-    with `jit_compile="auto"`, which means `False` on a machine without a GPU. They are never used
-    in inference or in exports, in eager execution (`run_eagerly=True`,
+    These are XLA kernels inside the graph of a training step. They are used also if the model is
+    compiled with `jit_compile="auto"`, which means `False` on a machine without a GPU. They are
+    never used in inference, in exports, in eager execution (`run_eagerly=True`,
     `tf.config.run_functions_eagerly(True)`), under `tf.debugging.enable_check_numerics()`, inside
     `tf.vectorized_map`, or with `jit_compile=False` on a machine with a GPU. Other backends do not
     need them.
 
     Args:
-        enabled: `False`: plain operations everywhere, about 1.2 to 3 times as slow, same results
-            to rounding. Takes effect when a step is traced, so before the first `fit`.
+        enabled: `True` at the start. `False` uses plain operations everywhere: about 1.2 to 3
+            times as slow, with the same results to rounding. A change takes effect when a step is
+            traced, so make it before the first `fit`.
     """
     global _USE_KERNELS
     _USE_KERNELS = bool(enabled)
 
 
 def rows(curve, gain, shift):
-    """The numbers of neurons with `y = s (gain x + shift)`: scale, shift, K, B, C, w, low, span.
+    """The numbers `scale, shift, K, B, C, w, low, span` of neurons with `y = s (gain x + shift)`.
+
+    The drive is the current in units of the critical current per unit of thermal stability.
 
     Args:
-        curve: `RationalLogit`.
-        gain: drive per input.
-        shift: drive at zero input less the midpoint.
+        curve: `RationalLogit`, the curve with steepness `s`.
+        gain: drive per unit of input.
+        shift: drive at zero input minus the midpoint.
 
     Returns:
-        List, without the last two for a curve from 0 to 1.
+        List of eight arrays, or of the first six for a curve from 0 to 1.
     """
     s = curve.steepness
     tail, n, offset, top, bottom, width = _fractions(curve)
@@ -80,7 +82,10 @@ def rows(curve, gain, shift):
 
 
 def _fractions(curve):
-    """Of `q = tail z + offset - tail n + (top z + bottom) / (z^2 + width)` with `z = y + n`."""
+    """`tail, n, offset, top, bottom, width` of the logit in partial fractions.
+
+    logit q = tail z + offset - tail n + (top z + bottom) / (z^2 + width),   z = y + n
+    """
     a, b, c, d = curve.a, curve.b, curve.c, curve.d
     tail, n = 4 * b / d, c / (2 * d)
     offset = (4 * a - tail * c) / d
@@ -89,13 +94,13 @@ def _fractions(curve):
 
 
 def is_certain(curve):
-    """Whether the probability goes from 0 to 1 whatever the knobs."""
+    """Whether the probability goes from 0 to 1 for all values of the knobs."""
     ends = curve.floor, curve.ceiling
     return all(isinstance(end, float) for end in ends) and ends == (0.0, 1.0)
 
 
 def by_input(numbers):
-    """The polynomial of the logit's derivative by the input, `p(t) / (t^2 + w)^2`.
+    """Coefficients of `p(t)`, where `p(t) / (t^2 + w)^2` is the derivative of the logit by `x`.
 
     Returns:
         List of the coefficients of `1, t, t^2, t^4`.
@@ -105,23 +110,23 @@ def by_input(numbers):
 
 
 def _by_t(b, c, w):
-    """Derivatives of the same by `t`; the coefficient of `t^4` is 1."""
+    """Coefficients of `1, t, t^2` for the derivative by `t`; the coefficient of `t^4` is 1."""
     return w * (w + b), -2 * c, 2 * w - b
 
 
 def by_knob(curve, by, numbers, shift, by_shift):
-    """The polynomial of the logit's derivative by a knob, `p(t) / (t^2 + w)^2`.
+    """Coefficients of `p(t)`, where `p(t) / (t^2 + w)^2` is the derivative of the logit by a knob.
 
     Args:
-        curve, shift: as `rows`.
-        by: `RationalLogit` of the derivatives of the curve's numbers by the knob, or by several
-            along a first axis.
-        numbers: of `rows`.
-        by_shift: derivative of `shift`.
+        curve, shift: as in `rows`.
+        by: `RationalLogit` that holds the derivatives of the curve's numbers by the knob, or by
+            several knobs along a first axis.
+        numbers: result of `rows`.
+        by_shift: derivative of `shift` by the knob.
 
     Returns:
-        List of the coefficients of `1` to `t^5`, then the derivatives of `low` and `span` unless
-        the curve goes from 0 to 1.
+        List of the coefficients of `1` to `t^5`. Unless the curve goes from 0 to 1, the
+        derivatives of `low` and `span` follow.
     """
     s, c, d = curve.steepness, curve.c, curve.d
     tail, n, offset, top, bottom, width = _fractions(curve)
@@ -158,12 +163,12 @@ def by_knob(curve, by, numbers, shift, by_shift):
 
 
 def response(x, numbers, logistic=ops.sigmoid):
-    """`P` of every element.
+    """Probability `P` of every element.
 
     Args:
         x: input.
-        numbers: of `rows`, stacked or as a list, each broadcast against `x`.
-        logistic: `1 / (1 + exp(-q))`.
+        numbers: result of `rows`, stacked or as a list; each number broadcasts against `x`.
+        logistic: function `1 / (1 + exp(-q))` of the logit `q`.
     """
     scale, shift, k, b, c, w, *ends = _unstacked(numbers)
     t = _bounded(scale * x + shift)
@@ -172,22 +177,23 @@ def response(x, numbers, logistic=ops.sigmoid):
 
 
 def logistic_by_parts(logit):
-    """For runtimes whose own logistic function is only right to 1e-7, as that of ONNX Runtime."""
+    """Logistic function for runtimes whose own one has errors of 1e-7, such as ONNX Runtime."""
     return 1 / (1 + ops.exp(-logit))
 
 
 def _bounded(t):
-    """Kept where the curve is not yet flat: no inf / inf."""
+    """`t` limited to values at which the curve is flat, to avoid inf / inf beyond them."""
     return ops.minimum(ops.maximum(t, -FARTHEST), FARTHEST)
 
 
 def slopes(upstream, x, output, numbers, by_input, by_knobs):
-    """`dP/dx` and `dP/dknob` of every element, times `upstream`.
+    """`dP/dx` and `dP/dknob` of every element, multiplied by `upstream`.
 
     Args:
-        upstream: as `x`, or a number.
-        output: `response`.
-        numbers, by_input, by_knobs: of `rows`, `by_input` and `by_knob`, stacked or as lists.
+        upstream: gradient by the output, an array like `x` or a number.
+        output: result of `response`.
+        numbers, by_input, by_knobs: results of `rows`, `by_input` and `by_knob` (one per knob),
+            stacked or as lists.
     """
     scale, shift, _, _, _, w, *ends = _unstacked(numbers)
     low, span = ends or (0.0, 1.0)
@@ -195,7 +201,7 @@ def slopes(upstream, x, output, numbers, by_input, by_knobs):
     high = output - low if ends else output
     upstream_by_logit = upstream * (high * (1 - high / span if ends else 1 - high))
     square = t * t
-    # A quotient, because XLA would compute anything cheaper anew for everything that uses it.
+    # XLA computes cheap operations again for every use, but not a division.
     shared = upstream_by_logit / ((square + w) * (square + w))
     p0, p1, p2, p4 = _unstacked(by_input)
     by_x = shared * ((p4 * square + p2) * square + (p1 * t + p0))
@@ -217,20 +223,20 @@ def _unstacked(numbers):
 
 
 def neuron_numbers(curve, setting, constants, trained, dtype, kernels=False):
-    """What `linked` needs to know of every neuron, for all neurons of a layer.
+    """The numbers of all neurons of a layer, and their derivatives, as `linked` takes them.
 
     Args:
-        curve: function of a switching model with `tangents`, see `switching.get_curve`.
+        curve: curve function with `tangents`, see `laws.get_curve`.
         setting: `ln(t_p / t_D)` and `Delta` of every neuron, tensors.
-        constants: drive per input; 1 if the midpoint moves with the knobs and else 0; the nominal
-            midpoint; the layer's `knob_scale`. Numbers.
-        trained: whether to give the knobs' polynomials.
-        dtype: of the result.
+        constants: four numbers: drive per unit of input; 1 if the midpoint moves with the knobs,
+            otherwise 0; the nominal midpoint; the layer's `knob_scale`.
+        trained: whether to return the result of `by_knob` for both knobs, too.
+        dtype: dtype of the result.
         kernels: whether the compiled kernels of TensorFlow may be used here.
 
     Returns:
-        List of arrays `(count, *neurons)`: `rows`, `by_input` and, where trained, `by_knob` of
-        the pulse width and of the anisotropy.
+        List of arrays `(count, *neurons)`: the results of `rows`, of `by_input` and, if
+        `trained`, of `by_knob` for the pulse width and for the anisotropy.
     """
     function = _numbers_by(curve.tangents if trained else curve.law, trained, dtype)
     constants = [*constants, *curve.parameters]
@@ -255,14 +261,14 @@ def _numbers_by(law, trained, dtype):
             by = ops.stack(by_knob(curve, by, own, shift, -tied * by.midpoint))
             by = ops.reshape(scale * by, (-1, *found.shape[1:]))
             found = ops.concatenate([found, by])
-        # A quotient, because XLA would compute anything cheaper anew for every element.
+        # XLA computes cheap operations again for every element, but not a division.
         return ops.cast(found / (own[5] / own[5]), dtype)
 
     return numbers
 
 
 def midpoint(curve, setting, kernels=False):
-    """Midpoint of the curve of every neuron; arguments as `neuron_numbers`."""
+    """Midpoint of the curve of every neuron, as drive; arguments as in `neuron_numbers`."""
     if kernels and hasattr(curve, "law"):
         return per_neuron(_midpoint_by(curve.law), setting, curve.parameters)
     return curve(ops, *setting).midpoint
@@ -277,20 +283,20 @@ def _midpoint_by(law):
 
 
 def linked(x, numbers, knobs, training=False, kernels=False):
-    """`response` whose gradient reaches `knobs`.
+    """`response` with a gradient that reaches `knobs`.
 
     Args:
         x: input.
-        numbers: of `neuron_numbers`, with the polynomials of these knobs.
-        knobs: tensors, those that are trained.
-        training: whether a gradient will be wanted.
+        numbers: result of `neuron_numbers`, with the derivatives by these knobs.
+        knobs: tensors of the trained knobs.
+        training: whether a gradient will be needed.
         kernels: whether the compiled kernels of TensorFlow may be used here.
     """
     numbers, *by = numbers
     if keras.backend.backend() == "jax":
         plain, lean = _jax_links()
         return (lean if training else plain)(x, numbers, tuple(by), tuple(knobs))
-    if is_vectorized(x) or (in_graph() and not training):  # plain operations, can be saved
+    if is_vectorized(x) or (in_graph() and not training):  # plain operations can be saved
         return response(x, numbers)
     if keras.backend.backend() == "tensorflow":
         return _tensorflow_link(kernels, x, numbers, *by, *knobs)
@@ -298,7 +304,7 @@ def linked(x, numbers, knobs, training=False, kernels=False):
     @ops.custom_gradient
     def link(*inputs):
         def gradient(*inputs, upstream):
-            # What was computed outside is not part of a second gradient.
+            # Compute the response here again, so that a second gradient includes it.
             return _link_gradients(_gradients, upstream, response(*inputs[:2]), *inputs)
 
         return response(*inputs[:2]), gradient
@@ -321,7 +327,10 @@ def _tensorflow_link(kernels, *inputs):
 
 
 def _link_gradients(gradients, upstream, output, x, numbers, *rest):
-    """Gradients of `x, numbers, by_input, by_knobs..., knobs...`: of the input and the knobs."""
+    """One gradient for each of `x, numbers, by_input, by_knobs..., knobs...`.
+
+    Only the input and the knobs have one; it is `None` for all others.
+    """
     by = rest[: 1 + len(rest) // 2]
     by_x, sums = gradients(upstream, x, output, numbers, by)
     return (by_x, None, *([None] * len(by)), *sums)
@@ -334,7 +343,7 @@ def _gradients(upstream, x, output, numbers, by):
 
 
 def sum_to(value, shape):
-    """Sum a gradient over the axes along which something of this shape was broadcast."""
+    """Sum a gradient over the axes along which an array of this shape was broadcast."""
     lead = len(value.shape) - len(shape)
     ones = [lead + k for k, n in enumerate(shape) if n == 1 and value.shape[lead + k] != 1]
     value = ops.sum(value, axis=tuple(ones), keepdims=True) if ones else value
@@ -357,7 +366,7 @@ def _jax_links():
         change = by_x * changes[0]
         return output, change + sum(by * d for by, d in zip(by_knobs, changes[3]))
 
-    # Computed again for the gradient, instead of kept: less memory to write and to read.
+    # `checkpoint` computes the response again for the gradient: faster than storing and reading it.
     return link, jax.checkpoint(link, prevent_cse=False)
 
 
@@ -369,8 +378,8 @@ def kernels_serve(x, model=None) -> bool:
 
     Args:
         x: input of a layer.
-        model: the outermost layer of the call. Its `jit_compile=False` is a wish only where there
-            is a GPU: elsewhere it is what Keras makes of the default.
+        model: the outermost layer of the call. Its `jit_compile=False` counts only on a machine
+            with a GPU. Elsewhere it may not be the user's choice: Keras turns the default into it.
     """
     if not _USE_KERNELS or keras.backend.backend() != "tensorflow":
         return False
@@ -381,19 +390,19 @@ def kernels_serve(x, model=None) -> bool:
     refused = isinstance(model, keras.Model) and not model.jit_compile
     if refused and tf.config.list_physical_devices("GPU"):
         return False
-    return not _tensorflow.checks_numbers()  # XLA does not carry the checks
+    return not _tensorflow.checks_numbers()  # XLA would drop the checks
 
 
 def is_vectorized(value):
-    """Whether a tensor is inside `tf.vectorized_map`, which drops gradients written by hand.
+    """Whether a tensor is inside `tf.vectorized_map`, which ignores custom gradients.
 
-    Keras runs `TimeDistributed` over an unknown number of steps so; it traces into a name scope.
+    Keras uses it for `TimeDistributed` with an unknown number of steps. Its name scope shows it.
     """
     return keras.backend.backend() == "tensorflow" and "loop_body/" in getattr(value, "name", "")
 
 
 def is_mapped(value):
-    """Whether a tensor is inside a vectorized map: one element stands for many."""
+    """Whether a tensor is inside a vectorized map, where it stands for many elements at once."""
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
@@ -403,7 +412,7 @@ def is_mapped(value):
 
 
 def tracing_scope():
-    """Where TensorFlow traces: the graph, or `None`. See `inner_scope`."""
+    """The graph that TensorFlow is tracing, or `None`. See `inner_scope`."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -412,21 +421,22 @@ def tracing_scope():
 
 
 def inner_scope(scope, known):
-    """What is traced on its own inside a scope, in words, or `None` if nothing is.
+    """What is being traced separately inside an outer scope, in words.
 
     Args:
-        scope: of `tracing_scope`, the outer one.
-        known: a tensor that is known there.
+        scope: result of `tracing_scope` in the outer scope.
+        known: a tensor of the outer scope.
 
     Returns:
-        `"branch"` and `"loop"` for those of TensorFlow, where state can be written.
+        `None` if nothing is traced separately. `"branch"` or `"loop"` for a condition or loop of
+        TensorFlow, in which variables can be assigned. Otherwise a longer description.
     """
     if keras.backend.backend() == "jax":
         traces = [getattr(value, "_trace", None) for value in (known, known + 0)]
         return None if traces[0] is traces[1] else "a loop, a condition or a jit of its own"
     found, graph = None, tracing_scope()
     while graph is not scope:
-        kind = type(graph).__name__  # private classes
+        kind = type(graph).__name__  # the classes are private
         if kind.startswith("While"):
             found = "loop"
         elif kind.startswith("CondBranch"):
@@ -438,10 +448,10 @@ def inner_scope(scope, known):
 
 
 def compiled(function):
-    """`function` as one XLA kernel on TensorFlow and JAX; unchanged elsewhere.
+    """`function` as one XLA kernel on TensorFlow and JAX; unchanged on PyTorch.
 
-    Not for what is exported: a graph must not need XLA where it is served, and a compiled
-    function is built again for every new input shape.
+    Do not use it in exports: an exported graph must run without XLA. A compiled function is
+    compiled again for every new input shape.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -456,7 +466,7 @@ def compiled(function):
 
 @functools.cache
 def _kernel(function, signature):
-    """A function of stacked arrays as one kernel for all inputs of these shapes."""
+    """A function of stacked arrays as one kernel for all inputs of these shapes and dtypes."""
     import tensorflow as tf
 
     specs = [tf.TensorSpec(shape, dtype) for shape, dtype in signature]
@@ -464,11 +474,11 @@ def _kernel(function, signature):
 
 
 def in_kernel(function, *inputs):
-    """Run a function of tensors in a kernel; the first axis of arrays `(None, row)` may vary."""
+    """Run a function of tensors in a kernel; an axis of unknown length (`None`) may vary."""
     import tensorflow as tf
 
-    # Values of another graph come in here: a call of a kernel would take those of a branch of a
-    # condition in a way that does not fit how the branch gives them.
+    # `identity` brings values of another graph into this one. In the branch of a condition, a
+    # kernel would otherwise capture them in a way that TensorFlow cannot match.
     graph = tf.compat.v1.get_default_graph()
     inputs = [
         v if tf.is_symbolic_tensor(v) and v.graph is graph else tf.identity(v) for v in inputs
@@ -487,7 +497,7 @@ def in_graph() -> bool:
 
 
 def with_gradient_in_kernel(function, inputs, constants):
-    """`function(*inputs, constants)` in a kernel and its gradient, of the inputs, in another."""
+    """`function(*inputs, constants)` in one kernel and its gradient by the inputs in another."""
 
     def link(*inputs):
         def gradient(upstream, _):
@@ -499,13 +509,13 @@ def with_gradient_in_kernel(function, inputs, constants):
 
 
 def per_neuron(function, setting, constants):
-    """`function(setting, constants)` in a kernel, where it works on every neuron alone.
+    """`function(setting, constants)` in a kernel; the function treats every neuron separately.
 
-    Neurons are repeated to the next multiple of 512, so that layers of most widths share one.
+    Neurons are repeated up to the next multiple of 512, so that most layers share one kernel.
 
     Args:
-        function: see `with_gradient_in_kernel`; gives an array `(..., neurons)`.
-        setting: tensors of one shape.
+        function: see `with_gradient_in_kernel`; returns an array `(..., neurons)`.
+        setting: tensors of the same shape.
         constants: numbers.
     """
     import tensorflow as tf
@@ -526,14 +536,14 @@ def _gradient_of(function):
 
     def gradient(upstream, *inputs):
         *wanted, _ = inputs
-        # Not by a tape: this may be traced while all recording is stopped (forward mode).
+        # Not with a tape: recording may be stopped while this is traced (forward mode).
         return tf.gradients(function(*inputs), wanted, upstream)
 
     return gradient
 
 
 def reshaped(value, shape):
-    """`ops.reshape`, without an operation where the value is known to have that shape."""
+    """`ops.reshape`, but without an operation if the value already has that shape."""
     known = value.shape
     if len(known) == len(shape) and all(n in (-1, m) for n, m in zip(shape, known)):
         return value
@@ -541,16 +551,16 @@ def reshaped(value, shape):
 
 
 def as_rows(value, row):
-    """Elements as rows that share their neurons' numbers, long enough to work on as vectors."""
+    """Elements as rows of this length; all rows share the numbers of their neurons."""
     return reshaped(value, (-1, row))
 
 
 def row_length(inner, knob_shape):
-    """Elements of a sample that share one row of numbers.
+    """Number of elements in a row: a divisor of a sample, long enough to compute on as vectors.
 
     Args:
         inner: shape of a sample.
-        knob_shape: shape of the numbers, which broadcasts against it.
+        knob_shape: shape of the numbers, which broadcasts against `inner`.
     """
     size, channels = math.prod(inner), inner[-1]
     if math.prod(knob_shape[:-1]) != 1 or knob_shape[-1] != channels:
@@ -560,7 +570,7 @@ def row_length(inner, knob_shape):
 
 
 def along_row(numbers, inner, row):
-    """Stacked numbers of neurons, `(count, ...)`, for every element of a row: `(count, row)`."""
+    """Numbers of neurons, `(count, ...)`, repeated for every element of a row: `(count, row)`."""
     count, *knob_shape = numbers.shape
     size, channels = math.prod(knob_shape), inner[-1]
     flat = reshaped(numbers, (count, size))
@@ -574,7 +584,7 @@ def along_row(numbers, inner, row):
 
 
 def from_row(sums, inner, knob_shape):
-    """Sums over samples for every element of a row, summed for every neuron."""
+    """Sums over the batch per element of a row, added up to one sum per neuron."""
     size, channels = math.prod(knob_shape), inner[-1]
     if size == sums.shape[0]:
         return reshaped(sums, knob_shape)
@@ -584,11 +594,11 @@ def from_row(sums, inner, knob_shape):
 
 
 def sum_over_batch(value):
-    """Sum over the first axis inside a kernel, in one pass with what is summed.
+    """Sum over the first axis inside a kernel, in the same pass that computes the summed values.
 
-    XLA writes and reads again what it sums over the leading axis, but fuses a few slices; what
-    they leave is small, and a matrix product sums it as vectors. Not on GPUs, where such a product
-    is rounded to three digits (TF32).
+    XLA would store the values and read them again to sum over the first axis, but it fuses the
+    sum of a few slices. A matrix product then sums the small remainder as vectors. On GPUs a plain
+    sum is used, because there a matrix product is rounded to three digits (TF32).
     """
     import tensorflow as tf
 
@@ -598,7 +608,8 @@ def sum_over_batch(value):
     if tf.config.list_physical_devices("GPU"):
         total = ops.sum(block, axis=0)
     else:
-        halves = ops.full((2, length), 0.5, dtype=value.dtype)  # one row alone is no product
+        # Two rows, because a single row would not be computed as a matrix product.
+        halves = ops.full((2, length), 0.5, dtype=value.dtype)
         total = ops.sum(ops.matmul(halves, block), axis=0)
     return total + ops.sum(value[_BLOCKS * length :], axis=0)
 

@@ -1,7 +1,8 @@
-"""The knobs of a neuron: what the device allows, and the settings that a driver can make.
+"""The knobs of a neuron, pulse width and anisotropy: their range and the settings of the driver.
 
-A grid is called as `grid(xp, ratio)` with the ratio of a knob to its nominal value and returns the
-nearest ratio it can make; `xp` is `numpy` or `keras.ops`.
+The driver is the circuit that applies the settings. A grid holds the settings that it can make:
+`grid(xp, ratio)` takes the ratio of a knob to its nominal value and returns the nearest possible
+ratio; `xp` is `numpy` or `keras.ops`.
 """
 
 import dataclasses
@@ -36,19 +37,19 @@ def check_knob(knob: str) -> str:
     """`knob` itself, or a `ValueError` that lists the knobs."""
     if not isinstance(knob, str) or knob not in KNOBS:
         raise ValueError(
-            f"Unknown knob {checks.shown(knob)}; a device has the knobs {list(KNOBS)}, and a layer "
-            "trains any of them."
+            f"Unknown knob {checks.shown(knob)}; a device has the knobs {list(KNOBS)}. A layer can "
+            "train one or both of them."
         )
     return knob
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
 class DeviceRange(keras.constraints.Constraint):
-    """Keeps the logarithm of a knob inside the device's range.
+    """Keeps the weight of a knob inside the device's range.
 
-    The weight is `w = ln(value / nominal) / scale`, dimensionless; it is clipped to the box that
-    corresponds to the device's pulse-width range (s) or to the anisotropies (J/m^3) its gate can
-    reach. A weight that is NaN stays NaN, so that a diverged run is not hidden.
+    The weight is the dimensionless logarithm `w = ln(value / nominal) / scale`. It is clipped to
+    the device's range of pulse widths (s), or to the anisotropies (J/m^3) that its gate can reach.
+    A NaN stays NaN, so that it shows that the training diverged.
 
     Args:
         device: `MTJDevice` or preset name.
@@ -90,7 +91,7 @@ class DeviceRange(keras.constraints.Constraint):
         )
 
     def to_value(self, weight: Array) -> Array:
-        """Knob value in s or J/m^3 of a weight (NumPy float64), rounding kept inside the range."""
+        """Knob value in s or J/m^3 of a weight (NumPy float64), clipped to the device's range."""
         value = knob_nominal(self.device, self.knob) * np.exp(
             self.scale * np.asarray(weight, "float64")
         )
@@ -116,14 +117,15 @@ class DeviceRange(keras.constraints.Constraint):
 class Driver(checks.Options):
     """The settings that the circuits around the neurons can make.
 
-    The forward pass uses the nearest setting that the pulse generator and the converter at the
-    gate can make inside the device's range; the gradient passes through.
+    These circuits are a pulse generator and a digital-to-analog converter at the gate. The forward
+    pass uses the nearest setting that they can make inside the device's range. The backward pass
+    ignores this rounding.
 
     Args:
-        pulse_step: s, 1e-15 to 100, step of the pulse generator: pulse widths are multiples of
-            it. Default `None`: continuous.
-        gate_levels: number of equidistant levels, 2 to 2^20, of the converter that drives the gate
-            over the device's `gate_voltage_range`. Default `None`: continuous.
+        pulse_step: step of the pulse generator in s, 1e-15 to 100; pulse widths are multiples of
+            this step. Default `None`: continuous.
+        gate_levels: number of equidistant levels of the converter, 2 to 2^20, over the device's
+            `gate_voltage_range`. Default `None`: continuous.
 
     Raises:
         ValueError: for a value outside its range.
@@ -151,7 +153,7 @@ class Driver(checks.Options):
             object.__setattr__(self, "gate_levels", levels)
 
     def grids(self, device: MTJDevice) -> dict:
-        """The grid of every knob of a device by its name, `None` where it is continuous.
+        """The grid of every knob of a device by knob name; `None` for a continuous knob.
 
         Raises:
             ValueError: for a step without a multiple inside the device's range, or levels for a
@@ -165,15 +167,16 @@ class Driver(checks.Options):
 
 
 def _nearest(xp, steps):
-    """Nearest whole number; a tie, as between an even number of levels, goes down.
+    """Nearest whole number; a value halfway between two is rounded down.
 
-    Rounding errors must not decide one: the network counts in float32, its read-outs in float64.
+    Without this rule the network in float32 and its read-outs in float64 could round such a value
+    in different directions.
     """
     return xp.round(steps - 1e-3)
 
 
 class _PulseGrid:
-    """Multiples of the step of a pulse generator, inside the device's range.
+    """The multiples of a pulse generator's step that lie inside the device's range.
 
     Args:
         device: `MTJDevice`.
@@ -199,7 +202,7 @@ class _PulseGrid:
 
 
 class _GateGrid:
-    """Anisotropies at the equidistant levels of the converter that drives the gate.
+    """The anisotropies at the equidistant levels of the converter at the gate.
 
     Args:
         device: `MTJDevice` with a gate.

@@ -28,13 +28,13 @@ from spinkeras.physics.empirical import EmpiricalCurve
 from spinkeras.physics.spread import ChipSpread, chip_curve
 
 MOST_CORRELATED = 64
-"""Most reads of a free-running junction that are drawn one by one."""
+"""Greatest number of correlated reads of a free-running junction that are drawn one by one."""
 
 FORGOTTEN = 4.6
-"""Correlation times after which a bit and the next are correlated by 1 %."""
+"""Time from one read to the next, in correlation times, at which their correlation is 1 %."""
 
 FEW_PULSES = 16
-"""Up to here pulses are drawn one by one: TensorFlow's binomial number costs 80 uniform ones."""
+"""Greatest number of pulses drawn one by one: TensorFlow's binomial draw costs 80 uniform ones."""
 
 OUTPUTS = ("probability", "sampled", "always_sampled")
 _IN_EVERY_FILE = (
@@ -55,98 +55,105 @@ _IN_EVERY_FILE = (
 class SpinNeuron(keras.layers.Layer):
     """Activation with the switching curve of a magnetic tunnel junction (MTJ).
 
-    An input `x` drives the current `I = I_bias + current_scale * x` (A) through the junction; the
-    output is the probability that one pulse of width `t_p` (s) at anisotropy `K_eff` (J/m^3)
-    reverses it, `P(I; t_p, K_eff)` in (0, 1). Pulse width and anisotropy are two knobs of the real
-    device. Both are trained, by default one of each per channel, inside what the device allows.
+    An input `x` drives the current `I = I_bias + current_scale * x` (A) through the junction. The
+    output is the probability `P(I; t_p, K)` in (0, 1) that one pulse of width `t_p` (s) at
+    anisotropy `K` (J/m^3) reverses the junction. Pulse width and anisotropy are two knobs of the
+    real device: settings that electronics can change. The layer trains both inside the device's
+    range; by default every channel has one of each.
 
-    A knob is stored as a dimensionless logarithm, `w = ln(value / nominal) / knob_scale`, in the
-    weights `log_pulse_width` and `log_anisotropy` (nominal: `device.nominal_pulse_width` and
-    `device.anisotropy`); the constraint `DeviceRange` keeps it in the device's box. Files
-    (`.keras`, `.weights.h5`) store the knobs by name and in SI units, so they load across different
-    `train` and `knob_scale`; legacy `.h5` files cannot, and are refused. `get_weights` has the two
-    logarithms first, whatever is trained: they mean the same in every layer of the same device and
-    `knob_scale`.
+    A weight holds a knob as a dimensionless logarithm, `w = ln(value / nominal) / knob_scale`. The
+    two weights are `log_pulse_width` and `log_anisotropy`; the nominal values are
+    `device.nominal_pulse_width` and `device.anisotropy`. The constraint `DeviceRange` keeps every
+    weight inside the device's range. `get_weights` returns these two weights first, whether they
+    are trained or not, so layers with the same device and `knob_scale` can exchange them.
+
+    Files (`.keras`, `.weights.h5`) hold the knobs by name and in SI units, so a layer can load
+    them with another `train` or `knob_scale`. Legacy `.h5` files cannot hold them like this and
+    raise an error.
 
     Args:
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
-        train: knobs to train, any of `"pulse_width"` and `"anisotropy"`. Default `True`: both, or
-            the anisotropy alone of a free-running junction, whose curve has no pulse width; `()`
-            or `False` gives a fixed activation. In the ns regime the pulse width sets the slope
-            and the anisotropy hardly changes it; see docs/physics.md.
+        train: knobs to train, any of `"pulse_width"` and `"anisotropy"`; `()` or `False` gives a
+            fixed activation. Default `True`: both knobs. A free-running junction (see
+            `switching_model`) trains only its anisotropy, because its curve does not depend on the
+            pulse width. For pulses of nanoseconds the pulse width sets the slope and the
+            anisotropy hardly changes it; see docs/physics.md.
         output: what the layer returns. `"probability"` (default): the expected value.
             `"sampled"`: in training the fraction of `pulses` that switched, drawn from the exact
-            binomial law, in inference the probability. `"always_sampled"`: the draw in both.
-            The gradient of a draw is that of the probability (straight-through). Not for the
-            layer that a cross-entropy reads in training: its loss of a wrong bit is clipped and
-            has no gradient.
-        pulses: number of repeated pulses per inference, 1 to 1e6, averaged. Default 1. Beyond
-            16 the cost of a draw does not grow with it; energy and latency do. Of a free-running
-            junction: number of reads. Where one remembers the last by 1 % or more, they are drawn
-            as a chain (two states, the first read in equilibrium), up to 64 of them.
-        bipolar: `True`: the output is `2 P - 1` in (-1, 1), the read current against a reference
-            between the two states, and its bits are -1 and +1. Deep networks train with it as with
-            tanh, and more slowly with the unsigned output. Default `False`.
+            binomial distribution; in inference the probability. `"always_sampled"`: a drawn
+            fraction in both. The gradient of a draw is the gradient of the probability
+            (straight-through). Do not draw in a layer whose output goes into a cross-entropy
+            loss in training: the loss of a wrong bit is clipped and has no gradient.
+        pulses: number of pulses per inference, 1 to 1e6, over which the output is averaged.
+            Default 1. Energy and latency grow with it; above 16 the computing time of a draw does
+            not. For a free-running junction: number of reads. If successive reads are correlated
+            by 1 % or more, up to 64 of them are drawn as a Markov chain with two states, whose
+            first read is in equilibrium.
+        bipolar: `True`: the output is `2 P - 1` in (-1, 1) and its bits are -1 and +1, as if the
+            read current were compared with a reference between the two states. Deep networks
+            train with it as well as with tanh, and more slowly with the unsigned output. Default
+            `False`.
 
     All further arguments are given by name.
 
     Args of the device physics:
-        switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"` or `"equilibrium"`, see
-            `spinkeras.switching_probability`; a `NeelBrown`, the second of them with its options;
-            or an `EmpiricalCurve` or an `EquilibriumCurve`, a measured switching curve (the device
-            then gives the ranges of the knobs, the resistances and the energies). Default `None`:
-            the device's `switching_curve`, or `"macrospin"` if it has none. `"equilibrium"` and an
-            `EquilibriumCurve` are of a junction that runs freely: its current is held, it is read
-            `pulses` times, `pulse_width` (the interval from read to read) apart, and never written
-            nor reset. The interval changes no probability.
-        current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value at which the
+        switching_model: law of the switching probability: `"macrospin"`, `"neel_brown"`,
+            `"ballistic"` or `"equilibrium"` (see `spinkeras.switching_probability`), a `NeelBrown`
+            with options, or an `EmpiricalCurve`, a measured switching curve. With a measured curve
+            the device still gives the ranges of the knobs, the resistances and the energies.
+            `"equilibrium"` is for a free-running junction: its barrier is so low that it switches
+            without a pulse. Its current is held and it is read `pulses` times, but never written
+            or reset. `pulse_width` is then the interval from one read to the next, on which no
+            probability depends. Default `None`: the device's `switching_curve`, or `"macrospin"`
+            if it has none.
+        current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value with which the
             untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
             `bipolar`, slope 1, like tanh.
         recenter: `True` (default): the bias current follows the midpoint of every neuron, so a
-            knob changes the slope only and `P(x=0) = 1/2` (half the ceiling of a curve that has
-            one). `False`: the bias stays where the untrained neuron has its midpoint, and the
-            threshold moves as the device's does.
+            knob changes only the slope and `P(x=0) = 1/2` (or half the ceiling of a curve that
+            ends below 1). `False`: the bias current stays at the midpoint of the untrained
+            neuron, so a knob also moves the threshold.
 
     Args of sharing:
-        shared_axes: axes that share one knob, as in `keras.layers.PReLU` (the batch axis is not
-            counted: first is 1). Default `None`: all axes but the last, one knob per channel. A
-            tuple pins the number of knobs on every axis it leaves out.
+        shared_axes: axes that share one knob, as in `keras.layers.PReLU`; the first axis after
+            the batch is 1. Default `None`: all axes but the last, so one knob per channel. With a
+            tuple, all other axes must keep their size.
 
     Args of the hardware:
         driver: `Driver`, the pulse widths and gate voltages that the circuits around the neurons
-            can make. Default `None`: any, as `Driver()`.
-        spread: `ChipSpread`. Default `None`. In training every step draws a new chip, so that the
-            network learns to live with the devices' differences, or every epoch with the
-            callback `NewChipEachEpoch`; inference uses nominal devices (`evaluate_chips` measures
-            chips).
+            can make. Default `None`: any, like `Driver()`.
+        spread: `ChipSpread`, how the devices of real chips differ. Default `None`: they do not.
+            With a spread, every training step draws a new simulated chip, so the network learns to
+            tolerate the differences; the callback `NewChipEachEpoch` draws one per epoch instead.
+            Inference uses nominal devices (`evaluate_chips` evaluates chips).
         seed: integer, 0 to 2^31 - 1, that makes the draws of bits and chips reproducible. Default
             `None`: a random seed.
 
     Args of training:
         knob_scale: how far a knob moves per unit of its weight, 1e-3 to 1e3. Default 3: a step of
-            0.01 in the weight changes the knob by 3 %. Larger trains the knobs faster.
+            0.01 in the weight changes the knob by 3 %. A larger value trains the knobs faster.
         pulse_width_initializer, anisotropy_initializer: Keras initializers of the weights.
-            Default `"zeros"`, the nominal setting. The result is clipped to the device's box.
+            Default `"zeros"`, the nominal setting. The result is clipped to the device's range.
         pulse_width_regularizer, anisotropy_regularizer: Keras regularizers of the weights.
         pulse_width_constraint, anisotropy_constraint: further Keras constraints, applied before
-            the device's box.
+            the clipping to the device's range.
         **kwargs: `name`, `dtype` and so on, as in `keras.layers.Layer`.
 
     Input shape: any, at least `(batch, channels)`; the channel axis must be known.
 
-    Output shape: that of the input. The computation runs in float32 at least and is cast to the
-    layer's compute dtype. Inputs far outside the transition saturate with a zero gradient, also
-    at +-infinity; NaN stays NaN. Masks pass through.
+    Output shape: that of the input. The layer computes at least in float32 and casts the result to
+    its compute dtype. Inputs far outside the transition saturate with a zero gradient, also at
+    +-infinity; NaN stays NaN. Masks pass through.
 
-    In training and in inference the output is the same deterministic probability, unless `output`
-    asks for draws. Limits of draws: with `tf.distribute.MirroredStrategy` every replica draws the
-    same numbers, and a reloaded layer starts again at its seed (both as `keras.layers.Dropout`);
-    on TensorFlow `pulses > 16` cannot be compiled by XLA, so `jit_compile=True` fails and
-    `"auto"` leaves the model uncompiled.
+    The output is the same deterministic probability in training and in inference, unless `output`
+    asks for draws. Draws have limits. With `tf.distribute.MirroredStrategy` every replica draws
+    the same numbers, and a reloaded layer starts again at its seed, as with
+    `keras.layers.Dropout`. On TensorFlow XLA cannot compile `pulses > 16`, so `jit_compile=True`
+    fails and `"auto"` leaves the model uncompiled.
 
     Raises:
-        ValueError: for unknown knobs, models or presets, for device ranges outside the model's
-            domain, for an undefined channel axis.
+        ValueError: for an unknown knob, model or preset, for a device whose range exceeds the
+            range of the switching model, and for an unknown size of the channel axis.
 
     Example:
 
@@ -189,10 +196,11 @@ class SpinNeuron(keras.layers.Layer):
         former.refuse(kwargs)
         super().__init__(**kwargs)
         self.supports_masking = True
-        # Keras makes another thing of a list that becomes an attribute: values are checked before.
+        # Values are checked first: Keras wraps lists that become attributes in its own classes.
         self.device = get_device(device)
-        self.trained_knobs = _knob_names(train)  # a PyTorch module has a method `train`
-        self.output_mode = checks.choice("output", output, OUTPUTS)  # Layer.output is symbolic
+        # Not `train` and `output`: PyTorch modules have a method `train`, Keras layers an `output`.
+        self.trained_knobs = _knob_names(train)
+        self.output_mode = checks.choice("output", output, OUTPUTS)
         self.pulses = checks.whole("pulses", pulses, 1, 1_000_000)
         self.bipolar = checks.flag("bipolar", bipolar)
         self.switching_model = laws.check_model(_get_model(switching_model, self.device))
@@ -225,7 +233,7 @@ class SpinNeuron(keras.layers.Layer):
         self.meter_sums: Any = None
         self.energy_weight: Any = None
         self.energy_seen: Any = None
-        self.loaded_energy_weight: float | None = None  # of a file, until a fit goes on with it
+        self.loaded_energy_weight: float | None = None  # from a file, until a fit continues with it
         self._ranges = {
             knob: DeviceRange(
                 self.device, knob, self.knob_scale, first=getattr(self, f"{knob}_constraint")
@@ -258,7 +266,7 @@ class SpinNeuron(keras.layers.Layer):
                 autocast=False,
             )
             setattr(self, f"log_{knob}", weight)
-        # Sums that a measured step (spinkeras.energy.meter) keeps over calls; else untouched.
+        # Sums that spinkeras.energy.meter keeps over calls; nothing else uses them.
         self.meter_sums = self.add_weight(
             name="meter_sums",
             shape=(5,),
@@ -268,7 +276,8 @@ class SpinNeuron(keras.layers.Layer):
             autocast=False,
             aggregation="mean",
         )
-        # The weight of energy in the loss and the energy it was set for (spinkeras.energy.budget).
+        # For spinkeras.energy.budget: the weight of energy in the loss, and the energy at which
+        # this weight was set.
         self.energy_weight, self.energy_seen = (
             self.add_weight(
                 name=name,
@@ -311,10 +320,11 @@ class SpinNeuron(keras.layers.Layer):
 
         Args:
             inputs: tensor, float32 or float64.
-            factors: `ChipLayer` of the devices, or `None` for nominal ones.
-            spread, cause: as `variability.chip_curve`; default the layer's own spread.
-            setting: of `setting` in the precision `core.precise`, where it is at hand.
-            training: whether a gradient will be wanted.
+            factors: `ChipLayer`, how each device differs, or `None` for nominal devices.
+            spread, cause: as in `spread.chip_curve`; by default the layer's own spread.
+            setting: result of the method `setting` in the precision `core.precise`, if the caller
+                has it already.
+            training: whether a gradient will be needed.
         """
         gain = self.current_scale / self.device.critical_current_per_stability
         if factors is None and hasattr(self._curve, "tangents"):
@@ -341,8 +351,8 @@ class SpinNeuron(keras.layers.Layer):
         return self._curve(ops, log_duration, stability).probability(drive)
 
     def _rational_response(self, inputs, gain, setting, training):
-        """The response of a law of the one family, in the core that all such laws share."""
-        if self._has_constant_knobs():  # in an export
+        """The response of a law whose curve is a `RationalLogit`, which `core` computes."""
+        if self._has_constant_knobs():  # during an export
             curve = self._curve(np, *setting)
             shift = 0.0 if self.recenter else self._nominal_midpoint() - curve.midpoint
             numbers = core.rows(curve, gain, shift)
@@ -367,7 +377,7 @@ class SpinNeuron(keras.layers.Layer):
         return core.kernels_serve(inputs, _keras.outermost(self))
 
     def to_output(self, probability: Array) -> Array:
-        """What the layer returns for a probability, or for a fraction of bits."""
+        """Output of the layer for a probability or for a fraction of bits."""
         return 2 * probability - 1 if self.bipolar else probability
 
     def current(self, inputs: Array) -> Array:
@@ -379,7 +389,7 @@ class SpinNeuron(keras.layers.Layer):
         """Current in A at zero input, for every knob, as a tensor.
 
         Args:
-            setting: of `setting`, as are those of the next two.
+            setting: result of the method `setting`.
             kernels: whether the compiled kernels of TensorFlow may be used here.
         """
         midpoint = self._nominal_midpoint()
@@ -388,24 +398,25 @@ class SpinNeuron(keras.layers.Layer):
         return midpoint * self.device.critical_current_per_stability
 
     def pulse_widths(self, setting: Any) -> Array:
-        """Pulse width in s of every knob, as a tensor."""
+        """Pulse width in s of every knob, as a tensor; `setting` as in `bias`."""
         return ops.exp(setting[0]) * self.device.diffusion_time
 
     def anisotropies(self, setting: Any) -> Array:
-        """`K_eff` in J/m^3 of every knob, as a tensor."""
+        """Anisotropy `K_eff` in J/m^3 of every knob, as a tensor; `setting` as in `bias`."""
         return setting[1] * (self.device.thermal_energy / self.device.volume)
 
     def remembers(self, pulses: int) -> bool:
-        """Whether so many reads of a free-running junction are correlated by 1 % or more.
+        """Whether successive reads of a free-running junction are correlated by 1 % or more.
 
-        At the shortest interval and the highest barrier of the device, in balance.
+        This is asked for the worst case of the device: its shortest interval between reads and its
+        highest barrier, with both states equally probable.
         """
         if not self.free_running or pulses == 1:
             return False
         return self.device.pulse_width_range[0] < FORGOTTEN * self._longest_memory()
 
     def refuse_chain(self, pulses: int, where: str) -> None:
-        """Refuse draws of correlated reads where they cannot be drawn as a chain."""
+        """Refuse to draw reads that are correlated, where they cannot be drawn as a chain."""
         if self.remembers(pulses):
             raise ValueError(
                 f"Layer {self.name!r}: {pulses} reads of a free-running junction are correlated "
@@ -425,7 +436,7 @@ class SpinNeuron(keras.layers.Layer):
             self.refuse_chain(self.pulses, f"one by one beyond {MOST_CORRELATED}")
 
     def correlation(self, inputs: Array) -> Array:
-        """Correlation of a read with the one before, for every element, where it counts."""
+        """Correlation of successive reads for every element, or `None` if it can be ignored."""
         if self.output_mode == "probability" or not self.remembers(self.pulses):
             return None
         setting = self.setting(inputs.dtype)
@@ -439,14 +450,14 @@ class SpinNeuron(keras.layers.Layer):
 
     @staticmethod
     def draw(probability: Array, pulses: int, seed: Any, correlation: Array = None) -> Array:
-        """Fraction of pulses that switch, with the gradient of the probability.
+        """Drawn fraction of pulses that switch, with the gradient of the probability.
 
-        With the `correlation` of a read with the one before, that of a chain of reads.
+        With a `correlation` of successive reads, the reads are drawn as a chain.
         """
         expected = ops.stop_gradient(probability)
         shape, dtype = ops.shape(probability), probability.dtype
         if correlation is not None:
-            count, bit = 0, expected  # so that the first is drawn in equilibrium
+            count, bit = 0, expected  # this draws the first read in equilibrium
             for _ in range(pulses):
                 number = keras.random.uniform(shape, dtype=dtype, seed=seed)
                 bit = ops.cast(number < expected + correlation * (bit - expected), dtype)
@@ -459,10 +470,10 @@ class SpinNeuron(keras.layers.Layer):
         return ops.stop_gradient(count / pulses) + (probability - expected)
 
     def hold_chip(self, number: int | None) -> None:
-        """Train on one chip until further notice, or on a new one every step (`None`).
+        """Train on one fixed chip from now on, or on a new chip every step (`None`).
 
-        The chip depends on the layer's seed and this number alone. Takes effect in a training
-        step that is already compiled.
+        The chip depends only on the layer's seed and this number. The call also takes effect in a
+        training step that is already compiled.
 
         Args:
             number: integer, 0 to 2^26, or `None`.
@@ -471,17 +482,19 @@ class SpinNeuron(keras.layers.Layer):
             ValueError: for a layer without `spread`, or a number out of range.
         """
         if self.spread is None:
-            raise ValueError(f"Layer {self.name!r} has no spread, so no chip to hold.")
+            raise ValueError(
+                f"Layer {self.name!r} has no chip to hold; give it a spread=ChipSpread(...)."
+            )
         position = 0
         if number is not None:
             if number != int(number) or not 0 <= number <= 2**26:
                 raise ValueError(f"number = {number!r} must be an integer from 0 to 2^26 or None.")
-            position = 2**30 + 8 * int(number)  # far from where the draws of the steps count
+            position = 2**30 + 8 * int(number)  # far from the positions that the steps draw from
         seed = ops.convert_to_numpy(self.seed_generator.state)[0]
         self.held_chip.state.assign(np.array([seed, position]))
 
     def _draw_chip(self, dtype):
-        """Factors of the devices in this step: of a new chip, or of the one that is held."""
+        """Device factors for this step, of a new chip or of the held one."""
         held, seeds = self.held_chip.state.value, self.seed_generator.state
         is_held, before = held[1] > 0, seeds.value * 1
         seeds.assign(ops.where(is_held, held, before))
@@ -495,9 +508,9 @@ class SpinNeuron(keras.layers.Layer):
         return input_shape
 
     def __repr__(self):
-        """As that of every Keras layer, with the device, the trained knobs and the output."""
+        """Text like that of other Keras layers, with the device, trained knobs and output."""
         facts = {"name": self.name, "built": self.built}
-        if hasattr(self, "output_mode"):  # else the constructor is not so far
+        if hasattr(self, "output_mode"):  # an error in the constructor may print the layer earlier
             facts["device"] = self.device.name or "unnamed"
             facts["train"] = list(self.trained_knobs)
             facts["output"] = self.output_mode
@@ -512,7 +525,7 @@ class SpinNeuron(keras.layers.Layer):
 
     @property
     def pulse_width(self) -> np.ndarray:
-        """Pulse width that drives every knob in s (NumPy). Assigning checks the device's range."""
+        """Pulse width of every knob in s (NumPy). Assigning checks the device's range."""
         return self._on_grid("pulse_width", self._value("pulse_width"))
 
     @pulse_width.setter
@@ -555,7 +568,7 @@ class SpinNeuron(keras.layers.Layer):
     def slope(self) -> np.ndarray:
         """Slope of the output at the midpoint per unit of input, for every knob (NumPy).
 
-        Untrained 1/4, with a `bipolar` output 1.
+        With the default `current_scale` it is 1/4 before training, or 1 for a `bipolar` output.
         """
         slope = self._slope(self.pulse_width, self.anisotropy) * self.current_scale
         return 2 * slope if self.bipolar else slope
@@ -564,7 +577,7 @@ class SpinNeuron(keras.layers.Layer):
 
     @property
     def weights(self) -> list[Any]:
-        """The weights, both knobs first: Keras alone would put the trained ones in front."""
+        """The weights, both knobs first; Keras by itself would list trained weights first."""
         _refuse_legacy_file(self.name)
         first = [f"log_{knob}" for knob in KNOBS]
         return sorted(
@@ -572,12 +585,12 @@ class SpinNeuron(keras.layers.Layer):
         )
 
     def save_own_variables(self, store: Any) -> None:
-        if not self.built:  # as Keras' own layers, which then have nothing to store
+        if not self.built:  # Keras's own layers store nothing then, either
             return
-        for knob in KNOBS:  # float64 holds the logarithm through exp and log
+        for knob in KNOBS:  # in float64, which restores the logarithm without loss
             store[knob] = self._value(knob)
         weight = ops.convert_to_numpy(self.energy_weight)
-        # Of a fit that was interrupted nothing is left; one that is running may be resumed.
+        # A backup during a fit needs this weight to resume; a file saved later must not have it.
         store["energy_weight"] = weight if _keras.is_fitting() else 0 * weight
 
     def load_own_variables(self, store: Any) -> None:
@@ -585,19 +598,19 @@ class SpinNeuron(keras.layers.Layer):
         if not self.built:
             if names:
                 raise ValueError(
-                    f"The file has weights for layer {self.name!r}, which has none before it is "
-                    "built. Call the model on data first, or load the whole model from a `.keras` "
-                    "file."
+                    f"The file has weights for layer {self.name!r}, but the layer is not built and "
+                    "has none yet. Call the model on data first, or load the whole model from a "
+                    "`.keras` file."
                 )
             return
-        # All is checked before anything changes: Keras may go on after an error (skip_mismatch).
+        # Check everything before any change: Keras may continue after an error (skip_mismatch).
         values = {knob: self._loaded(knob, names, store) for knob in KNOBS}
         if "energy_weight" in names:
             weight = np.asarray(store["energy_weight"], "float32")
             if weight.shape or not (np.isfinite(weight) and weight >= 0):
                 raise ValueError(
-                    f"The file has an energy_weight for layer {self.name!r} that is not one finite "
-                    "number >= 0."
+                    f"The file has an energy_weight for layer {self.name!r} that is not a single "
+                    "finite number >= 0."
                 )
             self.energy_weight.assign(weight)
             self.loaded_energy_weight = float(weight)
@@ -617,8 +630,8 @@ class SpinNeuron(keras.layers.Layer):
         """A knob in SI units from a file, checked."""
         if knob not in names:
             raise ValueError(
-                f"The file holds no {knob!r} for layer {self.name!r} (it has {names}); "
-                "it was not written by a SpinNeuron that had weights."
+                f"The file holds no {knob!r} for layer {self.name!r}, only {names}; no built "
+                "SpinNeuron wrote it."
             )
         value = np.asarray(store[knob], "float64")
         shape = tuple(getattr(self, f"log_{knob}").shape)
@@ -661,10 +674,10 @@ class SpinNeuron(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Inverse of `get_config`; also for what version 0.1.0 wrote."""
-        whole = cls.get_config is SpinNeuron.get_config  # else what a subclass chose to write
+        """Inverse of `get_config`; also reads the configurations of earlier versions."""
+        whole = cls.get_config is SpinNeuron.get_config  # a subclass may write fewer entries
         checks.complete("SpinNeuron", config, _IN_EVERY_FILE if whole else ())
-        own = inspect.signature(cls.__init__).parameters  # those of a subclass mean what it says
+        own = inspect.signature(cls.__init__).parameters  # a subclass may reuse an old name
         old = [name for name in former.NAMES if name in config and name not in own]
         if whole:
             checks.complete("SpinNeuron", config, former.NAMES if old else ("driver",))
@@ -673,7 +686,7 @@ class SpinNeuron(keras.layers.Layer):
     # --- inside -----------------------------------------------------------------------------
 
     def _nominal(self):
-        """The setting of an untrained neuron, as the driver makes it."""
+        """Pulse width and anisotropy of an untrained neuron, as the driver makes them."""
         nominal = ((knob, knob_nominal(self.device, knob)) for knob in KNOBS)
         return tuple(np.array(self._on_grid(knob, value)) for knob, value in nominal)
 
@@ -694,15 +707,18 @@ class SpinNeuron(keras.layers.Layer):
         return observation.of(self).knobs(self)
 
     def _has_constant_knobs(self):
-        """Whether the knobs are NumPy arrays here, to become constants of an export."""
+        """Whether the knobs are NumPy arrays now, which become constants of an export."""
         return isinstance(self.knob_weights()[0], np.ndarray)
 
     def setting(self, dtype: str) -> tuple[Any, Any]:
         """`ln(t_p / t_D)` and `Delta` of every knob, as the driver makes them.
 
-        Inside the device's box, whatever the weights are, and on the grid. The gradient passes
-        straight through both, so that a knob can come back. NumPy arrays of this dtype for
-        constant knobs, otherwise tensors.
+        `t_D` is the device's diffusion time and `Delta` its thermal stability. The weights are
+        clipped to the device's range and rounded to the driver's grid. The gradient ignores both
+        steps, so that a knob at a limit can still move back.
+
+        Returns:
+            Two tensors of this dtype, or NumPy arrays if the knobs are constants of an export.
         """
         frozen, stored = self._has_constant_knobs(), self.knob_weights()
         weights: Array
@@ -736,17 +752,17 @@ class SpinNeuron(keras.layers.Layer):
 
     def _prepare_draws(self):
         self.seed_generator = None
-        # Its state is the seed of the chip that is held in training; zeros: none.
+        # Its state is the seed of the chip that training holds; zeros mean that none is held.
         self.held_chip = None if self.spread is None else keras.random.SeedGenerator(0)
         if self.output_mode != "probability" or self.spread is not None:
             self.seed_generator = keras.random.SeedGenerator(self.seed)
-            # TensorFlow has no XLA kernel for the binomial law; Keras's "auto" respects this.
+            # TensorFlow has no XLA kernel for binomial draws; `supports_jit` tells Keras's "auto".
             draws_counts = self.output_mode != "probability" and self.pulses > FEW_PULSES
             draws_counts = draws_counts and not self.remembers(self.pulses)
             self.supports_jit = not draws_counts or keras.backend.backend() != "tensorflow"
 
     def _check_box(self):
-        """The whole box must lie in the domain of the switching model."""
+        """Refuse a device whose range of knobs exceeds the range of the switching model."""
         for knob in self.trained_knobs:
             low, high = knob_range(self.device, knob)
             if low == high:
@@ -781,9 +797,9 @@ class SpinNeuron(keras.layers.Layer):
             shape = tuple(1 if k in shared else input_shape[k] for k in range(1, rank))
         if None in shape or len(input_shape) < 2:
             raise ValueError(
-                f"SpinNeuron needs to know the size of every axis with its own knob; the input "
+                f"SpinNeuron must know the size of every axis with knobs of its own; the input "
                 f"has shape {tuple(input_shape)}. Give the size of axes {sorted(axes)} (for "
-                "example in keras.Input), or share them with `shared_axes`."
+                "example in keras.Input), or list them in `shared_axes`."
             )
         self.input_spec = keras.layers.InputSpec(
             min_ndim=2,
@@ -793,7 +809,7 @@ class SpinNeuron(keras.layers.Layer):
         return shape
 
     def _start(self, knob):
-        """Initializer of a weight, kept in the device's box."""
+        """Initializer of a weight, clipped to the device's range."""
         initializer = getattr(self, f"{knob}_initializer")
         box = self._ranges[knob]
 
@@ -832,12 +848,12 @@ class SpinNeuron(keras.layers.Layer):
 
 
 def _refuse_legacy_file(name):
-    """Raise where Keras writes or reads an `.h5` file of the old format."""
+    """Raise an error if Keras is writing or reading an `.h5` file of the old format."""
     if _keras.is_legacy_file():
         raise ValueError(
-            f"Layer {name!r} has no place in a legacy `.h5` file: it would hold the knobs without "
-            "their units, and another device or `knob_scale` would read other values. Save to "
-            "`.keras` or `.weights.h5`, which hold seconds and J/m^3."
+            f"Layer {name!r} cannot be saved in a legacy `.h5` file or loaded from one: the file "
+            "holds the knobs without units, so another device or `knob_scale` would read other "
+            "values. Save to `.keras` or `.weights.h5`, which hold seconds and J/m^3."
         )
 
 
@@ -854,14 +870,17 @@ def _knob_names(train):
 
 
 def _knobs_running_freely(knobs, train):
-    """The pulse width is the interval between reads there, on which no probability depends."""
+    """Trained knobs of a free-running junction, without the pulse width.
+
+    The pulse width is then the interval between reads, on which no probability depends.
+    """
     if train is True:
         return ("anisotropy",)
     if "pulse_width" in knobs:
         raise ValueError(
-            f"train = {checks.shown(train)}: of a free-running junction the pulse width is "
-            "the interval between reads, which changes no probability and cannot be trained. Use "
-            "train=('anisotropy',) or (), and more `pulses` for a steadier answer."
+            f"train = {checks.shown(train)}: with switching_model='equilibrium' the pulse width is "
+            "the interval between reads. It changes no probability, so it cannot be trained. Use "
+            "train=('anisotropy',) or (), and more `pulses` for a less noisy output."
         )
     return knobs
 
@@ -880,7 +899,7 @@ def _axes(shared_axes):
 
 
 def _get_model(switching_model, device):
-    """A name or an object with a curve of its own, which in a file is described; unchecked."""
+    """Switching model of an argument or of a file, where a dictionary describes it; unchecked."""
     if switching_model is None:
         return laws.own_model(device)
     if isinstance(switching_model, dict):
@@ -889,7 +908,7 @@ def _get_model(switching_model, device):
 
 
 def _get(name, value, kind):
-    """An argument that is an object of a class, or its description in a file."""
+    """Object of a class, from an argument or from its description in a file."""
     if isinstance(value, dict):
         return checks.revived(name, value, kind)
     if not isinstance(value, kind):
@@ -898,7 +917,7 @@ def _get(name, value, kind):
 
 
 def spin_neurons(model: keras.Model) -> list[SpinNeuron]:
-    """Every `SpinNeuron` in a model, also inside nested models, wrappers and `activation=`.
+    """Every `SpinNeuron` in a model, also in nested models, in wrappers and as `activation=`.
 
     Example:
 
@@ -911,7 +930,7 @@ def spin_neurons(model: keras.Model) -> list[SpinNeuron]:
 
 
 def unique_names(layers):
-    """Names of layers, numbered where two nested ones share one."""
+    """Names of layers, numbered if several nested layers have the same name."""
     names = []
     for layer in layers:
         name, count = layer.name, 1

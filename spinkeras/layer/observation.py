@@ -1,7 +1,8 @@
-"""What else happens when a spin layer is called: who watches, which devices answer, which bits.
+"""Observations: objects that watch the calls of spin layers, or replace parts of their result.
 
-An observation holds for the time of a `with`, in its own thread and for its own layers. The layers
-ask for it; none of them is changed, so that what one caller watches is out of sight of all others.
+An observation is active during a `with` block, in its own thread and for its own layers. Every
+layer asks for its active observation when it is called. No layer is changed, so an observation of
+one caller cannot affect another caller.
 """
 
 import contextlib
@@ -12,36 +13,36 @@ from keras import ops
 
 
 class Observation:
-    """Changes nothing: what a layer does by itself. Others override what they watch or replace.
+    """Base class, which changes nothing; a subclass overrides what it watches or replaces.
 
     Args:
-        layers: the spin layers that it is for.
+        layers: the spin layers to observe.
     """
 
     logistic = staticmethod(ops.sigmoid)
 
     def __init__(self, layers=()):
         self.layers = list(layers)
-        self.met = set()  # the ids of those that asked
+        self.met = set()  # ids of the layers that asked for this observation
         self._covered = {id(layer) for layer in self.layers}
 
     def covers(self, layer) -> bool:
         return id(layer) in self._covered
 
     def knobs(self, layer):
-        """The two weights of the knobs; as NumPy arrays they become constants of the graph."""
+        """The weights of the two knobs; NumPy arrays here become constants of the graph."""
         return layer.log_pulse_width, layer.log_anisotropy
 
     def answer(self, layer, inputs, mask):
-        """The whole output of the layer, or `None`: the layer computes it itself."""
+        """The output in place of the layer's own, or `None`: then the layer computes it."""
 
     def see(self, layer, inputs, setting, probability, training, mask):
-        """Every call of a layer calls this with its input, its knobs and its probabilities."""
+        """Receives the input, the knobs and the probabilities of every call of a layer."""
 
     def fraction(self, layer, probability, training, correlation=None):
         """Fraction of the pulses that switched, or its expected value.
 
-        `correlation`: of the reads of a free-running junction, or `None`.
+        `correlation` is that of successive reads of a free-running junction, otherwise `None`.
         """
         draws = ("always_sampled", "sampled") if training else ("always_sampled",)
         if layer.output_mode in draws:
@@ -50,7 +51,7 @@ class Observation:
 
 
 class Expected(Observation):
-    """Nominal devices that give their probability, whatever output the layers are set to."""
+    """Observation under which layers return the probability, for every setting of `output`."""
 
     def fraction(self, layer, probability, training, correlation=None):
         return probability
@@ -63,7 +64,7 @@ _stack: contextvars.ContextVar[tuple["Observation", ...]] = contextvars.ContextV
 
 
 def of(layer) -> Observation:
-    """The innermost observation of a layer."""
+    """The innermost active observation of a layer."""
     for observation in reversed(_stack.get()):
         if observation.covers(layer):
             observation.met.add(id(layer))
@@ -73,10 +74,11 @@ def of(layer) -> Observation:
 
 @contextlib.contextmanager
 def observing(observation):
-    """Let an observation hold for the time of a `with`.
+    """Activate an observation during a `with` block.
 
     Raises:
-        ValueError: at the end, if a layer ran where no observation sees it.
+        ValueError: at the end, if a layer ran in a graph that was traced before the block, because
+            the observation could not see it there.
     """
     token = _stack.set((*_stack.get(), observation))
     try:
@@ -84,9 +86,9 @@ def observing(observation):
             yield observation
             for layer in hidden():
                 raise ValueError(
-                    f"Layer {layer.name!r} runs in a tf.function that was traced before, where its "
-                    "calls cannot be seen. Call it outside, or run functions eagerly "
-                    "(tf.config.run_functions_eagerly(True))."
+                    f"Layer {layer.name!r} runs in a tf.function that was traced before, so its "
+                    "calls cannot be observed. Call it outside that function, or run functions "
+                    "eagerly (tf.config.run_functions_eagerly(True))."
                 )
     finally:
         _stack.reset(token)
@@ -94,7 +96,7 @@ def observing(observation):
 
 @contextlib.contextmanager
 def _hidden(observation):
-    """Yields a function that gives the layers which have run without asking."""
+    """Yield a function that returns the layers that ran without asking for the observation."""
     if keras.backend.backend() != "tensorflow":
         yield tuple
         return

@@ -1,28 +1,28 @@
-"""A callback's lease of a model's step: for its own fit, and for no step after it.
+"""A lease lets a callback change the steps of a model during its own fit, and no later step.
 
 Keras tells a callback that a fit begins, but not that it was interrupted. So the callback renews
-its lease before every step, when Keras says that one is about to run; a step that finds no renewed
-lease ends it, whatever became of the fit, and runs as if the callback had never been there.
+its lease before every step, when Keras announces the step. A step that finds a lease not renewed
+ends that lease and runs without the callback.
 """
 
 import sys
 
 from spinkeras import _keras
 
-_DEEPEST = 32  # calls between a step's caller and the callback
+_DEEPEST = 32  # greatest number of calls between the loop that runs the step and the callback
 
 
 class Lease:
-    """A claim on the steps of a model in one phase.
+    """A callback's lease of the steps of a model in one phase.
 
     Args:
         model: compiled model.
         phase: `"train"` or `"test"`.
         around: function `(step, *args)` that runs in place of every step and calls `step(*args)`;
-            `None` leaves the steps alone.
-        key: tells two such functions apart: with the same key, a step is compiled once.
-        forget: function without arguments that gives `(variable, value)` pairs; the variables get
-            these values when the lease ends.
+            `None` leaves the steps unchanged.
+        key: identifies `around`; leases with the same key share one compiled step.
+        forget: function without arguments that returns `(variable, value)` pairs; the variables
+            get these values when the lease ends.
     """
 
     def __init__(self, model, phase, around=None, key=None, forget=None):
@@ -31,7 +31,7 @@ class Lease:
         self._model, self._name = model, f"{phase}_function"
         self._callers = None
         step = getattr(model, self._name, None)
-        if step is None:  # a training loop without Keras' steps
+        if step is None:  # a training loop that does not use Keras's steps
             self.gate = None
             return
         self.gate = step if isinstance(step, _Gate) else _Gate(model, phase, step)
@@ -44,23 +44,23 @@ class Lease:
             self.gate.leases.append(self)
 
     def renew(self):
-        """The next step of the loop that calls this belongs to the lease."""
+        """Claim the next step of the loop from which this is called."""
         if self.gate is None:
             return
         self._place()
-        # Held until the step runs, so that no later call can be taken for one of these.
+        # Keep the frames until the step runs: Python could reuse a freed frame for a later call.
         self._callers, frame = [], sys._getframe(1)
         while frame is not None and len(self._callers) < _DEEPEST:
             self._callers.append(frame)
             frame = frame.f_back
 
     def takes(self, caller) -> bool:
-        """Whether the step called from this frame belongs to the lease; asked once per step."""
+        """Whether the step that this frame calls belongs to the lease; call it once per step."""
         callers, self._callers = self._callers, None
         return callers is not None and any(frame is caller for frame in callers)
 
     def end(self):
-        """Give the model its plain step back."""
+        """End the lease; after the last one the model has its plain step again."""
         if self.gate is not None:
             self.gate.end(self)
         for variable, value in self.forget():
@@ -68,7 +68,7 @@ class Lease:
 
 
 class _Gate:
-    """Stands where Keras keeps the compiled step of a model."""
+    """Takes the place in which Keras keeps the compiled step of a model."""
 
     def __init__(self, model, phase, plain):
         self.model, self.phase, self.plain = model, phase, plain
@@ -95,15 +95,15 @@ class _Gate:
             setattr(self.model, name, self.plain)
 
     def _step(self, leases, args):
-        """The compiled step with the function of the leases around it; the last one is kept."""
+        """The compiled step with the leases' function around it; the last such step is kept."""
         around = [lease for lease in leases if lease.around is not None]
         if not around:
             return self.plain
         lease = around[0]
         if any(other.key != lease.key for other in around):
             raise ValueError(
-                "Two callbacks of this fit want to measure energy in different ways. Give one of "
-                "them; an EnergyBudget is an EnergyTracker, too."
+                "Two callbacks of this fit measure energy in different ways. Use only one of them; "
+                "an EnergyBudget does all that an EnergyTracker does."
             )
         kept = vars(self.model).setdefault("_spinkeras_steps", {})
         plain, key, step = kept.get(self.phase, (None, None, None))

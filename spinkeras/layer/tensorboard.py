@@ -1,4 +1,4 @@
-"""The knobs of a model in TensorBoard, in the units of the laboratory."""
+"""The knobs of a model in TensorBoard, in ns and mV."""
 
 import os
 from typing import Any
@@ -14,20 +14,21 @@ from spinkeras.layer.neuron import spin_neurons, unique_names
 class SpinTensorBoard(keras.callbacks.TensorBoard):
     """Keras's TensorBoard callback, which also writes the knobs as histograms in ns and mV.
 
-    Keras's own histograms show the weights, which are logarithms. These are in the run `knobs`
-    of `log_dir`, as `<layer>/pulse_width_ns` and `<layer>/gate_mv` for every built spin layer.
+    Keras's own histograms show the weights, which are logarithms of the knobs. This callback
+    writes histograms of the knobs themselves to the run `knobs` in `log_dir`, under the names
+    `<layer>/pulse_width_ns` and `<layer>/gate_mv` for every built spin layer.
 
-    The energy, the latency and the share of the neurons at a limit are scalars of Keras's own
-    runs `train` and `validation` (`epoch_energy_pj`, `epoch_latency_ns`, `epoch_share_at_limit`
-    and so on), with this callback as with Keras's, if an `EnergyTracker` stands before it.
+    If an `EnergyTracker` comes earlier in the list of callbacks, the runs `train` and `validation`
+    also show energy, latency and the share of neurons at a limit, as `epoch_energy_pj`,
+    `epoch_latency_ns`, `epoch_share_at_limit` and so on. Keras's own callback shows these, too.
 
     Args:
         log_dir: folder. Default `"logs"`; `tensorboard --logdir logs` shows it.
         knob_freq: epochs from one histogram to the next, >= 0; 0 writes none. Default 1.
-        **options: as of `keras.callbacks.TensorBoard`.
+        **options: further arguments of `keras.callbacks.TensorBoard`.
 
     Raises:
-        ValueError: for a `knob_freq` that is no such number.
+        ValueError: for a `knob_freq` that is not a whole number >= 0.
 
     Example:
 
@@ -55,16 +56,16 @@ class SpinTensorBoard(keras.callbacks.TensorBoard):
             self._knobs = None
 
     def _write_knobs(self, epoch):
-        from tensorflow import summary  # on every backend, as Keras does
+        from tensorflow import summary  # Keras also uses it on every backend
 
         layers = [layer for layer in spin_neurons(self.model) if layer.built]
         if not layers:
             return
-        if self._knobs is None:  # made late: keras-tuner copies callbacks and moves their log_dir
+        if self._knobs is None:  # not earlier: keras-tuner copies callbacks and changes log_dir
             self._knobs = summary.create_file_writer(os.path.join(self.log_dir, "knobs"))
         with self._knobs.as_default(), summary.record_if(True):
             for name, layer in zip(unique_names(layers), layers):
                 gate = np.asarray(layer.gate_voltage) * 1e3
                 summary.histogram(f"{name}/pulse_width_ns", layer.pulse_width * 1e9, step=epoch)
                 summary.histogram(f"{name}/gate_mv", gate, step=epoch)
-        self._knobs.flush()  # an interrupted fit has no end
+        self._knobs.flush()  # an interrupted fit does not call on_train_end

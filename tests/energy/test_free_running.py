@@ -222,8 +222,8 @@ def test_the_table_of_the_driver_has_no_margins_of_a_bit_that_is_kept(tmp_path, 
         spinkeras.apply_device_settings(again, tmp_path / name)
         np.testing.assert_allclose(again.layers[-1].gate_voltage, model.layers[-1].gate_voltage)
     with pytest.raises(ValueError, match="another device"):
-        spinkeras.apply_device_settings(network(other), rows)
-    with pytest.raises(ValueError, match=r"'free' runs freely.*keeps no bit"):
+        spinkeras.apply_device_settings(network(), rows)
+    with pytest.raises(ValueError, match=r"'free' is free-running.*keeps no bit"):
         spinkeras.reliability(model)
 
 

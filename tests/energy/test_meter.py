@@ -306,7 +306,7 @@ def test_masked_steps_do_not_count(way, pulses):
 )
 def test_a_mask_that_cannot_be_seen_is_refused(way):
     model = behind_a_mask(way)
-    message = "(?s)'inner'.*whose mask it cannot see"
+    message = "(?s)'inner'.*cannot see its mask"
     with pytest.raises(ValueError, match=message):
         spinkeras.energy_report(model, SHORT, print_fn=None)
     with pytest.raises(ValueError, match=message):

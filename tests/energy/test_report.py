@@ -55,7 +55,7 @@ def test_layers_of_the_same_name_stay_apart():
 
 def test_report_refuses_empty_data():
     model, x, _ = model_and_data()
-    with pytest.raises(ValueError, match="needs data of one length > 0"):
+    with pytest.raises(ValueError, match="needs arrays of equal length > 0"):
         spinkeras.energy_report(model, x[:0])
 
 

@@ -52,7 +52,7 @@ def test_columns_are_those_of_the_layer():
     ("change", "message"),
     [
         (lambda rows: rows.pop(), r"no row for neurons \[2\] of layer 'second'"),
-        (lambda rows: rows.append(rows[0]), "row 8: neuron 0 of layer 'first' stands twice"),
+        (lambda rows: rows.append(rows[0]), "row 8: neuron 0 of layer 'first' has two rows"),
         (lambda rows: rows[2].update(layer="third"), "row 3: the model has no spin layer 'third'"),
         (lambda rows: rows[1].update(neuron=17), "row 2: neuron = 17 of layer 'first' must be"),
         (lambda rows: rows[1].update(neuron=0.5), "row 2: neuron = 0.5"),
@@ -63,7 +63,7 @@ def test_columns_are_those_of_the_layer():
         (lambda rows: rows[4].update(gate_voltage_v=3), "row 5: gate_voltage_v = 3 V is outside"),
         (lambda rows: rows[5].update(bias_current_a=1e-6), "row 6: bias_current_a = 1e-06 A, but"),
         (lambda rows: rows[5].update(current_scale_a=1.0), "row 6: current_scale_a = 1 A, but"),
-        (lambda rows: rows.insert(0, "text"), "row 1: not a row"),
+        (lambda rows: rows.insert(0, "text"), "row 1: must be a dictionary"),
     ],
 )
 def test_a_bad_table_is_refused_and_changes_nothing(change, message):
@@ -105,5 +105,5 @@ def test_models_without_a_table():
             keras.Sequential([SpinNeuron(name="a")], name="c"),
         ]
     )
-    with pytest.raises(ValueError, match="share a name"):
+    with pytest.raises(ValueError, match="have the same name"):
         driver_table.device_settings(twin)

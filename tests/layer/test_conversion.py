@@ -383,7 +383,7 @@ class TestSigned:
     def test_what_cannot_be_signed(self):
         with pytest.raises(ValueError, match=r"\['softmax'\].*element-wise"):
             to_spin(small(), signed=("tanh", "softmax"))
-        with pytest.raises(ValueError, match="sigmoid is a probability"):
+        with pytest.raises(ValueError, match="sigmoid gives a probability"):
             to_spin(small(), signed=("sigmoid",))
         with pytest.raises(ValueError, match="`signed`"):
             to_spin(small(), bipolar=True)
@@ -420,7 +420,7 @@ class TestWhere:
         x = keras.Input((4,))
         old = keras.Model(x, keras.ops.relu(layers.Dense(3)(x)))
         ((name, _, reason),) = to_spin(old).spin_conversion.left_alone
-        assert "name it in `where`" in reason
+        assert "list it in `where`" in reason
         assert names(to_spin(old, where=name).spin_conversion.converted) == [name]
 
     def test_unknown_function_needs_its_name(self):
@@ -494,7 +494,7 @@ class TestGraphs:
         spin = to_spin(keras.Model(x, layers.Dense(2)(inner(layers.Dense(4)(inner(x))))))
         assert len(spinkeras.spin_neurons(spin)) == 1
         ((_, _, note),) = spin.spin_conversion.converted
-        assert f"one for all 2 uses of {inner.name}" in note
+        assert f"one neuron, like the weights, for all 2 uses of {inner.name}" in note
 
     def test_nested_models_and_skip_connections(self):
         inner_in = keras.Input((6,))
@@ -619,7 +619,7 @@ class TestGraphs:
 
         old = keras.Sequential([keras.Input((4,)), Wide(3, activation="relu", name="w")])
         spin = to_spin(old)
-        assert "Wide is not a class to_spin knows" in spin.spin_conversion.left_alone[0][2]
+        assert "to_spin does not know the class Wide" in spin.spin_conversion.left_alone[0][2]
         np.testing.assert_array_equal(outputs(spin, data(4, 4)), outputs(old, data(4, 4)))
 
 

@@ -135,8 +135,11 @@ def put(name, value):
         (put("anisotropy", [-1.0, 1e5, 1e5]), "values of anisotropy .* not finite and > 0"),
         (put("pulse_width", [2e-9] * 4), r"pulse_width of shape \(4,\)"),
         (put("anisotropy", None), "holds no 'anisotropy'"),
-        (put("energy_weight", np.float32("nan")), "energy_weight .* not one finite number >= 0"),
-        (put("energy_weight", [1.0, 2.0]), "energy_weight .* not one finite number >= 0"),
+        (
+            put("energy_weight", np.float32("nan")),
+            "energy_weight .* not a single finite number >= 0",
+        ),
+        (put("energy_weight", [1.0, 2.0]), "energy_weight .* not a single finite number >= 0"),
     ],
 )
 def test_tampered_weights_are_refused(saved, change, message):

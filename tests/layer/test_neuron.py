@@ -86,7 +86,7 @@ def test_unknown_axes():
     inputs = keras.Input((None, None, 3))
     assert SpinNeuron()(inputs).shape == (None, None, None, 3)
     for shape, shared in (((None,), None), ((4, None), None), ((None, 3), ())):
-        with pytest.raises(ValueError, match=r"needs to know the size of every axis"):
+        with pytest.raises(ValueError, match=r"must know the size of every axis"):
             SpinNeuron(shared_axes=shared)(keras.Input(shape))
     with pytest.raises(ValueError, match=r"shared_axes = \(5,\) names axes \[5\]"):
         SpinNeuron(shared_axes=5)(keras.Input((4, 3)))

@@ -261,7 +261,7 @@ def test_legacy_files_are_refused(model, tmp_path, monkeypatch):
     """Their numbers have no units. Also those that were written without the refusal."""
     first = built(MODELS[model], SpinNeuron())
     spinkeras.spin_neurons(first)[0].pulse_width = 12e-9
-    with pytest.raises(ValueError, match=r"no place in a legacy `.h5` file.*`.weights.h5`"):
+    with pytest.raises(ValueError, match=r"cannot be saved in a legacy `.h5` file.*`.weights.h5`"):
         first.save(tmp_path / "new.h5")
     with monkeypatch.context() as patch:
         patch.setattr(spinkeras.layer.neuron, "_refuse_legacy_file", lambda name: None)
@@ -269,11 +269,11 @@ def test_legacy_files_are_refused(model, tmp_path, monkeypatch):
     keras.utils.clear_session(free_memory=False)  # for the same names
     second = built(MODELS[model], SpinNeuron(knob_scale=1.0))
     for options in ({}, {"by_name": True}, {"skip_mismatch": True}):
-        with pytest.raises(ValueError, match=r"no place in a legacy"):
+        with pytest.raises(ValueError, match=r"cannot be saved in a legacy"):
             second.load_weights(tmp_path / "old.h5", **options)
     for neuron in spinkeras.spin_neurons(second)[:1]:
         np.testing.assert_array_equal(neuron.pulse_width, neuron.device.nominal_pulse_width)
-    with pytest.raises(ValueError, match=r"no place in a legacy"):
+    with pytest.raises(ValueError, match=r"cannot be saved in a legacy"):
         keras.models.load_model(tmp_path / "old.h5", {"Subclassed": Subclassed})
 
 
@@ -380,7 +380,7 @@ def test_a_file_with_weights_for_an_unbuilt_neuron_is_refused(tmp_path):
     model.save_weights(tmp_path / "m.weights.h5")
     inner = keras.layers.Dense(3, activation=SpinNeuron(name="spin"))
     fresh = keras.Sequential([keras.Input((4,)), inner])
-    with pytest.raises(ValueError, match="'spin', which has none before it is built"):
+    with pytest.raises(ValueError, match="'spin', but the layer is not built"):
         fresh.load_weights(tmp_path / "m.weights.h5")
     fresh(X)
     fresh.load_weights(tmp_path / "m.weights.h5")
