@@ -1,4 +1,4 @@
-"""Networks as files for servers and other runtimes."""
+"""Export of trained networks to files for servers and other runtimes."""
 
 from spinkeras.export.litert import export_litert
 from spinkeras.export.network import ExportReport

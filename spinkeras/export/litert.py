@@ -20,25 +20,25 @@ def export_litert(
     output_names: Sequence[str] | None = None,
     probe: Any = None,
 ) -> ExportReport:
-    """Write a network as a LiteRT (`.tflite`) file that uses built-in operations only.
+    """Write a network as a LiteRT (`.tflite`) file that uses only built-in operations.
 
-    The file has one signature, `serving_default`, with the names that `export_for_serving` uses.
-    It carries expected values; samples and energies need `export_for_serving`. Before the file
-    gets its name, the interpreter runs it: all outputs must agree with the model within 1e-4
-    (relative to `max(1, |output|)`), and every spin layer alone within 1e-4 of its probability
-    over the whole curve down to 1e-12.
+    The file has one signature, `serving_default`, with the same names as `export_for_serving`. It
+    computes expected values; use `export_for_serving` for samples and energies. The interpreter
+    runs the file before it gets its final name. All outputs must agree with the model within 1e-4
+    of `max(1, |output|)`. Every spin layer is also run alone: its probabilities must agree within
+    a relative error of 1e-4 over the whole curve, down to 1e-12.
 
     Args:
         model: a built Keras model on the TensorFlow backend.
-        path: file name that ends in `.tflite`; a file of that name is replaced atomically.
+        path: file name that ends in `.tflite`; an existing file is replaced atomically.
         input_signature, output_names, probe: as for `export_for_serving`.
 
     Returns:
         `ExportReport`.
 
     Raises:
-        ValueError: if the format cannot carry the network (operations without a built-in kernel,
-            random numbers, state) or the file disagrees with it. No file is left behind.
+        ValueError: if the format cannot hold the network (operations without a built-in kernel,
+            random numbers, state) or the file disagrees with it. Then no file is written.
 
     Example:
 
@@ -63,14 +63,14 @@ def _convert_litert(network):
             folder, signature_keys=["serving_default"]
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        # The converter has no common base class for its failures.
+        # The converter's errors have no common base class.
         with carrying("LiteRT", " with its built-in operations", "The converter says"):
             return converter.convert()
 
 
 def _run_litert(content, network):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tf.lite.Interpreter announces its successor
+        warnings.simplefilter("ignore")  # tf.lite.Interpreter warns that it will be replaced
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:

@@ -1,7 +1,7 @@
-"""Trace a network for an export, and compare what was written with it.
+"""Trace a network for an export, and compare the exported file with the network.
 
-The knobs of the spin layers become constants of the traced graph, so that a server computes the
-curve of every neuron once and not once per request.
+The knobs of the spin layers become constants of the traced graph. So a server computes the curve
+of every neuron only once, not for every request.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ _PYTHON = ("PyFunc", "EagerPyFunc", "PyFuncStateless")
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote and how well it agrees with the Keras model.
+    """Result of an export: the path, the names, and the agreement with the Keras model.
 
     Attributes:
-        path: the version folder (SavedModel) or the file (LiteRT, ONNX).
-        inputs, outputs: names by which a client addresses the network.
+        path: folder of the version (SavedModel), or file (LiteRT, ONNX).
+        inputs, outputs: names that a client uses for the inputs and outputs.
         probes: number of samples on which the file was compared with the model.
         output_error: largest `|exported - keras| / max(1, |keras|)` over all outputs.
-        neuron_error: LiteRT and ONNX: largest relative error of a spin layer alone over its whole
-            curve, down to probabilities of 1e-12. `None` for the SavedModel.
-        energy_error: SavedModel: largest relative difference between the `energy` endpoint and
-            `energy_report` of single samples. `None` without that endpoint.
+        neuron_error: for LiteRT and ONNX the largest relative error of a spin layer run alone over
+            its whole curve, down to probabilities of 1e-12. `None` for a SavedModel.
+        energy_error: for a SavedModel the largest relative difference between the `energy`
+            endpoint and `energy_report` for single samples. `None` without that endpoint.
     """
 
     path: pathlib.Path
@@ -80,20 +80,20 @@ class Network:
         for name, value in zip(self.output_names, self.reference):
             if not np.all(np.isfinite(value)):
                 raise ValueError(
-                    f"The model's own output {name!r} is NaN or infinite on the probe inputs; "
-                    "there is nothing to serve. Was its training finite? Give `probe` if the "
-                    "model needs inputs of a special kind."
+                    f"The model's own output {name!r} is NaN or infinite on the probe inputs, so "
+                    "it cannot be exported. Check that its weights are finite. Give `probe` if the "
+                    "model needs special inputs."
                 )
 
     def pack(self, flat):
-        """Flat inputs in the structure in which the model takes them."""
+        """Flat inputs, packed in the structure that the model takes."""
         return keras.tree.pack_sequence_as(self._structure, list(flat))
 
     def named(self, flat):
         return dict(zip(self.input_names, flat))
 
     def keras_signature(self):
-        """The signature of the one argument of the model's call, or `None` to let Keras find it."""
+        """Signature of the model's single argument, or `None`: then Keras finds it itself."""
         return None if self._signature is None else [self._signature]
 
     def _probes(self, given):
@@ -103,12 +103,12 @@ class Network:
             lengths = {len(value) if value.ndim else 0 for value in flat}
             if len(flat) != len(self.input_names) or len(lengths) != 1 or 0 in lengths:
                 raise ValueError(
-                    f"probe must hold one array per input {self.input_names}, all of one length "
-                    f"> 0; got shapes {[value.shape for value in flat]}."
+                    f"probe must hold one array per input {self.input_names}, all of the same "
+                    f"length > 0; got shapes {[value.shape for value in flat]}."
                 )
             return [value[:256].astype(d) for value, d in zip(flat, self.input_dtypes)]
         random = np.random.default_rng(0)
-        # From nothing to deep saturation on both sides, small signals in between.
+        # From zero over small signals to deep saturation on both sides.
         scales = np.repeat([0.0, 1e-3, 0.1, 1.0, 10.0, 1000.0], 8)
         flat = []
         for shape, dtype in zip(self.input_shapes, self.input_dtypes):
@@ -118,37 +118,38 @@ class Network:
                 values *= scales.reshape((-1,) + (1,) * len(shape))
             elif "int" in dtype or dtype == "bool":
                 values = random.integers(0, 2, (len(scales), *shape))
-                values.reshape(len(scales), -1)[:, 0] = 1  # no sample that is masked altogether
+                values.reshape(len(scales), -1)[:, 0] = 1  # no sample may be masked completely
             else:
-                raise ValueError(f"Inputs of type {dtype} need example data: give `probe`.")
+                raise ValueError(f"Inputs of type {dtype} need example data; give `probe`.")
             flat.append(values.astype(dtype))
         return flat
 
     def report(self, path, output_error, **errors):
-        """`ExportReport` of what was written there."""
+        """`ExportReport` of the file or folder at this path."""
         names = tuple(self.input_names), tuple(self.output_names)
         return ExportReport(path, *names, len(self.probes[0]), output_error, **errors)
 
     def compare(self, got):
-        """Largest difference to the model's own outputs; refuses what is not the same network."""
+        """Largest difference from the model's own outputs; refuses one above `TOLERANCE`."""
         worst = 0.0
         for name, new, old in zip(self.output_names, got, self.reference):
             if new.shape != old.shape:
                 raise ValueError(
-                    f"The exported output {name!r} has shape {new.shape} where the model gives "
-                    f"{old.shape}; the export is not this network."
+                    f"The exported output {name!r} has shape {new.shape}, but the model's has "
+                    f"{old.shape}; the export does not compute this network."
                 )
             error = np.abs(new.astype("float64") - old) / np.maximum(1.0, np.abs(old))
             if not np.all(error <= TOLERANCE):  # before `max`, which drops NaN
                 raise ValueError(
                     f"The exported output {name!r} differs from the model's by {np.max(error):.3g} "
-                    f"(allowed: {TOLERANCE:g} of max(1, |output|)); the export is not this network."
+                    f"(allowed: {TOLERANCE:g} of max(1, |output|)); the export does not compute "
+                    "this network."
                 )
             worst = max(worst, float(np.max(error, initial=0.0)))
         return worst
 
     def function(self, check_inputs, bits=None):
-        """The expected outputs of the model, or one draw, as a function of the flat inputs."""
+        """A function of the flat inputs that gives the expected outputs, or with `bits` a draw."""
 
         def forward(*flat):
             flat = self._checked(flat) if check_inputs else flat
@@ -159,7 +160,7 @@ class Network:
         return forward
 
     def energy_function(self, check_inputs, layers, assumptions):
-        """pJ per sample, in total and for each spin layer, as a function of the flat inputs."""
+        """A function of the flat inputs that gives pJ per sample, in total and per spin layer."""
 
         def energies(*flat):
             flat = self._checked(flat) if check_inputs else flat
@@ -195,8 +196,8 @@ class Network:
         return [tf.TensorSpec(shape, dtype, name=name) for name, shape, dtype in parts]
 
     def write(self, folder, functions, deterministic=False):
-        """A SavedModel of some functions of the flat inputs; the first is `serving_default`."""
-        archive = keras.export.ExportArchive()  # finds the variables and tables it needs itself
+        """Write a SavedModel of functions of the flat inputs; the first is `serving_default`."""
+        archive = keras.export.ExportArchive()  # it finds the needed variables and tables itself
         for name, function in functions.items():
             endpoint = archive.add_endpoint(name, function, self._specs())
             refuse(endpoint, deterministic)
@@ -204,34 +205,35 @@ class Network:
 
 
 def refuse(endpoint, deterministic):
-    """Refuse a traced function that writes state or calls Python; or, where asked, any draw."""
+    """Refuse a traced function that writes state or calls Python, or, if asked, draws numbers."""
     definition = endpoint.get_concrete_function().graph.as_graph_def()
     nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
     for node in nodes:
         if _STATE_WRITE.search(node.op):
             raise ValueError(
-                f"The network writes state while it infers ({node.op} in {node.name!r}); a server "
-                "runs requests side by side and must not. Look for a layer with a metric or a "
-                "random seed in its `call`."
+                f"The network writes state during inference ({node.op} in {node.name!r}). A "
+                "server runs requests in parallel, so this is not allowed. Look for a layer with "
+                "a metric or a random seed in its `call`."
             )
         if node.op in _PYTHON:
             raise ValueError(
-                f"The network calls Python while it infers ({node.op} in {node.name!r}), which no "
-                "server can. Replace the py_function or numpy_function."
+                f"The network calls Python during inference ({node.op} in {node.name!r}), which no "
+                "server can do. Replace the py_function or numpy_function."
             )
         if deterministic and "Random" in node.op:
             raise ValueError(
-                f"The network draws random numbers while it infers ({node.op} in {node.name!r}); "
-                "this format carries expected values only. Use export_for_serving(sample=True)."
+                f"The network draws random numbers during inference ({node.op} in {node.name!r}), "
+                "but this format supports only expected values. Use "
+                "export_for_serving(sample=True)."
             )
 
 
 class Traced(Expected):
-    """Spin layers while they are traced for an export: their knobs are constants of the graph.
+    """Observation of spin layers during an export; their knobs become constants of the graph.
 
     Args:
         layers: the spin layers.
-        bits: `Bits` that draw what the layers return; `None`: the probability.
+        bits: `Bits`, which draws the output of the layers. Default `None`: the probability.
     """
 
     def __init__(self, layers, bits=None):
@@ -255,8 +257,8 @@ class Traced(Expected):
 class Bits:
     """Draws the fraction of a spin layer's pulses that switched.
 
-    The draws come from a stateful kernel and not from a Keras `SeedGenerator`: the latter keeps
-    its position in a variable, which concurrent requests would have to write.
+    The draws come from TensorFlow's stateful random operations. A Keras `SeedGenerator` keeps its
+    position in a variable, which parallel requests would have to write.
     """
 
     def __init__(self, seed):
@@ -285,7 +287,7 @@ class Bits:
         return tf.cast(count / layer.pulses, probability.dtype)
 
     def seeds(self):
-        """Seeds of the next operation; zeros mean: from the system's entropy."""
+        """Seeds of the next operation; with zeros TensorFlow chooses a random seed."""
         self.count += 1
         seed, number = (0, 0) if self.seed is None else (self.seed, self.count)
         return {"seed": seed, "seed2": number}
@@ -323,11 +325,11 @@ def need_tensorflow(name):
 def _input_structure(model):
     if isinstance(model, keras.Sequential):
         return model.inputs[0]
-    structure = getattr(model, "_inputs_struct", None)  # Keras has no public name for it
+    structure = getattr(model, "_inputs_struct", None)  # no public name in Keras
     if structure is None:
         raise ValueError(
-            "A subclassed model does not say what its inputs are: give `input_signature`, for "
-            "example keras.InputSpec(shape=(None, 64), dtype='float32')."
+            "A subclassed model does not describe its inputs; give `input_signature`, for example "
+            "keras.InputSpec(shape=(None, 64), dtype='float32')."
         )
     return structure
 
@@ -366,7 +368,7 @@ def _output_names(model, outputs, count, wanted):
 
 
 def _layer_name(layer, k):
-    """The layer's name, unless Keras made it up: those change from process to process."""
+    """The layer's name, but not a name that Keras generated, which changes between processes."""
     plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(layer).__name__)
     made_up = re.fullmatch(rf"{re.escape(plain.lower())}(_\d+)?", layer.name)
     return f"output_{k}" if made_up else layer.name
@@ -377,8 +379,9 @@ def _unique(names):
     for name in names:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", str(name)) or names.count(name) > 1:
             raise ValueError(
-                f"{name!r} cannot name an input or output in {names}: use different names of "
-                "letters, digits and underscores (keras.Input(name=...), output_names=...)."
+                f"{name!r} cannot be the name of an input or output in {names}. Use different "
+                "names of letters, digits and underscores (keras.Input(name=...), "
+                "output_names=...)."
             )
     return names
 

@@ -1,4 +1,4 @@
-"""ONNX files, for other runtimes."""
+"""ONNX files, for ONNX Runtime and other runtimes."""
 
 import importlib
 import os
@@ -26,11 +26,12 @@ def export_onnx(
 ) -> ExportReport:
     """Write a network as an ONNX file.
 
-    Names, checks, arguments and errors as `export_litert`; ONNX Runtime does the checking.
+    Names, checks, arguments and errors are those of `export_litert`. ONNX Runtime runs the file
+    for the checks.
 
     Args:
         model: a built Keras model on the TensorFlow backend, float32.
-        path: file name that ends in `.onnx`; a file of that name is replaced atomically.
+        path: file name that ends in `.onnx`; an existing file is replaced atomically.
         input_signature, output_names, probe: as for `export_for_serving`.
 
     Returns:
@@ -38,8 +39,8 @@ def export_onnx(
 
     Raises:
         ImportError: without `tf2onnx` and `onnxruntime`.
-        ValueError: if the format cannot carry the network or the file disagrees with it. No file
-            is left behind.
+        ValueError: if the format cannot hold the network or the file disagrees with it. Then no
+            file is written.
 
     Example:
 
@@ -74,10 +75,10 @@ def _convert_onnx(network):
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # tf2onnx asks NumPy for old names
         file = os.path.join(folder, "model.onnx")
-        # Keras' own exporter knows how to run tf2onnx beside NumPy 2; it does not name outputs.
+        # Keras's exporter makes tf2onnx work with NumPy 2, but it does not name the outputs.
         with observing(_ByParts(network.layers)):
             refuse(network.trace(network.function(False)), deterministic=True)
-            # tf2onnx raises whatever its converters run into.
+            # The converters of tf2onnx raise errors of many classes.
             with carrying("ONNX", "", "The converter says"):
                 model.export(
                     file, format="onnx", verbose=False, input_signature=network.keras_signature()
@@ -102,7 +103,7 @@ def _rename(graph, names):
 def _run_onnx(content, network):
     import onnxruntime
 
-    # Its exceptions live in a private module.
+    # The exception classes of ONNX Runtime are private.
     with carrying("ONNX", " (ONNX Runtime does not load the converted file)"):
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     with carrying("ONNX", " (ONNX Runtime fails on the converted file)"):

@@ -1,7 +1,7 @@
-"""What LiteRT and ONNX files have in common.
+"""The steps of an export that LiteRT and ONNX share.
 
 As in `spinkeras.export.saved_model`, a file is compared with the Keras model on probe inputs before
-it gets its name; here every spin layer is also compared alone, over its whole curve.
+it gets its final name. Here every spin layer is also compared alone, over its whole curve.
 """
 
 import contextlib
@@ -14,10 +14,11 @@ from spinkeras import files
 from spinkeras.export.network import TOLERANCE, Network, first_lines
 
 SMALLEST_PROBABILITY = 1e-12
-"""Down to here the LiteRT and ONNX neurons agree with Keras relatively, within `TOLERANCE`.
+"""Lowest probability at which LiteRT and ONNX must agree with Keras to a relative `TOLERANCE`.
 
-Further down the agreement is absolute: the logarithm of a probability has a relative rounding
-error of about 1e-6 in float32, in Keras as in the file, so at 1e-30 two runtimes differ by 1e-4.
+For lower probabilities only the absolute error is compared. The logarithm of a probability has a
+relative rounding error of about 1e-6 in float32, in Keras and in the file, so at a probability of
+1e-30 two runtimes differ by 1e-4.
 """
 
 
@@ -29,9 +30,9 @@ def export_file(model, path, suffix, convert, run, input_signature, output_names
     for layer in network.layers:
         if layer.output_mode == "always_sampled":
             raise ValueError(
-                f"Layer {layer.name!r} always samples, and a {suffix} file carries expected values "
-                "only. Use export_for_serving(sample=True), or a layer with output='sampled', "
-                "which samples in training."
+                f"Layer {layer.name!r} always samples, but a {suffix} file supports only expected "
+                "values. Use export_for_serving(sample=True), or a layer with output='sampled', "
+                "which samples only in training."
             )
     content = convert(network)
     output_error = network.compare(run(content, network))
@@ -46,26 +47,26 @@ def export_file(model, path, suffix, convert, run, input_signature, output_names
 
 @contextlib.contextmanager
 def carrying(name, failure, speaker="It says", errors=(Exception,)):
-    """Errors of a converter or a runtime as one `ValueError` that says what to do."""
+    """Turn errors of a converter or a runtime into a `ValueError` that says what to do."""
     try:
         yield
     except errors as error:
         raise ValueError(
-            f"{name} cannot carry this network{failure}; use export_for_serving. "
+            f"{name} cannot hold this network{failure}; use export_for_serving. "
             f"{speaker}: {first_lines(error)}"
         ) from error
 
 
 def _neurons_alone(layers):
-    """A network of copies of the spin layers, each on an input of its own, and ramps for them.
+    """A network in which a copy of every spin layer has its own input, with ramps as probes.
 
-    Within a network, rounding before a neuron hides what happens in its tail. Alone, every knob
-    is driven over its whole curve.
+    In the whole network, rounding before a neuron hides errors in the tail of its curve. Here the
+    ramps drive every neuron over its whole curve.
     """
     inputs, outputs, ramps, names = [], [], [], []
     for k, layer in enumerate(layers):
         config = {**layer.get_config(), "name": f"spin_{k}", "dtype": "float32"}
-        # Of `2 P - 1` near -1 nothing could be said about a small P.
+        # From `2 P - 1` near -1 a small P could not be computed.
         config.update(output="probability", bipolar=False)
         copy = type(layer).from_config(config)
         shape = tuple(layer.log_pulse_width.shape)
@@ -89,8 +90,8 @@ def _compare_neurons(got, alone, suffix):
         if not error[where] <= TOLERANCE:
             raise ValueError(
                 f"The {suffix} file gives {new[where]:.6g} for a probability of {old[where]:.6g} "
-                f"(spin layer number {name.removeprefix('spin_')}), which is off by more than "
-                f"{TOLERANCE:g}: this format's arithmetic does not carry its switching model. Use "
+                f"(spin layer number {name.removeprefix('spin_')}), an error above {TOLERANCE:g}: "
+                "the arithmetic of this format is too inexact for this switching model. Use "
                 "export_for_serving."
             )
         worst = max(worst, float(error[where]))

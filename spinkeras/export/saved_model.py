@@ -1,10 +1,10 @@
-"""Export of trained networks as TensorFlow SavedModel, for TensorFlow Serving and its kin.
+"""Export of trained networks as TensorFlow SavedModel, for TensorFlow Serving and similar servers.
 
-An export traces the network, checks the written graph on probe inputs (answers and energies against
-the Keras model; samples for their shape and that they are finite), and only then gives it its final
-name: a version that is visible has been checked, and a crash leaves the ones before it untouched.
-TensorFlow backend only; a `.keras` file written under another backend can be loaded and exported
-with `KERAS_BACKEND=tensorflow`.
+An export traces the network and checks the written graph on probe inputs. It compares outputs and
+energies with the Keras model; samples must be finite and have the right shape. Only then the export
+gets its final name. So every visible version has been checked, and a crash leaves earlier versions
+unchanged. An export needs the TensorFlow backend; a `.keras` file written with another backend can
+be loaded and exported with `KERAS_BACKEND=tensorflow`.
 """
 
 import dataclasses
@@ -51,48 +51,50 @@ def export_for_serving(
 ) -> ExportReport:
     """Write the next version of a network for TensorFlow Serving, or any SavedModel runtime.
 
-    The version lands in `path/1`, `path/2`, ... (the next free number), complete or not at all:
-    it is written to a hidden sibling, checked there against the model and renamed. The graph
-    needs neither this library nor Python, and writes no state. Endpoints:
+    The export is written to a hidden folder, compared there with the model and then renamed to the
+    next free number: `path/1`, `path/2` and so on. So a version appears complete or not at all. The
+    graph needs neither this library nor Python, and writes no state. It has these endpoints:
 
     * `serve`, also called `serving_default`: the outputs of `model(x, training=False)`.
     * `energy`: pJ per inference for every sample of the request, `energy_pj` for all spin layers
-      and `energy_pj_<layer>` for each; the quantity that `energy_report` prints as a mean.
-    * `sample` (on request): the outputs when every spin neuron answers with the fraction of its
-      `pulses` that switched (by default one bit), drawn anew for every request. A draw has no
-      value to be compared with; it must be finite and have the shape of `serve`.
+      together and `energy_pj_<layer>` for each. `energy_report` prints the mean of these values.
+    * `sample` (with `sample=True`): drawn outputs, new for every request. Every spin neuron gives
+      the fraction of its `pulses` that switched, with one pulse a single bit. The check only
+      requires that a draw is finite and has the shape of `serve`.
 
-    `serve` and `energy` belong to the expected network: probabilities travel from layer to layer,
-    also where a layer's `output` is sampled.
+    In `serve` and `energy` every spin layer passes on its probabilities, even if its `output` is
+    `"always_sampled"`.
 
-    Inputs are called as their `keras.Input(name=...)`, outputs as the last layers if these were
-    given names; otherwise `input`, `output_0` and so on.
+    An input has the name of its `keras.Input(name=...)`, an output the name of its layer, if these
+    names were given. Otherwise they are `input`, `output_0` and so on.
 
     Args:
         model: a built Keras model on the TensorFlow backend.
-        path: base folder on a local file system; created if missing.
-        version: number of the version, >= 1. Default the next free one. Never overwritten.
+        path: base folder on a local file system; it is created if missing.
+        version: number of the version, >= 1. Default: the next free number. An existing version is
+            never overwritten.
         sample: whether to add the `sample` endpoint. Default `False`.
         energy: whether to add the `energy` endpoint. Default `True`.
-        seed: integer >= 0 that makes the sequence of samples reproducible from the start of a
-            server on. Default `None`: different on every server and after every start.
+        seed: integer >= 0; the same sequence of samples follows every start of a server. Default
+            `None`: other samples on every server and after every start.
         assumptions: `EnergyAssumptions` of the `energy` endpoint.
         check_inputs: whether the graph itself refuses NaN, infinity and wrong shapes (the server
-            answers INVALID_ARGUMENT, HTTP 400). Default `True`. With request batching on the
-            server, a refused sample fails the requests that share its batch.
-        input_signature: structure of `keras.InputSpec` or `tf.TensorSpec` as for calling the
-            model; needed for subclassed models only.
+            answers INVALID_ARGUMENT, HTTP 400). Default `True`. If the server joins requests into
+            batches, a refused sample also fails the other requests of its batch.
+        input_signature: structure of `keras.InputSpec` or `tf.TensorSpec` as for a call of the
+            model; only subclassed models need it.
         output_names: one name per output, in the order of `keras.tree.flatten(model(x))`.
-        probe: inputs as for `model.predict` on which to compare. Default: generated values.
+        probe: inputs, as for `model.predict`, on which export and model are compared. Default:
+            generated values.
 
     Returns:
         `ExportReport`.
 
     Raises:
         ValueError: for another backend, an unbuilt model, `energy` without spin layers, names
-            that no client could use, a version that exists, a network that writes state or calls
-            Python while it infers, one whose written graph disagrees with the model, or whose
-            samples are not finite.
+            that no client can use, or a version that exists. Also for a network that writes state
+            or calls Python during inference, whose written graph disagrees with the model, or
+            whose samples are not finite.
 
     Example:
 
@@ -124,8 +126,8 @@ def export_for_serving(
     base.mkdir(parents=True, exist_ok=True)
     if version is not None and (base / str(version)).exists():
         raise ValueError(
-            f"Version {version} exists in {base}; a served version is never overwritten. Leave "
-            "`version` out for the next free number."
+            f"Version {version} exists in {base}; a version is never overwritten. Leave "
+            "`version` out to use the next free number."
         )
     hidden = base / f".export-{uuid.uuid4().hex}"  # servers skip names that are not numbers
     try:
@@ -140,7 +142,7 @@ def export_for_serving(
 
 
 def _check_saved_model(tf, folder, network, assumptions, energy, sample):
-    """Load what was written and compare it with the model."""
+    """Load the written SavedModel and compare it with the model."""
     loaded = tf.saved_model.load(str(folder))
 
     def run(endpoint, probes):
@@ -165,14 +167,14 @@ def _check_saved_model(tf, folder, network, assumptions, energy, sample):
 
 
 def _check_sample(got, expected):
-    """A draw has no value to compare with, but it has a shape and must be finite."""
+    """Check the shape of a draw and that it is finite; its values cannot be compared."""
     for name, value in got.items():
         if value.shape != expected[name].shape or not np.all(np.isfinite(value.numpy())):
             raise ValueError(
                 f"The endpoint 'sample' gives NaN or infinite values of {name!r}, or another shape "
-                f"than 'serve' (got {value.shape}, 'serve' gives {expected[name].shape}): a layer "
-                "does not stand bits where it stands probabilities (a division, a logarithm). "
-                "Export it with sample=False."
+                f"than 'serve' (got {value.shape}, 'serve' gives {expected[name].shape}). A layer "
+                "may work on probabilities but fail on bits (a division, a logarithm). Export with "
+                "sample=False."
             )
 
 
@@ -188,18 +190,18 @@ def _compare_energy(got, network, probes, assumptions):
             value = got[name].numpy()
             if value.shape != (count,) or not abs(value[k] - want) <= TOLERANCE * abs(want):
                 raise ValueError(
-                    f"The endpoint 'energy' gives {name} = {value} pJ where energy_report gives "
-                    f"{want:.6g} pJ for sample {k}: the energy of this network cannot be told "
-                    "apart by sample (a layer mixes the batch axis with others, or the batch "
-                    "itself changes the result). Export it with energy=False."
+                    f"The endpoint 'energy' gives {name} = {value} pJ, but energy_report gives "
+                    f"{want:.6g} pJ for sample {k}. The energy of this network cannot be separated "
+                    "by sample: a layer mixes the batch axis with others, or the result of a "
+                    "sample depends on its batch. Export with energy=False."
                 )
             worst = max(worst, abs(value[k] - want) / abs(want) if want else 0.0)
     return float(worst)
 
 
 def _write_provenance(folder, network, layers, assumptions, functions):
-    """What the numbers rest on, beside the graph; servers ignore `assets.extra`."""
-    devices = list(dict.fromkeys((layer.device, layer.telegraph) for layer in layers))
+    """Write devices, assumptions and names beside the graph; servers ignore `assets.extra`."""
+    devices = list(dict.fromkeys((layer.device, layer.free_running) for layer in layers))
     text = json.dumps(
         {
             "written_by": f"spinkeras {__version__}",
@@ -218,7 +220,7 @@ def _write_provenance(folder, network, layers, assumptions, functions):
 
 
 def _publish(hidden, base, version):
-    """Rename the hidden folder to its number; another exporter may take that number meanwhile."""
+    """Rename the hidden folder to its number, or to the next if another export has taken it."""
     while True:
         number = version
         if number is None:

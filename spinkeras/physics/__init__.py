@@ -1,4 +1,4 @@
-"""What a junction is and when it switches: pure functions, for NumPy and tensors, in SI units."""
+"""Devices and their switching probability: pure functions for NumPy and tensors, in SI units."""
 
 from spinkeras.physics.device import MTJDevice, get_device, presets
 from spinkeras.physics.empirical import EmpiricalCurve, EquilibriumCurve

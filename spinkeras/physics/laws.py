@@ -1,4 +1,9 @@
-"""The laws of thermally activated switching under spin torque, for NumPy and tensors."""
+"""The switching laws: how the probability depends on current, pulse and device; NumPy or tensors.
+
+A law is a function of a namespace `xp` (`numpy` or `keras.ops`), of `ln u` with the duration
+`u = t_p / t_D`, and of the stability `Delta`. It returns a curve over the drive `h`, the current
+divided by `Ic0 / Delta`.
+"""
 
 import dataclasses
 import itertools
@@ -33,12 +38,12 @@ STABILITY_DOMAIN: tuple[float, float] = tuple(_FIT["domain"]["stability"])
 
 
 class Curve(NamedTuple):
-    """One switching curve over the drive `h` of a law that is no `RationalLogit`, dimensionless.
+    """A switching curve over the drive `h` that is not a `RationalLogit`, dimensionless.
 
     Attributes:
         midpoint: `h` at which the probability is 1/2.
         slope: `dP/dh` at the midpoint.
-        probability: function `(z)` to the switching probability at `h = midpoint + z`.
+        probability: function of `z` that returns the switching probability at `h = midpoint + z`.
     """
 
     midpoint: Any
@@ -61,8 +66,8 @@ class NeelBrown(checks.Options):
     `spinkeras.switching_probability` for its limits. The name `"neel_brown"` means `NeelBrown()`.
 
     Args:
-        barrier_exponent: `beta`, dimensionless, 1 to 3. Default 2, exact for the perpendicular
-            macrospin; 1 is the common phenomenological choice.
+        barrier_exponent: `b`, dimensionless, 1 to 3. Default 2, which is exact for a perpendicular
+            macrospin; 1 is the usual empirical choice.
         attempt_time: `tau0` in s, 1e-15 to 1e-3. Default `None`: the Kramers value
             `t_D / (Delta sqrt(Delta / pi))`.
 
@@ -108,7 +113,7 @@ class NeelBrown(checks.Options):
 
 
 def check_model(switching_model):
-    """A switching model itself, or a `ValueError` that lists those there are."""
+    """The given switching model, or a `ValueError` that lists the known ones."""
     named = isinstance(switching_model, str)
     known = switching_model in MODELS if named else hasattr(switching_model, "curve")
     if not known or isinstance(switching_model, type):
@@ -121,21 +126,27 @@ def check_model(switching_model):
 
 
 def get_curve(switching_model, device: MTJDevice):
-    """The function `(xp, log_duration, stability)` to the curve of a switching model.
+    """The function of a switching model that takes `(xp, log_duration, stability)` to its curve.
 
-    Attributes of the function, where set: `law`, one function for all devices of the same
-    arguments and of the numbers `parameters`; `tangents`, as `law`, to the `RationalLogit` and to
-    its derivatives by `log_duration` and `ln stability` along a first axis of 2. The others say
-    what a spread of devices may change: `domain`, the bounds of `u` and of `Delta`; `in_seconds`,
-    true if it depends on the pulse width itself, whatever `t_D`; `measured`, true if what the
-    temperature does to it is not known; `per_tesla`, how far a field along the axis moves the
-    midpoint of a junction that runs freely; `telegraph`, the `equilibrium.Telegraph` of one.
+    The function may have these attributes, for a fast core:
+
+    - `law`: the same function for all devices; it takes the numbers `parameters` of a device as
+      further arguments.
+    - `tangents`: takes the arguments of `law`; returns a `RationalLogit` and its derivatives by
+      `log_duration` and by `ln stability`, along a first axis of length 2.
+
+    And these, for a spread of devices:
+
+    - `domain`: the bounds of `u` and of `Delta`.
+    - `in_seconds`: true if the curve depends on the pulse width in seconds, not on `t_p / t_D`.
+    - `measured`: true if the effect of the temperature is unknown.
+    - `per_tesla`: shift of a free-running junction's midpoint by a field along the axis.
 
     Args:
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, `"equilibrium"`, or an object
-            whose method `curve(device)` returns the function, such as `NeelBrown`,
-            `EmpiricalCurve` and `EquilibriumCurve`.
-        device: `MTJDevice`, for a model that is not dimensionless.
+            whose method `curve(device)` returns the function, such as `NeelBrown` and
+            `EmpiricalCurve`.
+        device: `MTJDevice`.
 
     Raises:
         ValueError: for an unknown model.
@@ -153,7 +164,7 @@ def get_curve(switching_model, device: MTJDevice):
 
 
 def macrospin_curve(xp, log_duration, stability) -> RationalLogit:
-    """Closed form of the exact macrospin; see `tools.fit_closed_form`.
+    """Closed form, fitted to the exact solution for a macrospin; see `tools.fit_closed_form`.
 
     `ln(midpoint / Delta)`, `ln(slope)`, `a`, `b`, `c` and `ln(d - c^2 / 4)` are Chebyshev series
     in `ln u` and `Delta^-1/2`.
@@ -168,7 +179,7 @@ def macrospin_curve(xp, log_duration, stability) -> RationalLogit:
 
 
 def _macrospin_tangents(xp, log_duration, stability):
-    """The curve, and the derivatives of its numbers by `ln u` and by `ln Delta`, side by side."""
+    """The curve, and the derivatives of its numbers by `ln u` and by `ln Delta`, stacked."""
     x, y, dx, dy = _fit_coordinates(log_duration, stability)
     series = chebyshev_series(xp, x, y, _TABLES, derivatives=True)
     curve = _from_series(xp, stability, series[0])
@@ -186,7 +197,7 @@ def _macrospin_tangents(xp, log_duration, stability):
 
 
 def _fit_coordinates(log_duration, stability):
-    """The fit's coordinates in [-1, 1], and their derivatives by `ln u` and `ln Delta`."""
+    """Coordinates of the fit in [-1, 1], and their derivatives by `ln u` and `ln Delta`."""
     log_low, log_high = (math.log(value) for value in DURATION_DOMAIN)
     low, high = (value**-0.5 for value in reversed(STABILITY_DOMAIN))
     root = stability**-0.5
@@ -221,26 +232,26 @@ def stop_gradient(xp, value):
 
 
 def _bounded(xp, z, stability):
-    """`z` within 100 critical currents: infinite inputs would make 0 * inf in gradients."""
+    """`z` limited to 100 critical currents; infinite inputs would give 0 * inf in gradients."""
     bound = 100 * stop_gradient(xp, stability)
     return xp.clip(z, -bound, bound)
 
 
 def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=None) -> Curve:
-    """Thermally activated law `P = 1 - exp(-(t_p/tau0) exp(-Delta (1 - i)^beta))`.
+    """Thermally activated law `P = 1 - exp(-(t/tau0) exp(-Delta (1 - i)^b))`, `i = I / Ic0`.
 
     Args:
         xp: `numpy` or `keras.ops`.
         log_duration: `ln u`.
         stability: `Delta`.
-        barrier_exponent: `beta`.
-        log_attempt: `ln(tau0 / t_D)`; default the Kramers value `-ln(Delta^1.5 / sqrt(pi))`.
+        barrier_exponent: `b`.
+        log_attempt: `ln(tau0 / t_D)`. Default: the Kramers value `-ln(Delta^1.5 / sqrt(pi))`.
     """
     b = float(barrier_exponent)
     if log_attempt is None:
         log_attempt = -1.5 * xp.log(stability) + 0.5 * math.log(math.pi)
     log_attempts = log_duration - log_attempt
-    barrier = log_attempts - math.log(_LN2)  # in kB T, at the midpoint; <= 0: P stays below 1/2
+    barrier = log_attempts - math.log(_LN2)  # in kB T, at the midpoint; if <= 0, P < 1/2 always
     safe = xp.maximum(barrier, 1e-30)
     ratio = 1 - (safe / stability) ** (1 / b)
     midpoint = stability * ratio
@@ -257,11 +268,12 @@ def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=
 
 
 def ballistic_curve(xp, log_duration, stability) -> Curve:
-    """Short-pulse law `P = exp(-X(i))`: linear growth of a thermal angle up to `theta_c(i)`.
+    """Short-pulse law `P = exp(-X(i))`, `i = I / Ic0`: a thermal angle grows up to `theta_c(i)`.
 
-    `X = theta_c^2 Delta / (exp(x) + 2 tau (exp(x) - 1) / x)` with `x = 2 (i - 1) tau`, which is
-    regular at `i = 1`. `theta_c^2(i) = 2^(2i/(i+1)) ((i-1)/i)^(2/(i+1))` maps the exact
-    zero-temperature switching time; it is frozen below `i = 2`.
+    `X = theta_c^2 Delta / (exp(x) + 2 tau (exp(x) - 1) / x)` with `x = 2 (i - 1) tau` and
+    `tau = u Delta`, which is regular at `i = 1`. `theta_c^2(i) = 2^(2i/(i+1))
+    ((i-1)/i)^(2/(i+1))` reproduces the exact switching time at zero temperature; below `i = 2` it
+    keeps its value at `i = 2`.
     """
     tau = xp.exp(log_duration) * stability
 
@@ -281,8 +293,8 @@ def ballistic_curve(xp, log_duration, stability) -> Curve:
         derivative = -2 * tau * (grown + 2 * tau * mean_slope) / variance
         return value, derivative + xp.where(i > 2.0, cut_slope, 0.0)
 
-    # Newton on ln X = ln ln 2, from above; only the last step carries the gradient, which is the
-    # implicit-function rule for the root.
+    # Newton iteration for ln X = ln ln 2, from above. A gradient through the last step alone is
+    # exact, by the implicit function theorem.
     i = stop_gradient(xp, 1 + xp.log(6 * stability) / (2 * tau))
     for _ in range(30):
         value, derivative = log_exponent(i)
@@ -300,10 +312,10 @@ def ballistic_curve(xp, log_duration, stability) -> Curve:
 
 
 def reversal(xp, stability, ratio, duration):
-    """Probability that a current below `Ic0` reverses a device in a time (Kramers rate).
+    """Probability that a current below `Ic0` reverses a device within a time (Kramers rate).
 
-    `P = u Delta sqrt(Delta / pi) (1 - i)(1 - i^2) exp(-Delta (1 - i)^2)`, at most 1, and 1 from
-    `i = 1` on.
+    `P = u Delta sqrt(Delta / pi) (1 - i)(1 - i^2) exp(-Delta (1 - i)^2)`, at most 1; `P` is 1 for
+    `i >= 1`.
 
     Args:
         xp: `numpy` or `keras.ops`.

@@ -1,9 +1,9 @@
-"""What a citation still covers: texts about a description, kept true when values change.
+"""Keep the texts about the source of a device true when its values change.
 
-Whichever way a frozen dataclass of values is copied with changes (`replace`, `dataclasses.replace`,
-a method, a fit), its texts `source` and `assumed` would go on to claim the old values. A field that
-every copy takes along, `origin`, holds what the texts were written about; it is in no file and not
-compared.
+A device is a frozen dataclass. If it is copied with changed values (`replace`,
+`dataclasses.replace`, a method, a fit), its texts `source` and `assumed` would still describe the
+old values. Therefore a hidden field `origin` holds the values that the texts describe. Every copy
+takes it along; it is not saved in files and not compared.
 """
 
 import dataclasses
@@ -16,19 +16,19 @@ _CHANGED = "Changed since: "
 
 
 def values(item):
-    """Fields of a description by name, without the hidden one: what files and checks go by."""
+    """Fields of a description by name, without `origin`, as files and checks use them."""
     names = [field.name for field in dataclasses.fields(item) if field.name != "origin"]
     return {name: getattr(item, name) for name in names}
 
 
 class _Origin(dict):
-    """The values a text was written about; from a copy of a description only."""
+    """The values that the texts describe; only a copy of a description passes them on."""
 
 
 def keep(item):
-    """At the end of `__post_init__`: add to the texts which fields have changed since.
+    """Add to the texts which fields have changed; called at the end of `__post_init__`.
 
-    A text that was changed with the values is about the new ones and stays as it is.
+    A text that was changed together with the values describes the new ones and is not touched.
 
     Args:
         item: frozen dataclass with the fields `origin`, `source` and perhaps `assumed`.
@@ -36,7 +36,7 @@ def keep(item):
     own = values(item)
     if not (item.origin is None or isinstance(item.origin, _Origin)):
         raise ValueError(
-            f"origin = {checks.shown(item.origin)} is not for you to give; leave it out."
+            f"origin = {checks.shown(item.origin)} is set by the package; leave it out."
         )
     before = own if item.origin is None else item.origin
     changed = [name for name in own if name not in ("name", *TEXTS) and own[name] != before[name]]
@@ -47,7 +47,7 @@ def keep(item):
 
 
 def _with_changes(text, changed):
-    """`text` with these fields in its list of changes."""
+    """`text` with these fields added to its list of changes."""
     text, *earlier = re.split(f" {_CHANGED}([a-z_, ]+)[.]$", text)
     known = earlier[0].split(", ") if earlier else []
     names = ", ".join(dict.fromkeys([*known, *changed]))

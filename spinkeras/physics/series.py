@@ -1,4 +1,4 @@
-"""Chebyshev series of NumPy arrays and Keras tensors: smooth functions of two numbers."""
+"""Chebyshev series for NumPy arrays and Keras tensors: smooth functions of two numbers."""
 
 import keras
 import numpy as np
@@ -12,13 +12,13 @@ def chebyshev_series(xp, x, y, tables, derivatives=False):
     Args:
         xp: `numpy` or `keras.ops`.
         x, y: scaled coordinates in [-1, 1], same shape.
-        tables: list of coefficients, arrays `(series, rows, columns)`: rows for `x`, columns for
-            `y`, each array with series of one size.
-        derivatives: whether to give the derivatives as well.
+        tables: list of arrays of coefficients, each `(series, rows, columns)` with rows for `x`
+            and columns for `y`. The series in one array have the same size.
+        derivatives: whether to return the derivatives, too.
 
     Returns:
-        Array of shape `(series, *points)`; with derivatives `(3, series, *points)`: the values,
-        then their derivatives by `x` and by `y`.
+        Array of shape `(series, *points)`. With derivatives the shape is `(3, series, *points)`:
+        first the values, then the derivatives by `x`, then those by `y`.
     """
     shape = tuple(np.shape(x) if xp is np else ops.shape(x))
     rows, columns = (max(table.shape[axis] for table in tables) for axis in (1, 2))
@@ -46,9 +46,9 @@ def chebyshev_series(xp, x, y, tables, derivatives=False):
 
 
 def _product(xp, matrix, polynomials):
-    """`matrix @ polynomials`, exact to the precision of the numbers on every device.
+    """`matrix @ polynomials` to the full precision of the dtype, also on GPUs.
 
-    Not a matrix product in single precision: on GPUs that rounds to three digits (TF32).
+    In float32 it does not use a matrix product, which GPUs round to three digits (TF32).
     """
     if xp is np:
         return matrix @ polynomials

@@ -1,12 +1,13 @@
-"""How the devices of a chip differ from the nominal one, and what a neuron then answers.
+"""How the devices of a chip differ from the nominal device, and the output of a neuron then.
 
-A *chip* is one factor per device and property, drawn once, and one temperature:
+A simulated *chip* consists of one temperature `T` and of random factors, drawn once: one for every
+device and property. With the nominal temperature `T0` a device of the chip has
 
     Delta' = Delta f_stability T0 / T      Ic0'/Delta' = (Ic0/Delta) f_current T / T0
     t_D'   = t_D f_diffusion_time T0 / T   R_P' = R_P f_resistance      TMR' = TMR f_tmr
 
-The chip is driven with the settings of the nominal device: pulse width, gate voltage and bias
-current do not know the factors, so a spread moves the threshold and the slope.
+The chip is driven with the settings of the nominal device. Pulse width, gate voltage and bias
+current do not follow the factors, so a spread of devices changes threshold and slope.
 """
 
 import dataclasses
@@ -53,51 +54,53 @@ LIMITS = {
 @checks.by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChipSpread:
-    """Device-to-device spread, errors and faults of a chip.
+    """Device-to-device spread, errors and faults of a chip. All defaults mean no spread.
 
-    The factors are log-normal with median 1, `exp(sigma n)`, `n` standard normal, one per device
-    (a convolution uses the device of a channel at every position); or those of given devices, see
-    `from_devices` and `from_factors`; or the product of both.
+    Every device has its own factors. They are log-normal with median 1: `exp(sigma n)` with a
+    standard normal `n`. They may also be the factors of given devices (see `from_devices` and
+    `from_factors`), or the product of both. A convolution uses the same device of a channel at all
+    positions.
 
-    A device is read by its current at a fixed voltage, against one reference for the whole chip,
-    halfway between the currents of the two nominal states. With Gaussian noise of standard
-    deviation `sense_noise (I_P - I_AP)` a parallel device then reads as switched with probability
-    `Phi((I_ref - I_P') / sigma)`, a switched one as not with `Phi((I_AP' - I_ref) / sigma)`: a
-    device of another resistance or a lower TMR is misread more often.
+    A device is read by its current at a fixed voltage. This current is compared with a reference
+    `I_ref`, which is the same for the whole chip and lies halfway between the currents of the two
+    nominal states, `I_P` (parallel, not switched) and `I_AP` (switched). The read current has
+    Gaussian noise of standard deviation `sigma = sense_noise (I_P - I_AP)`. A device that has not
+    switched then reads as switched with probability `Phi((I_ref - I_P') / sigma)`, and a switched
+    device as not switched with `Phi((I_AP' - I_ref) / sigma)`, with the normal distribution `Phi`.
+    So devices with another resistance or a lower TMR are misread more often.
 
     Args:
-        stability: relative sigma of the thermal stability, 0 to 0.5. The critical current
-            follows it, as both are proportional to `K_eff Vol`; a measured curve as its exponents
-            of the anisotropy say.
-        current: relative sigma of `Ic0 / Delta` (damping, spin-torque efficiency), 0 to 0.5; of
-            the threshold of a measured curve.
-        resistance: relative sigma of the parallel resistance, 0 to 0.5. The drive is a current:
-            changes the energy, and the reading if `sense_noise > 0`.
-        tmr: relative sigma of the tunnel magnetoresistance, 0 to 0.5; as `resistance`.
-        offset_field: T, sigma of the stray field along the axis around the device's, 0 to 0.1. Of
-            free-running junctions (`switching_model="equilibrium"`) only: it moves the midpoint,
-            and is not modelled in pulsed ones. Not for an `EquilibriumCurve`: what a field does to
-            its threshold is not known.
-        offset_current: A, sigma of a shift of every device's threshold, 0 to 1. `current` is a
-            factor, which cannot move a threshold of 0.
-        temperature: K, sigma of the chip's temperature around the device's, 0 to 100. One value
-            for the whole chip in `evaluate_chips`; in training every layer draws its own. Not for
-            layers with a measured curve, which tells nothing about other temperatures.
-        pulse_jitter: relative sigma of every pulse width, 0 to 0.2, independent from pulse to
-            pulse. A bit of a jittery pulse is exactly a bit with the mean probability.
-        read_error: probability that a read returns the wrong bit, whatever the device, 0 to 0.5.
+        stability: relative sigma of the thermal stability, 0 to 0.5. The critical current changes
+            by the same factor, because both are proportional to `K_eff V`. A measured curve
+            changes according to its exponents of the anisotropy.
+        current: relative sigma of `Ic0 / Delta` (damping, spin-torque efficiency), 0 to 0.5. For a
+            measured curve: of its threshold.
+        resistance: relative sigma of the parallel resistance, 0 to 0.5. It changes the energy,
+            and the reading if `sense_noise > 0`, but not the switching, since the drive is a
+            current.
+        tmr: relative sigma of the tunnel magnetoresistance, 0 to 0.5; same effects as
+            `resistance`.
+        offset_field: sigma in T, 0 to 0.1, of the stray field along the axis around that of the
+            device. Only for free-running junctions (`switching_model="equilibrium"`), whose
+            midpoint it moves; pulsed devices have no model for it.
+        temperature: sigma in K, 0 to 100, of the chip's temperature around that of the device.
+            `evaluate_chips` draws one value for the whole chip; in training every layer draws its
+            own. Not for layers with a measured curve, which is known at one temperature only.
+        pulse_jitter: relative sigma of every pulse width, 0 to 0.2, independent for every pulse.
+            The probability is averaged over the jitter, which is the exact probability of a bit.
+        read_error: probability, 0 to 0.5, that a read returns the wrong bit, for every device.
         sense_noise: noise of the read current in units of the nominal `I_P - I_AP`, 0 to 1; the
             nominal device is misread with probability `Phi(-1 / (2 sense_noise))`. 0 (default):
             every device is read without error.
-        read_time: s, length of a read that may reverse a device that has not switched (read
-            disturb), 0 to 1e-3. The device then reads as switched, with the Kramers probability of
-            `settings.read_disturb` at its own stability and setting. 0 (default): no disturb.
-        read_voltage: V, of that read, 0 to 2. Default 0.1.
+        read_time: length of a read in s, 0 to 1e-3. A read may reverse a device that has not
+            switched (read disturb), and the device then reads as switched. The probability is that
+            of `hardware.read_disturb` at the device's own stability. 0 (default): no disturb.
+        read_voltage: voltage of this read in V, 0 to 2. Default 0.1.
         ceiling: largest switching probability (back-hopping), 0.5 to 1.
         stuck_low, stuck_high: fraction of devices that never or always read as switched, 0 to
             0.5 each.
-        devices: rows of the five `FACTORS`, at most 2000; every device is one of them, drawn with
-            replacement. Set by `from_devices` and `from_factors`.
+        devices: rows of the five `FACTORS`, at most 2000. Every device of a chip gets one row,
+            drawn with replacement. `from_devices` and `from_factors` set this.
 
     Raises:
         ValueError: for a value outside its range.
@@ -132,7 +135,7 @@ class ChipSpread:
         object.__setattr__(self, "devices", _device_table(self.devices))
 
     def __repr__(self):
-        """One line: the values that are not the default."""
+        """One line with the values that differ from their default."""
         given = [
             f"{field.name}={getattr(self, field.name):g}"
             for field in dataclasses.fields(self)
@@ -143,22 +146,23 @@ class ChipSpread:
 
     @classmethod
     def from_devices(cls, devices: Sequence[MTJDevice], nominal: DeviceLike, **spread: Any) -> Self:
-        """Spread of given devices: measured ones, or what `sample_devices` returns.
+        """Spread of given devices, measured ones or the result of `sample_devices`.
 
-        Every device of a chip is one of them, drawn with replacement, so that the correlations
-        between its properties are kept. Only the five `FACTORS` count; the bias dependence of the
-        TMR, the gate and a `write_resistance` stay those of the layer's device. Devices with a
-        `switching_curve` switch by it, in amperes and seconds: of their differences only those of
-        resistance and TMR count, and `current` spreads the threshold.
+        Every device of a chip is one of the given devices, drawn with replacement. This keeps the
+        correlations between its properties. Only the five `FACTORS` are used; the bias dependence
+        of the TMR, the gate and a `write_resistance` stay those of the layer's device. Devices with
+        a `switching_curve` switch by this curve, in amperes and seconds. Of their differences only
+        those in resistance and TMR are used; `current` gives the spread of their threshold.
 
         Args:
             devices: sequence of `MTJDevice` (or preset names), 1 to 2000.
-            nominal: `MTJDevice` that the chip is designed for, usually the layer's device.
-            **spread: further arguments of `ChipSpread`; a sigma multiplies the devices' factors.
+            nominal: `MTJDevice` for which the chip is designed, usually the layer's device.
+            **spread: further arguments of `ChipSpread`. A sigma there multiplies the devices'
+                factors by random ones.
 
         Raises:
-            ValueError: for a device that differs from the nominal one more than tenfold, or has
-                another `switching_curve`.
+            ValueError: for a device with a factor above 10 or below 1/10 of the nominal device, or
+                with another `switching_curve`.
 
         Example:
 
@@ -172,7 +176,10 @@ class ChipSpread:
         """
         nominal = get_device(nominal)
         if nominal.tmr == 0:
-            raise ValueError("The nominal device has tmr = 0, of which no device is a multiple.")
+            raise ValueError(
+                "The nominal device has tmr = 0, so the TMR of other devices is no multiple of it. "
+                "Give the nominal device its TMR (100 % is 1.0)."
+            )
         if isinstance(devices, str) or not hasattr(devices, "__iter__"):
             raise ValueError(
                 f"devices = {checks.shown(devices)} must be a sequence of MTJDevice or preset "
@@ -181,8 +188,9 @@ class ChipSpread:
         devices = [get_device(device) for device in devices]
         if any(device.switching_curve != nominal.switching_curve for device in devices):
             raise ValueError(
-                "Devices with another switching_curve than the nominal one are not described by "
-                f"factors on {FACTORS}; give every device the curve of the nominal one."
+                "Factors on "
+                f"{FACTORS} cannot describe devices with another switching_curve than the nominal "
+                "device; give every device the curve of the nominal device."
             )
 
         if any(device.initial_state != nominal.initial_state for device in devices):
@@ -192,15 +200,16 @@ class ChipSpread:
             )
         if any(device.offset_field != nominal.offset_field for device in devices):
             raise ValueError(
-                "Devices with another offset_field than the nominal one are not described by "
-                f"factors on {FACTORS}; give ChipSpread(offset_field=...), its sigma in T."
+                "Factors on "
+                f"{FACTORS} cannot describe devices with another offset_field than the nominal "
+                "device; give ChipSpread(offset_field=...), its sigma in T."
             )
 
         def ratio(name):
             return [getattr(device, name) / getattr(nominal, name) for device in devices]
 
         factors = {"resistance": ratio("resistance_parallel"), "tmr": ratio("tmr")}
-        if nominal.switching_curve is None:  # a measured curve does not follow from these
+        if nominal.switching_curve is None:  # these do not determine a measured curve
             factors |= {
                 "stability": ratio("thermal_stability"),
                 "current": ratio("critical_current_per_stability"),
@@ -213,14 +222,15 @@ class ChipSpread:
         """Spread from a joint table, or a joint distribution, of factors.
 
         Args:
-            factors: `{name: array of shape (n,)}` with names among `FACTORS`, or a distribution
+            factors: `{name: array of shape (n,)}` with names from `FACTORS`, or a distribution
                 of TensorFlow Probability whose draws are such a dictionary, for example
-                `tfd.JointDistributionNamed({"stability": tfd.LogNormal(0.0, 0.1)})`. Factors that
-                are not named are 1.
-            count: rows to draw from a distribution, 1 to 2000. It is sampled once, here: the
-                spread is that table.
-            seed: integer, of the draws from a distribution.
-            **spread: further arguments of `ChipSpread`; a sigma multiplies these factors.
+                `tfd.JointDistributionNamed({"stability": tfd.LogNormal(0.0, 0.1)})`. All other
+                factors are 1.
+            count: number of rows to draw from a distribution, 1 to 2000. Default 1000. They are
+                drawn once, in this call, and stored in the spread.
+            seed: integer, seed of these draws. Default 0.
+            **spread: further arguments of `ChipSpread`. A sigma there multiplies these factors by
+                random ones.
 
         Raises:
             ValueError: for unknown names, unequal lengths, or factors outside [0.1, 10].
@@ -260,12 +270,7 @@ class ChipSpread:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        newer = (
-            "read_time",
-            "read_voltage",
-            "offset_field",
-            "offset_current",
-        )  # than the first files
+        newer = ("read_time", "read_voltage", "offset_field")  # the first files lack these
         checks.complete("ChipSpread", config, [name for name in LIMITS if name not in newer])
         return cls(**config)
 
@@ -281,8 +286,8 @@ class ChipSpread:
         Args:
             shape: shape of the layer's knobs.
             rng: `numpy.random.Generator`.
-            temperature: K, that of the nominal device.
-            chip_temperature: K, that of this chip. Default: drawn.
+            temperature: temperature of the nominal device in K. Default 300.
+            chip_temperature: temperature of this chip in K. Default: drawn.
         """
         if chip_temperature is None:
             chip_temperature = self.draw_temperature(rng, temperature)
@@ -294,16 +299,16 @@ class ChipSpread:
         return self._factors(np, normal, uniform, tmr, row, warm, field, shift)
 
     def draw_temperature(self, rng: np.random.Generator, temperature: float = 300.0) -> float:
-        """Temperature in K of one chip, kept within a third of the nominal one."""
+        """Drawn temperature in K of one chip, limited to 2/3 to 4/3 of the nominal temperature."""
         drawn = temperature + self.temperature * rng.normal()
         return float(np.clip(drawn, temperature * 2 / 3, temperature * 4 / 3))
 
     def draw_tensors(
         self, shape: tuple[int, ...], temperature: float, seed: Any, dtype: str
     ) -> "ChipLayer":
-        """As `draw`, as tensors from a Keras seed generator (a new chip at every call).
+        """Like `draw`, but tensors from a Keras seed generator; every call draws a new chip.
 
-        The temperature is drawn with the devices: that of one layer, not of a whole chip.
+        The temperature is drawn here, too, so it belongs to one layer, not to a whole chip.
         """
         normal = keras.random.normal((3, *shape), dtype=dtype, seed=seed)
         uniform = keras.random.uniform(shape, dtype=dtype, seed=seed)
@@ -324,7 +329,7 @@ class ChipSpread:
 
     def _factors(self, xp, normal, uniform, tmr, row, warm, field, shift):
         factors = dict.fromkeys(FACTORS, 1.0)
-        none = 0 * uniform  # in the dtype of the draws, which need not be Keras's default
+        none = 0 * uniform  # zeros with the dtype of the draws, not Keras's default dtype
         if self.devices:
             for name, column in zip(FACTORS, np.array(self.devices).T):
                 if xp is ops:
@@ -354,34 +359,34 @@ def _device_table(rows):
             raise TypeError
     except TypeError:
         raise ValueError(
-            f"devices = {checks.shown(rows)} must be rows of five numbers, the factors {FACTORS} "
-            "of one device each; see ChipSpread.from_devices."
+            f"devices = {checks.shown(rows)} must have one row of five numbers for each device, "
+            f"the factors {FACTORS}; see ChipSpread.from_devices."
         ) from None
     if len(table) > MOST_DEVICES:
         raise ValueError(
-            f"{len(table)} devices are too many for a table that is saved with the layer; use at "
-            f"most {MOST_DEVICES}, for example a random subset."
+            f"{len(table)} devices are too many, because the layer saves this table. Use at most "
+            f"{MOST_DEVICES}, for example a random subset."
         )
     rows = tuple(map(tuple, table))
     for number, row in enumerate(rows):
         if len(row) != len(FACTORS) or not all(0.1 <= value <= 10 for value in row):
             found = ", ".join(f"{value:.3g}" for value in row[:8])
             raise ValueError(
-                f"Device {number} has the factors ({found}); they must be the five of "
-                f"{FACTORS}, relative to the nominal device, each in [0.1, 10]. Is `nominal` the "
-                "device that the others vary around?"
+                f"Device {number} has the factors ({found}). They must be the five factors "
+                f"{FACTORS} relative to the nominal device, each in [0.1, 10]. Check that "
+                "`nominal` is the device around which the others vary."
             )
     return rows
 
 
 class ChipLayer(NamedTuple):
-    """Factors of one layer's devices: each of the shape of the layer's knobs.
+    """Factors of the devices of one layer; every array has the shape of the layer's knobs.
 
     Attributes:
         stability, current, diffusion_time, resistance, tmr: factors on `Delta`, `Ic0 / Delta`,
             `t_D`, `R_P` and TMR.
-        stuck_low, stuck_high: 1 where the device is stuck, else 0.
-        offset_field: T, added to the stray field.
+        stuck_low, stuck_high: 1 if the device is stuck, otherwise 0.
+        offset_field: field in T that is added to the stray field.
         temperature: factor on the temperature.
         offset_current: A, added to the threshold.
     """
@@ -413,42 +418,41 @@ def chip_curve(
 
     Args:
         xp: `numpy` or `keras.ops`.
-        build: function `(xp, log_duration, stability) -> Curve` of `switching.get_curve`. A device
-            outside its domain is moved to the edge.
+        build: function `(xp, log_duration, stability) -> Curve` of `laws.get_curve`. A device
+            outside the range of the law is moved to the edge of this range.
         log_duration, stability: nominal `ln u` and `Delta` of the knobs.
         drive: `h` of every element for the nominal device.
         chip: `ChipLayer`.
         spread: `ChipSpread`, for jitter, reading and ceiling.
-        cause: `"all"`, or one alone: the `"threshold"` or the `"slope"` of the devices, or the
-            `"faults"` of devices with the nominal curve (jitter, ceiling, reading, stuck devices).
-        device: nominal `MTJDevice`; needed if `sense_noise`, `read_time` or `offset_current` is
-            above 0.
+        cause: which differences count. `"all"`, or only one: the `"threshold"` of the devices,
+            their `"slope"`, or the `"faults"` of devices with the nominal curve (jitter, ceiling,
+            reading, stuck devices).
+        device: nominal `MTJDevice`; needed if `sense_noise` or `read_time` is above 0.
 
     Raises:
-        ValueError: for a spread of the temperature of a measured curve; of the stray field of a
-            device that does not run freely; a read disturb or a ceiling of one that does.
+        ValueError: for a spread of the temperature with a measured curve, a spread of the stray
+            field of a pulsed device, and a read disturb or a ceiling of a free-running junction.
     """
     per_tesla = getattr(build, "per_tesla", None)
     running = hasattr(build, "telegraph")
     if spread.offset_field and per_tesla is None:
         what = "measured curve" if running else "pulsed device"
         raise ValueError(
-            f"offset_field = {spread.offset_field:g} T has no defined effect on a {what}; "
-            "it moves the midpoint of a free-running one (switching_model='equilibrium'). Use "
-            "offset_field=0, and offset_current= or current= for how much the thresholds differ."
+            f"offset_field = {spread.offset_field:g} T has no defined effect on a pulsed device, "
+            "only on a free-running one (switching_model='equilibrium'). Use offset_field=0; "
+            "`current` gives the spread of the thresholds."
         )
     if running and (spread.read_time or spread.ceiling < 1):
         raise ValueError(
-            f"read_time = {spread.read_time:g} s and ceiling = {spread.ceiling:g} describe a read "
-            "that reverses a stable device, and back-hopping in a pulse; a free-running junction "
-            "(switching_model='equilibrium', EquilibriumCurve) has neither. Use read_time=0 and "
-            "ceiling=1."
+            f"read_time = {spread.read_time:g} s describes a read that reverses a stable device, "
+            f"and ceiling = {spread.ceiling:g} back-hopping in a pulse. A free-running junction "
+            "(switching_model='equilibrium') has neither. Use read_time=0 and ceiling=1."
         )
     if spread.temperature and getattr(build, "measured", False):
         raise ValueError(
             f"temperature = {spread.temperature:g} K has no defined effect on a measured switching "
-            "curve, which holds at the temperature of its measurement. Use temperature=0, and "
-            "current= or offset_current= for how much the thresholds then differ."
+            "curve, which is known only at the temperature of its measurement. Use temperature=0; "
+            "`current` gives the spread of the thresholds."
         )
     own_drive = drive
     if spread.offset_current:
@@ -470,13 +474,13 @@ def chip_curve(
             return curve.probability(drive - curve.midpoint)
         curve = law(actual_duration + stretch, actual_stability)
         midpoint = curve.midpoint
-        if per_tesla is not None:  # the energy of a moment in a field, over kB T
+        if per_tesla is not None:  # field energy of the moment, divided by kB T
             midpoint = (midpoint + per_tesla * chip.offset_field) / chip.temperature
         if cause == "all":
             return curve.probability(own_drive / chip.current - midpoint)
         nominal = law(log_duration, stability)
-        if cause == "threshold":  # the chip's threshold, the nominal shape
-            return nominal.probability(own_drive - midpoint * chip.current)
+        if cause == "threshold":  # the chip's threshold with the nominal shape
+            return nominal.probability(drive - midpoint * chip.current)
         return curve.probability((drive - nominal.midpoint) / chip.current)
 
     probability = answer(0.0)
@@ -500,8 +504,8 @@ def chip_curve(
 
 
 def _disturbed(xp, chip, spread, device, stability, cause):
-    """Probability that a read reverses each device, at its own stability."""
-    nominal = float(current_of_voltage(spread.read_voltage, device))
+    """Probability that a read reverses each device at its own stability."""
+    nominal = spread.read_voltage / device.resistance_parallel
     ratio = nominal / (device.critical_current_per_stability * stability)
     duration = spread.read_time / device.diffusion_time
     if cause != "faults":
@@ -511,13 +515,13 @@ def _disturbed(xp, chip, spread, device, stability, cause):
 
 
 def misreadings(xp, chip, sense_noise, nominal_tmr):
-    """Probability that a parallel device reads as antiparallel, and the other way round."""
+    """Probability that an unswitched device reads as switched, and a switched one as unswitched."""
     if not nominal_tmr:
         raise ValueError(
             f"A device with tmr = {nominal_tmr} cannot be read; set sense_noise = 0 or give the "
             "device its TMR (100 % is 1.0)."
         )
-    # Currents in units of the nominal parallel one
+    # All currents here are in units of the nominal parallel current.
     antiparallel = 1 / (1 + nominal_tmr)
     reference, noise = (1 + antiparallel) / 2, sense_noise * (1 - antiparallel)
     erf = special.erf if xp is np else ops.erf

@@ -1,15 +1,15 @@
 """Probability that one current pulse reverses the free layer: pure functions, NumPy or Keras.
 
-Every law here depends on three dimensionless inputs only,
+Every law depends only on three dimensionless inputs:
 
-    h = I / (Ic0 / Delta)      drive      (the only one that holds the current)
-    u = t_p / t_D              duration   (the only one that holds the pulse width)
-    Delta = K_eff Vol / (kB T) stability  (the only one that holds the anisotropy)
+    h = I / (Ic0 / Delta)      drive,     depends on the current
+    u = t_p / t_D              duration,  depends on the pulse width
+    Delta = K V / (kB T)       stability, depends on the anisotropy
 
-and is a curve over `h`: a midpoint, a slope there and a shape. The exact macrospin and measured
-curves are a `RationalLogit`, the textbook laws a `Curve`. NumPy values give NumPy float64 results;
-Keras tensors give tensors, differentiable on every backend. The formulas are written once, in
-functions that take the namespace (`numpy` or `keras.ops`) as `xp`.
+A law is a curve over `h` with a midpoint, a slope there and a shape. The fitted macrospin and
+measured curves are a `RationalLogit`, the textbook laws a `Curve`. NumPy values give NumPy float64
+results; Keras tensors give tensors, which are differentiable on every backend. Every formula is
+written once, in a function that takes the namespace (`numpy` or `keras.ops`) as `xp`.
 """
 
 import math
@@ -40,41 +40,40 @@ def switching_probability(
     Models:
 
     * `"macrospin"`: `P = 1 / (1 + exp(-q))`, `q = 4 y (1 + a y + b y^2) / (1 + c y + d y^2)`,
-      `y = s (I - I50)`, the six numbers being smooth functions of pulse width and anisotropy
-      fitted to the exact Fokker-Planck solution. Within 0.002 of it for thermal stabilities of 7 to
-      90 and `t_p / t_D` of 0.003 to 60 (0.2 ns to 4 us for `stt_reference`), in all regimes from
-      ballistic to thermally activated. The bound is absolute: deep tails (`P < 1e-3`, write-error
-      rates) need `macrospin.fokker_planck`.
-    * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^beta))`, the textbook
-      thermally activated law, its options those of `NeelBrown`. For `beta = 2` and an
-      `attempt_time` fitted to the device it is within 0.06 of the exact solution at 1 us and 0.08
-      at 100 ns (`stt_reference`); with the default
-      attempt time, that of zero current, the threshold is misplaced (0.50 at 1 us), and for
-      pulses of 1 to 10 ns it is wrong by up to 0.95. Above `Ic0` the barrier is zero and the law
-      saturates at `1 - exp(-t_p / tau0)`.
+      `y = s (I - I50)`. The six numbers `I50, s, a, b, c, d` are smooth functions of pulse width
+      and anisotropy, fitted to the exact Fokker-Planck solution. The error is below 0.002 for
+      thermal stabilities of 7 to 90 and `t_p / t_D` of 0.003 to 60 (0.2 ns to 4 us for
+      `stt_reference`), from ballistic to thermally activated switching. This error is absolute:
+      for small probabilities (`P < 1e-3`, write-error rates) use `macrospin.fokker_planck`.
+    * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^b))`, the textbook law of
+      thermal activation; `NeelBrown` has its options. With `b = 2` and an `attempt_time` fitted
+      to the device its error is up to 0.06 at 1 us and 0.08 at 100 ns (`stt_reference`). The
+      default attempt time is that at zero current; it misplaces the threshold, with an error of
+      0.50 at 1 us. For pulses of 1 to 10 ns the error is up to 0.95. Above `Ic0` the barrier is
+      zero and the law stays at `1 - exp(-t_p / tau0)`.
     * `"ballistic"`: `P = exp(-X)`, `X = theta_c^2 Delta (i-1) / (i exp(2 (i-1) tau) - 1)` with
-      `i = I/Ic0`, the short-pulse limit. Good (0.015) where the midpoint lies at `i > 2`; a
-      warning says when it does not. Below `i = 2` the cut-off angle `theta_c` is frozen.
-    * `"equilibrium"`: the probability to find a junction of a low barrier reversed that runs
-      freely under a constant current, whatever the time; within 1.2e-4 of the exact one for thermal
-      stabilities of 0.1 to 20. The pulse width has no effect; see `physics.equilibrium`.
+      `i = I/Ic0`, the limit of short pulses. The error is up to 0.015 if the midpoint lies at
+      `i > 2`; otherwise a warning follows. Below `i = 2` the cut-off angle `theta_c` is constant.
+    * `"equilibrium"`: the probability to find a free-running junction (one with a low barrier) in
+      the reversed state under a constant current, at any time. The error is below 1.2e-4 for
+      thermal stabilities of 0.1 to 20. The pulse width has no effect; see `physics.equilibrium`.
 
     Args:
         current: A, scalar or array. Positive current favours reversal.
         pulse_width: s, > 0, broadcast against `current`.
         device: `MTJDevice` or preset name.
-        anisotropy: J/m^3, > 0, broadcast against `current`. Default: the device's own.
+        anisotropy: J/m^3, > 0, broadcast against `current`. Default: the anisotropy of the device.
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, `"equilibrium"`, a
             `NeelBrown`, an `EmpiricalCurve` or an `EquilibriumCurve`. Default `None`: the device's
             `switching_curve`, or `"macrospin"` if it has none.
 
     Returns:
-        NumPy float64 array for NumPy input, otherwise a tensor. Tensors cannot be checked when
-        a graph is traced: outside the model's domain their result is NaN.
+        NumPy float64 array for NumPy input, otherwise a tensor. The values of tensors cannot be
+        checked while a graph is traced, so outside the model's range the result is NaN.
 
     Raises:
-        ValueError: for non-positive or non-finite pulse widths and anisotropies, a setting
-            outside the model's domain or an unknown model.
+        ValueError: for a pulse width or anisotropy that is not finite and positive or is outside
+            the model's range, and for an unknown model.
 
     Example:
 
@@ -101,7 +100,7 @@ def midpoint_current(
 ) -> Array:
     """Current in A at which the switching probability is 1/2.
 
-    Arguments and errors as `switching_probability`.
+    Arguments and errors are those of `switching_probability`.
 
     Example:
 
@@ -119,9 +118,9 @@ def slope_at_midpoint(
     anisotropy: Array = None,
     switching_model: Any = None,
 ) -> Array:
-    """Slope `dP/dI` in 1/A where the switching probability is 1/2.
+    """Slope `dP/dI` in 1/A at the midpoint, where the switching probability is 1/2.
 
-    Arguments and errors as `switching_probability`.
+    Arguments and errors are those of `switching_probability`.
 
     Example:
 
@@ -139,14 +138,14 @@ def pulse_width_for_slope(
     anisotropy: Array = None,
     switching_model: Any = None,
 ) -> Array:
-    """Pulse width in s at which `slope_at_midpoint` has a wanted value (NumPy only).
+    """Pulse width in s at which `slope_at_midpoint` has a given value (NumPy only).
 
     Args:
-        slope: 1/A, > 0, scalar or array.
-        device, anisotropy, switching_model: as `switching_probability`.
+        slope: wanted slope in 1/A, > 0, scalar or array.
+        device, anisotropy, switching_model: as in `switching_probability`.
 
     Returns:
-        NumPy float64 array, inside the device's `pulse_width_range`: the shortest such pulse.
+        NumPy float64 array: the shortest such pulse inside the device's `pulse_width_range`.
 
     Raises:
         ValueError: if the device cannot reach the slope inside its pulse-width range.
@@ -162,8 +161,8 @@ def pulse_width_for_slope(
     switching_model = own_model(device) if switching_model is None else switching_model
     if hasattr(get_curve(switching_model, device), "telegraph"):
         raise ValueError(
-            f"With switching_model={switching_model!r}, of a junction that runs freely, no pulse "
-            "width gives another slope: the anisotropy sets it, see slope_at_midpoint."
+            "With switching_model='equilibrium' the pulse width does not change the slope; the "
+            "anisotropy sets it, see slope_at_midpoint."
         )
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     slope, anisotropy = np.broadcast_arrays(
@@ -192,7 +191,7 @@ def pulse_width_for_slope(
     first = np.argmax(crossed, axis=0)
     low, high = steps[first], steps[first + 1]
     rises = ~np.take_along_axis(above, first[None], axis=0)[0]
-    for _ in range(60):  # bisection in ln t_p: to rounding
+    for _ in range(60):  # bisection in ln t_p, down to rounding errors
         middle = (low + high) / 2
         short = (slope_at(middle) >= slope) != rises
         low, high = np.where(short, middle, low), np.where(short, high, middle)
@@ -201,7 +200,7 @@ def pulse_width_for_slope(
 
 
 def check_domain(pulse_width, anisotropy, device: MTJDevice, switching_model="macrospin"):
-    """Refuse settings at which a switching model has no meaning, with the allowed range.
+    """Refuse settings outside the range of a switching model; the error gives this range.
 
     Args:
         pulse_width: s, NumPy.
@@ -239,13 +238,13 @@ def check_domain(pulse_width, anisotropy, device: MTJDevice, switching_model="ma
                 f"{name} = {value[bad].flat[0]:g} {unit} is outside [{low:.3g}, {high:.3g}] "
                 f"{unit}, the domain of the macrospin closed form for this device (thermal "
                 f"stability {STABILITY_DOMAIN[0]:g} to {STABILITY_DOMAIN[1]:g}). Use another value "
-                "or spinkeras.macrospin.fokker_planck; a junction of a low barrier that runs "
-                "freely is described by switching_model='equilibrium'."
+                "or spinkeras.macrospin.fokker_planck. For a free-running junction (one with a low "
+                "barrier) use switching_model='equilibrium'."
             )
 
 
 def check_midpoint(curve: Curve, stability, switching_model):
-    """Refuse NumPy curves without a midpoint; warn where the ballistic law is inaccurate.
+    """Refuse NumPy curves without a midpoint; warn if the ballistic law is inaccurate.
 
     Args:
         curve: `Curve` of NumPy values.
@@ -255,8 +254,8 @@ def check_midpoint(curve: Curve, stability, switching_model):
     if np.any(np.isnan(curve.slope)):
         raise ValueError(
             f"With switching_model={switching_model!r} the probability never reaches 1/2 at this "
-            "pulse width: it is shorter than ln 2 times the attempt time. Use a longer pulse, a "
-            "shorter attempt_time (of NeelBrown), or switching_model='macrospin'."
+            "pulse width, because the pulse is shorter than ln 2 times the attempt time. Use a "
+            "longer pulse, a shorter attempt_time (of NeelBrown), or switching_model='macrospin'."
         )
     if switching_model == "ballistic" and np.any(curve.midpoint < 2 * stability):
         warn(
@@ -269,8 +268,8 @@ def check_rise(curve: RationalLogit, pulse_width, anisotropy):
     """Refuse a curve that has a pole, falls with the current or has its floor above its ceiling.
 
     Args:
-        curve: of NumPy values.
-        pulse_width, anisotropy: s and J/m^3, NumPy, the settings of the curve.
+        curve: `RationalLogit` of NumPy values.
+        pulse_width, anisotropy: settings of the curve in s and J/m^3, NumPy.
     """
     rows = np.broadcast_arrays(*curve[2:], pulse_width, anisotropy)
     for a, b, c, d, floor, ceiling, width, stiffness in zip(*(row.ravel() for row in rows)):
@@ -278,26 +277,26 @@ def check_rise(curve: RationalLogit, pulse_width, anisotropy):
         if not rises:
             raise ValueError(
                 f"At a pulse width of {width:g} s and an anisotropy of {stiffness:g} J/m^3, inside "
-                "this device's range, the switching curve does not rise with the current: its "
+                "this device's range, the switching curve does not rise with the current. Its "
                 f"shape there is a = {a:g}, b = {b:g}, c = {c:g}, d = {d:g}, its floor {floor:g}, "
-                f"its ceiling {ceiling:g}. Narrow pulse_width_range and gate_voltage_range to "
-                "where the curve was measured, or give it smaller rates."
+                f"its ceiling {ceiling:g}. Narrow pulse_width_range and gate_voltage_range to the "
+                "range in which the curve was measured, or give the curve smaller rates."
             )
 
 
 def _is_tensor(value):
     if isinstance(value, keras.KerasTensor):
         raise ValueError(
-            "The physics needs values, and a KerasTensor (keras.Input and what follows from it) "
-            "has none. Call it inside the `call` of a layer, or use SpinNeuron."
+            "This function needs values, but a KerasTensor (of keras.Input or computed from it) "
+            "has none. Call the function inside the `call` of a layer, or use SpinNeuron."
         )
     return ops.is_tensor(value) or isinstance(value, keras.Variable)
 
 
 def _prepare(current, pulse_width, device, anisotropy, model):
-    """Current, device and curve of a public call, inputs checked where they can be.
+    """Current, device and curve for a public function, with the inputs checked if possible.
 
-    `current` is `None` where only the midpoint of the curve is asked for.
+    `current` is `None` if the function needs only the curve.
     """
     device = get_device(device)
     model = own_model(device) if model is None else model
@@ -338,7 +337,7 @@ def _prepare(current, pulse_width, device, anisotropy, model):
 
 
 def _nan_outside(value, domain):
-    """The tensor with NaN where it leaves the domain by more than rounding."""
+    """The tensor with NaN where it is outside the range by more than rounding errors."""
     low, high = domain
     inside = ops.logical_and(value >= low * (1 - 1e-5), value <= high * (1 + 1e-5))
     return ops.where(inside, value, math.nan)

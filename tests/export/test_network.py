@@ -83,7 +83,7 @@ def test_arguments_are_checked(tmp_path):
             spinkeras.export_for_serving(model, tmp_path, sample=True, seed=seed)
     with pytest.raises(ValueError, match="one name for each of 1 outputs"):
         spinkeras.export_for_serving(model, tmp_path, output_names=["a", "b"])
-    with pytest.raises(ValueError, match="cannot name an input or output"):
+    with pytest.raises(ValueError, match="cannot be the name of an input or output"):
         spinkeras.export_for_serving(model, tmp_path, output_names=["a b"])
     with pytest.raises(ValueError, match="one array per input"):
         spinkeras.export_for_serving(model, tmp_path, probe=np.zeros((0, 3)))

@@ -192,7 +192,7 @@ def unsupported(layer, x):
         (dropping, "writes state"),
         (counting, "writes state"),
         (noisy, "draws random numbers"),
-        (unsupported, "cannot carry this network"),
+        (unsupported, "cannot hold this network"),
     ],
 )
 def test_formats_refuse_what_they_cannot_carry(tmp_path, file_format, do, message):

@@ -372,7 +372,7 @@ def test_energy_that_cannot_be_told_apart_is_refused(tmp_path):
             SpinNeuron(),
         ]
     )
-    with pytest.raises(ValueError, match="cannot be told apart by sample"):
+    with pytest.raises(ValueError, match="cannot be separated by sample"):
         spinkeras.export_for_serving(turned, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -225,9 +225,9 @@ def test_devices_that_do_not_run_freely_are_refused(change, message):
 
 
 def test_questions_without_an_answer_are_refused():
-    with pytest.raises(ValueError, match="no pulse width gives another slope"):
+    with pytest.raises(ValueError, match="the pulse width does not change the slope"):
         spinkeras.pulse_width_for_slope(1e6, LOW, switching_model="equilibrium")
-    with pytest.raises(ValueError, match=r"runs freely is described by .*equilibrium"):
+    with pytest.raises(ValueError, match=r"free-running junction .*equilibrium"):
         spinkeras.midpoint_current(1e-6, LOW)
     with pytest.raises(ValueError, match="current = nan A must be finite"):
         equilibrium.correlation_time(np.nan, LOW)

@@ -201,7 +201,7 @@ def test_a_joint_distribution_is_sampled_once():
 
 
 def test_bad_devices(device):
-    with pytest.raises(ValueError, match=r"Device 1 has the factors .* Is `nominal` the device"):
+    with pytest.raises(ValueError, match=r"Device 1 has the factors .* Check that `nominal` is"):
         ChipSpread.from_devices([device, device.replace(anisotropy=2e6)], device)
     with pytest.raises(ValueError, match="2001 devices are too many"):
         ChipSpread.from_factors({"stability": np.ones(2001)})
