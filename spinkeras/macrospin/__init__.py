@@ -1,4 +1,8 @@
-"""Ground truth of the macrospin: the Fokker-Planck and the stochastic LLG equation."""
+"""Exact solvers for a macrospin: the Fokker-Planck and the stochastic LLG equation.
+
+A macrospin is a free layer with uniform magnetisation, described by one unit vector. The closed
+form in `spinkeras.physics.laws` is fitted to these solvers.
+"""
 
 from spinkeras.macrospin import fokker_planck, llg
 

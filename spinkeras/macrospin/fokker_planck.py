@@ -5,19 +5,20 @@ The density ``rho(z, tau)`` of ``z = cos(theta)`` obeys, in dimensionless time,
     d rho/d tau = d/dz { (1 - z^2) [ (i - z) rho + (1 / (2 Delta)) d rho/dz ] }
 
 with ``i = I / Ic0`` (current over critical current), ``tau = alpha gamma' mu0Hk t`` and
-``Delta = K_eff Vol / (kB T)``. The pulse starts from the thermal equilibrium of the well at
-``z > 0``; the switching probability is the weight found at ``z < 0`` when it ends.
+``Delta = K_eff V / (kB T)``. The pulse starts from the thermal equilibrium of the well at
+``z > 0``; the switching probability is the weight at ``z < 0`` when the pulse ends.
 
-It is solved by Legendre-Galerkin in space and the matrix exponential in time (spectral accuracy);
-the tests require an independent discretisation (finite volumes) to agree to 1e-5.
+The equation is solved with the Legendre-Galerkin method in space and the matrix exponential in time
+(spectral accuracy). The tests require that an independent discretisation (finite volumes) agrees to
+1e-5.
 
-Without a pulse that ends, the density settles to ``exp(Delta (z - i)^2)``: a junction of a low
-barrier that runs freely. `equilibrium_occupancy`, `relaxation_rate` and `correlation_time` describe
-it, over the drive ``h = i Delta`` and in units of the diffusion time, so that they are regular down
-to ``Delta = 0``.
+Under a constant current the density approaches ``exp(Delta (z - i)^2)``. This describes a
+free-running junction, whose barrier is so low that it switches without a pulse. Its functions
+`equilibrium_occupancy`, `relaxation_rate` and `correlation_time` take the drive ``h = i Delta`` and
+use the diffusion time as unit, so that they are regular down to ``Delta = 0``.
 
-This is the oracle of the tests and the source of the closed forms in ``spinkeras.physics.laws`` and
-``spinkeras.physics.equilibrium``.
+The tests compare other results with this solution, and the closed forms in
+``spinkeras.physics.laws`` and ``spinkeras.physics.equilibrium`` are fitted to it.
 
 References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE Trans. Magn. 48,
 4684 (2012); M. Tzoufras, AIP Advances 8, 056002 (2018).
@@ -31,7 +32,7 @@ from spinkeras._typing import Array
 from spinkeras.physics.device import DeviceLike, get_device
 
 MAX_CURRENT_RATIO = 400.0
-_CELLS, _NODES = 64, 24  # of `correlation_time`, over half a sphere
+_CELLS, _NODES = 64, 24  # grid of `correlation_time` over half a sphere
 
 
 def switching_probability(
@@ -44,13 +45,13 @@ def switching_probability(
         pulse_width: s, > 0, scalar or array, broadcast against `current`.
         device: `MTJDevice` or preset name.
         anisotropy: J/m^3, > 0, scalar or array, broadcast against `current`. Default: the
-            device's own anisotropy.
+            anisotropy of the device.
 
     Returns:
         NumPy float64 array of the broadcast shape, accurate to about 1e-6 (absolute).
 
     Raises:
-        ValueError: for values that are not finite or outside the solver's domain.
+        ValueError: for values that are not finite or outside the range of the solver.
 
     Example:
 
@@ -140,14 +141,14 @@ def equilibrium_occupancy(drive: float, thermal_stability: float) -> float:
     """
     matrix, readout = _free_running(drive, thermal_stability)
     rest = np.linalg.solve(matrix[1:, 1:], -matrix[1:, 0] * np.sqrt(0.5))
-    return float(readout[0] * np.sqrt(0.5) + readout[1:] @ rest)  # of the density of weight 1
+    return float(readout[0] * np.sqrt(0.5) + readout[1:] @ rest)  # for a density of weight 1
 
 
 def relaxation_rate(drive: float, thermal_stability: float) -> float:
     """Slowest rate at which a free-running junction relaxes, in units of `1 / t_D`.
 
-    With a high barrier it is the sum of the two switching rates. Arguments and errors as
-    `equilibrium_occupancy`; accurate to about 1e-6 (relative) up to `Delta = 20`.
+    With a high barrier it is the sum of the two switching rates. Arguments and errors are those of
+    `equilibrium_occupancy`. The relative error is about 1e-6 up to `Delta = 20`.
 
     Example:
 
@@ -156,16 +157,16 @@ def relaxation_rate(drive: float, thermal_stability: float) -> float:
     0.1298
     """
     matrix, _ = _free_running(drive, thermal_stability)
-    # The slowest rate is the largest of the inverse, where rounding does not reach it.
+    # The slowest rate is the largest eigenvalue of the inverse, which rounding does not affect.
     return float(1 / np.max(linalg.eigvals(-linalg.inv(matrix[1:, 1:])).real))
 
 
 def correlation_time(drive: float, thermal_stability: float) -> float:
     """Integral correlation time of the bit `z < 0` of a free-running junction, in units of `t_D`.
 
-    The integral of its autocorrelation over time, for a diffusion one integral over the density,
-    `2 int [int_-1^z (bit - p) rho]^2 / ((1 - z^2) rho) dz / (p (1 - p))`. Arguments and errors as
-    `equilibrium_occupancy`.
+    `int_0^inf C(t) dt / C(0)`, which for a diffusion is one integral over the density,
+    `2 int [int_-1^z (bit - p) rho]^2 / ((1 - z^2) rho) dz / (p (1 - p))`. Arguments and errors are
+    those of `equilibrium_occupancy`.
 
     Example:
 
@@ -177,7 +178,7 @@ def correlation_time(drive: float, thermal_stability: float) -> float:
     x, w = np.polynomial.legendre.leggauss(_NODES)
     half = 0.5 / _CELLS
     z = np.linspace(0, 1, _CELLS, endpoint=False)[:, None] + half * (x + 1)
-    # Integrals of the Lagrange polynomials from the beginning of a cell to each of its nodes
+    # Integrals of the Lagrange polynomials from the start of a cell to each of its nodes
     integrals = np.polynomial.legendre.legint(np.eye(_NODES), lbnd=-1)
     to_node = np.polynomial.legendre.legval(x, integrals).T
     to_node = half * to_node @ np.linalg.inv(np.polynomial.legendre.legvander(x, _NODES - 1))
@@ -188,7 +189,7 @@ def correlation_time(drive: float, thermal_stability: float) -> float:
     total, result = sum(weights), 0.0
     for density, share in zip(densities, weights[::-1]):
         from_here = np.cumsum(half * (density @ w)[::-1])[::-1]
-        outer = from_here[:, None] - density @ to_node.T  # of the density, from here to the pole
+        outer = from_here[:, None] - density @ to_node.T  # integral of the density up to the pole
         result += half * np.sum(w * (outer * share / total) ** 2 / ((1 - z**2) * density))
     return float(2 * result * total / (weights[0] * weights[1]))
 
@@ -214,7 +215,7 @@ def legendre_system(
     Args:
         current_ratio: `I / Ic0`.
         thermal_stability: `Delta`.
-        modes: number of modes; default scales with the sharpest feature of the density.
+        modes: number of modes. Default: enough for the sharpest feature of the density.
 
     Returns:
         `(matrix, start, readout)`: coefficients that start as `start` and change by `matrix` times

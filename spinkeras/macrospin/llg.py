@@ -14,14 +14,15 @@ variance ``2 alpha kB T / (gamma Ms Vol dt)`` (Brown 1963). Heun's predictor-cor
 the same noise in both stages converges to the Stratonovich solution, which is the physical one;
 ``|m| = 1`` is restored after every step.
 
-Nothing here assumes the symmetry that ``fokker_planck`` needs: it is an independent check of it,
-and it goes where it cannot (spin-orbit torque, in-plane field, trajectories).
+This module does not need the rotational symmetry that ``fokker_planck`` assumes. So it checks
+``fokker_planck`` independently, and it also covers spin-orbit torques, in-plane fields and single
+trajectories.
 
-Trajectories are simulated in float32, in blocks of 2048; one that has ended leaves only a count
-behind. One compiled XLA loop advances a block; it draws the noise from one combined Tausworthe
-generator per trajectory (period 2^88), on a CPU three times faster as a whole than with the
-counter-based generators of TensorFlow. While it runs a trajectory takes 44 bytes: 12 of `m`, 12 of
-generator and 20 of parameters.
+Trajectories are simulated in float32, in blocks of 2048. Only their count is kept after their end.
+One compiled XLA loop advances a block. It draws the noise from one combined Tausworthe generator
+per trajectory (period 2^88); on a CPU this makes the whole simulation three times faster than the
+counter-based generators of TensorFlow. A running trajectory takes 44 bytes: 12 for `m`, 12 for the
+generator and 20 for parameters.
 
 References: W. F. Brown, Phys. Rev. 130, 1677 (1963); J. L. Garcia-Palacios and F. J. Lazaro, Phys.
 Rev. B 58, 14937 (1998) for the Stratonovich-Heun scheme; P. L'Ecuyer, Math. Comp. 65, 203 (1996)
@@ -42,12 +43,12 @@ from spinkeras.intervals import clopper_pearson
 from spinkeras.notices import warn
 from spinkeras.physics.device import GYROMAGNETIC_RATIO, DeviceLike, MTJDevice, get_device
 
-BLOCK = 2048  # trajectories advanced together: the state stays in the processor's cache
-COARSE_ROTATION = 0.08  # rad per step; beyond it P is biased by more than 0.003
+BLOCK = 2048  # trajectories advanced together; their state fits into the processor's cache
+COARSE_ROTATION = 0.08  # rad per step; above it P is biased by more than 0.003
 _ROTATION = 0.04
 _RECORDS = 201
 _SEGMENT = 20_000
-_LONG_RUN = 1e9  # steps times trajectories; about 15 s of one core
+_LONG_RUN = 1e9  # steps times trajectories; about 15 s on one core
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +58,11 @@ class SwitchingResult:
     Attributes:
         probability: fraction of the trajectories that ended reversed (`m_z < 0`).
         low, high: exact (Clopper-Pearson) binomial confidence interval of the probability.
-        switched: how many trajectories ended reversed.
-        trajectories: how many were simulated per setting.
-        confidence: coverage of the interval.
-        time_step: s, the largest step used.
-        time: s, shape `(..., 201)`, or `None` where no trajectories were asked for.
+        switched: number of trajectories that ended reversed.
+        trajectories: number of simulated trajectories per setting.
+        confidence: confidence level of the interval.
+        time_step: largest time step used, in s.
+        time: times in s, shape `(..., 201)`, or `None` if no trajectories were kept.
         magnetization: unit vectors, shape `(..., kept, 201, 3)`, or `None`.
     """
 
@@ -103,26 +104,28 @@ def simulate_switching(
         device: `MTJDevice` or preset name.
         current: A, through the junction. Positive current favours reversal.
         pulse_width: s, > 0.
-        anisotropy: J/m^3, > 0, `K_eff` during the pulse, so with its gate voltage:
-            `device.anisotropy_at(gate_voltage)`. Default: the device's own.
-        trajectories: 1 to 1e8 per setting. Default 10000: the 95 % interval is +-0.01 at most.
-        seed: integer >= 0; the same call with the same seed gives the same result.
-        initial_anisotropy: J/m^3, > 0, `K_eff` before the pulse. Default: `anisotropy`, a gate
-            that was set long before the pulse (which is what the closed form and `fokker_planck`
-            assume); `device.anisotropy` for a gate that is pulsed with the current.
-        spin_orbit_field: T, damping-like spin-orbit field along y during the pulse, see
-            `spin_orbit_field`. Default 0.
-        field_like_ratio: field-like over damping-like torque, dimensionless, any sign: during the
-            pulse a field of `field_like_ratio * spin_orbit_field` acts along y. Default 0.
+        anisotropy: J/m^3, > 0, `K_eff` during the pulse. With a gate voltage give
+            `device.anisotropy_at(gate_voltage)`. Default: the anisotropy of the device.
+        trajectories: number per setting, 1 to 1e8. Default 10000, with which the 95 % interval is
+            +-0.01 at most.
+        seed: integer >= 0; the same call with the same seed gives the same result. Default 0.
+        initial_anisotropy: J/m^3, > 0, `K_eff` before the pulse. Default: `anisotropy`, for a gate
+            voltage that was set long before the pulse; the closed form and `fokker_planck` assume
+            this. Give `device.anisotropy` for a gate that is pulsed together with the current.
+        spin_orbit_field: T, damping-like spin-orbit field along y during the pulse; the function
+            `spin_orbit_field` computes it. Default 0.
+        field_like_ratio: ratio of field-like to damping-like torque, dimensionless, any sign. A
+            field of `field_like_ratio * spin_orbit_field` then acts along y during the pulse.
+            Default 0.
         in_plane_field: T, static field along x, |B_x| < mu0Hk. Default 0. With
-            `spin_orbit_field > 0` a negative one favours reversal to `m_z < 0`.
-        relaxation_time: s, >= 0, time without current before the state is read. Default 0; a
-            spin-orbit pulse needs some nanoseconds, because it leaves `m` near the plane.
-        time_step: s. Default: a rotation of 0.04 rad per step in the largest field. Rounded
-            down so that the pulse is a whole number of steps.
-        return_trajectories: how many trajectories per setting to keep for plots, at 201 times.
-        confidence: coverage of the interval, in (0, 1). Default 0.95.
-        progress: show a progress bar. Default `None`: on runs of more than about 15 s.
+            `spin_orbit_field > 0` a negative field favours reversal to `m_z < 0`.
+        relaxation_time: s, >= 0, time without current before the state is read. Default 0. After a
+            spin-orbit pulse use some nanoseconds, because this pulse leaves `m` near the plane.
+        time_step: s. Default: the largest field turns `m` by 0.04 rad per step. The step is
+            reduced so that the pulse has a whole number of steps.
+        return_trajectories: number of trajectories per setting to keep, at 201 times. Default 0.
+        confidence: confidence level of the interval, in (0, 1). Default 0.95.
+        progress: whether to show a progress bar. Default `None`: for runs of more than about 15 s.
 
     Returns:
         `SwitchingResult`.
@@ -210,11 +213,11 @@ def simulate_switching(
 def spin_orbit_field(current_density: Array, spin_hall_angle: float, device: DeviceLike) -> Array:
     """Damping-like spin-orbit field `B_so = hbar theta_SH j / (2 e Ms t_f)` in T.
 
-    Without an in-plane field the layer leaves its axis above `B_so = mu0Hk / 2`.
+    Without an in-plane field, `B_so > mu0Hk / 2` turns the magnetisation away from its axis.
 
     Args:
-        current_density: A/m^2, in the heavy-metal channel, scalar or array.
-        spin_hall_angle: effective spin Hall angle `theta_SH`, dimensionless, -1 to 1.
+        current_density: A/m^2 in the heavy-metal channel, scalar or array.
+        spin_hall_angle: effective spin Hall angle `theta`, dimensionless, -1 to 1.
         device: `MTJDevice` or preset name (saturation magnetisation and thickness).
 
     Raises:
@@ -250,11 +253,11 @@ def _torque(x, y, z, field, spin, damping):
 
 @functools.cache
 def _advance():
-    """The compiled loop: advances `m` and the random generators of one block by some steps.
+    """The compiled loop, which advances `m` and the random generators of a block by some steps.
 
-    Fields arrive as rotations per step, `gamma' B dt`, so that no unit is left inside.
+    It takes fields as rotations per step, `gamma' B dt`, so it needs no units.
     """
-    import tensorflow as tf  # here, so that importing spinkeras on another backend stays light
+    import tensorflow as tf  # here, so that `import spinkeras` stays fast on other backends
 
     def bits(state):
         """Next words of L'Ecuyer's three-component Tausworthe generator (taus88)."""
@@ -269,7 +272,8 @@ def _advance():
     def normal(state):
         state, word = bits(state)
         word = tf.bitwise.right_shift(word, tf.constant(9, tf.uint32))
-        # As the mantissa of a float in [1, 2); its last bit set keeps +-1, so infinity, away.
+        # The word is the mantissa of a float in [1, 2). Its last bit is set, because +-1 would
+        # give infinity.
         one = tf.constant(0x3F800001, tf.uint32)
         uniform = 2 * tf.bitcast(word | one, tf.float32) - 3
         return state, math.sqrt(2) * tf.math.erfinv(uniform)
@@ -310,9 +314,10 @@ def _advance():
 
 
 class _Plan:
-    """Settings that share a pulse width: their lanes, steps and marks in time.
+    """Settings with the same pulse width: their lanes, steps and marks.
 
-    A lane is one trajectory of one setting; lanes of a setting follow each other.
+    A lane is one trajectory of one setting; the lanes of a setting are next to each other. The
+    marks are the steps at which the simulation stops or records.
     """
 
     def __init__(self, flat, index, trajectories, kept, time_step, relaxation_time):
@@ -327,25 +332,25 @@ class _Plan:
         self.steps = pulse + math.ceil(relaxation_time / self.time_step)
         if self.steps >= 2**31:
             raise ValueError(
-                f"pulse_width = {width:g} s with steps of {self.time_step:g} s makes "
+                f"pulse_width = {width:g} s with steps of {self.time_step:g} s needs "
                 f"{self.steps:.3g} steps, more than 2e9. Use fokker_planck for such pulses."
             )
         self.record = kept > 0
         relaxes = self.steps > pulse
         count = _RECORDS if kept else 2 + relaxes + self.steps // _SEGMENT
         marks = np.round(np.linspace(0, self.steps, count)).astype("int64")
-        if relaxes:  # the pulse has to end on a mark
+        if relaxes:  # the pulse must end on a mark
             marks[1 + np.argmin(np.abs(marks[1:-1] - pulse))] = pulse
         self.marks = marks
         self.calls = math.ceil(self.lanes / BLOCK) * (len(marks) - 1)
 
     def owner(self, first):
-        """Which of the plan's settings the lanes from `first` on belong to."""
+        """Index of the setting to which each lane of the block from `first` on belongs."""
         return np.arange(first, min(first + BLOCK, self.lanes)) // self.trajectories
 
 
 def _run_block(device, plan, first, rng, bar):
-    """Final `m` of one block, and its history at the plan's marks if the plan records it."""
+    """Final `m` of one block, and its path at the plan's marks if the plan records it."""
     import tensorflow as tf
 
     owner = plan.owner(first)
@@ -369,7 +374,7 @@ def _run_block(device, plan, first, rng, bar):
     with tf.device("CPU:0"):
         tensor = functools.partial(tf.constant, dtype=tf.float32)
         m = tuple(tensor(v) for v in _equilibrium(device, values, owner, rng))
-        # The generator needs a bit set above its masked ones.
+        # The generator ignores the lowest bits; at least one bit above them must be set.
         words = rng.integers(0, 2**32, (3, BLOCK), "uint32") | np.uint32(16)
         generators = tuple(tf.constant(word) for word in words)
         on, off = (tuple(tensor(v) for v in rotations) for rotations in (on, off))
@@ -395,9 +400,10 @@ def _run_block(device, plan, first, rng, bar):
 def _equilibrium(device, values, owner, rng):
     """Random unit vectors of the well at `m_z > 0`, one per lane, in thermal equilibrium.
 
-    The density is `exp(Delta (z^2 + 2 h x))` with `h = B_x / mu0Hk`. Given `z`, the azimuth is
-    von Mises of concentration `2 Delta h sqrt(1 - z^2)`; over the azimuth, `z` has the density
-    `exp(Delta z^2) I0(concentration)`, which is inverted on a fine grid.
+    The density is `exp(Delta (z^2 + 2 h x))` with `h = B_x / mu0Hk`. At a given `z` the azimuth
+    has a von Mises distribution with concentration `2 Delta h sqrt(1 - z^2)`. Averaged over the
+    azimuth, `z` has the density `exp(Delta z^2) I0(concentration)`; `z` is drawn from its
+    cumulative sum on a fine grid.
     """
     z = np.empty(owner.size)
     uniform = rng.uniform(size=owner.size)
@@ -421,7 +427,7 @@ def _equilibrium(device, values, owner, rng):
 
 
 def _check_settings(device: MTJDevice, **settings):
-    """Settings as float64 arrays of one shape, checked and with defaults filled in."""
+    """Checked settings as float64 arrays of the same shape, with defaults filled in."""
     if settings["anisotropy"] is None:
         settings["anisotropy"] = device.anisotropy
     if settings["initial_anisotropy"] is None:
@@ -457,13 +463,13 @@ def _check_settings(device: MTJDevice, **settings):
     if np.any(bad):
         raise ValueError(
             f"in_plane_field = {arrays['in_plane_field'][bad].flat[0]:g} T is not below mu0Hk = "
-            f"{field[bad].flat[0]:.3g} T: no well is left at m_z > 0. Use a weaker field."
+            f"{field[bad].flat[0]:.3g} T, so no stable state at m_z > 0 exists. Use a weaker field."
         )
     return arrays
 
 
 def _choose_step(device, settings, time_step):
-    """Step in s; the default turns `m` by 0.04 rad in the largest field, a coarse one warns."""
+    """Time step in s; by default the largest field turns `m` by 0.04 rad. A coarse step warns."""
     moment = device.saturation_magnetization * device.volume
     transfer = constants.hbar * device.spin_torque_efficiency / (2 * constants.e * moment)
     field = (
@@ -481,13 +487,14 @@ def _choose_step(device, settings, time_step):
     if rate * time_step > COARSE_ROTATION:
         warn(
             f"time_step = {time_step:g} s turns the magnetisation by {rate * time_step:.3g} rad "
-            f"per step, more than {COARSE_ROTATION}: the probability will be biased. Use at most "
-            f"{COARSE_ROTATION / rate:.2g} s."
+            f"per step, more than {COARSE_ROTATION}, which biases the probability. Use at most "
+            f"{COARSE_ROTATION / rate:.2g} s.",
+            stacklevel=3,
         )
     return time_step
 
 
 def _same_width(pulse_width):
-    """Index arrays of the settings that share a pulse width."""
+    """Index arrays of the settings with the same pulse width."""
     _, inverse = np.unique(pulse_width, return_inverse=True)
     return [np.flatnonzero(inverse == k) for k in range(inverse.max(initial=-1) + 1)]

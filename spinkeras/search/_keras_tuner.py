@@ -1,21 +1,21 @@
-"""What keras-tuner offers only privately, in one place.
+"""All use of keras-tuner's private API, in one place.
 
-Read in keras-tuner 1.4.7 and 1.4.8; `tests/search/test_keras_tuner.py` says what broke when it
-breaks. Two of its methods are not called but replaced, in `spinkeras.search.durability`, because
-there is no public hook: `Oracle._save_trial`, to write the file of a trial as a whole, and
-`Tuner._populate_initial_space`, to note the hyperparameters that a search was begun with.
+Tested with keras-tuner 1.4.7 and 1.4.8; `tests/search/test_keras_tuner.py` has one test for each
+part used here. In addition `spinkeras.search.durability` overrides two private methods, because
+there is no public hook. It overrides `Oracle._save_trial` to write the file of a trial as a whole,
+and `Tuner._populate_initial_space` to record the hyperparameters with which a search begins.
 """
 
 import keras_tuner as kt
 
 
 def tuner_file(tuner):
-    """Path of a tuner's own state."""
+    """Path of the file with a tuner's own state."""
     return tuner._get_tuner_fname()
 
 
 def oracle_file(oracle):
-    """Path of the state of the search."""
+    """Path of the file with the state of the search."""
     return oracle._get_oracle_fname()
 
 
@@ -29,12 +29,12 @@ def trial_folder(oracle, trial_id):
 
 
 def is_worker(tuner):
-    """Whether the trials come from a chief in another process."""
+    """Whether this process is a worker, which gets its trials from a chief process."""
     return tuner._is_worker()
 
 
 def waiting(oracle):
-    """Ids of the trials that are to be run again, first come first served."""
+    """Ids of the trials that must run again, in this order."""
     return list(oracle._retry_queue)
 
 
@@ -47,7 +47,7 @@ def is_grid(oracle):
 
 
 def place_in_grid(oracle):
-    """What a grid search forgets when it is saved: its linked list of trials, and what is next."""
+    """State of a grid search that keras-tuner does not save: the order of trials, and the next."""
     linked = oracle._ordered_ids
     order, index = [], linked._next_index[None]
     while index is not None:

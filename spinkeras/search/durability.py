@@ -1,4 +1,4 @@
-"""keras-tuner searches that survive killed processes; needs keras-tuner, so import it by name."""
+"""durable: keras-tuner searches that survive killed processes."""
 
 import contextlib
 import glob
@@ -13,8 +13,8 @@ import keras_tuner as kt
 from spinkeras import checks, files
 from spinkeras.search import _keras_tuner
 
-_ANEW = "begin another search: with another project_name, or with overwrite=True"
-# What a search holds, by its kind in JSON.
+_ANEW = "begin another search with another project_name or with overwrite=True"
+# Entries in the file of a search, and their types in JSON.
 _OF_A_SEARCH = {
     **dict.fromkeys(("start_order", "end_order", "retry_queue", "tried_so_far"), list),
     **dict.fromkeys(("ongoing_trials", "run_times", "id_to_hash", "hyperparameters"), dict),
@@ -26,40 +26,43 @@ _STATUS = ("RUNNING", "IDLE", "INVALID", "STOPPED", "COMPLETED", "FAILED")
 def durable(tuner_class: type, lease: float = 180.0) -> type:
     """A keras-tuner tuner class whose search survives killed processes.
 
-    Use it as the class itself, in one process or in keras-tuner's chief/worker mode, with the
-    same arguments in every process, `overwrite=False` and a `directory` that all of them share:
+    Use the returned class like the original one, in one process or in keras-tuner's chief/worker
+    mode, where a chief process gives trials to worker processes. Every process needs the same
+    arguments, `overwrite=False` and the same shared `directory`:
 
         tuner = durable(kt.Hyperband)(hypermodel, objective=..., directory=..., project_name=...)
 
-    What keras-tuner 1.4.8 does when a process is killed, and what changes here:
+    These faults of keras-tuner 1.4.8 after a kill are corrected:
 
-    - In one process it resumes, but a trial killed after it ended and before the next one began
-      is run twice, and a kill while a state file is written leaves a file that cannot be read.
-      Here finished trials are never queued again, and files are replaced as a whole. A grid
-      search forgets its place in the grid and ends early; here it goes on.
-    - A worker killed in mid-trial keeps that trial: only a worker with the same
-      `KERASTUNER_TUNER_ID` gets it again. Without one the trial is lost and the chief waits for
-      ever (in Hyperband the other workers, too). Here every worker shows that it is alive by a
-      file in the shared directory, and the chief gives the trial of a worker that has been silent
-      for `lease` seconds to another. Workers stay until no trial is under way any more.
-    - A chief that starts again queues the trials of all workers, also of those that live. Here it
-      waits for the lease.
+    - One process, keras-tuner: the search resumes, but a kill between two trials repeats the
+      finished trial, and a kill while a state file is written makes the file unreadable. A grid
+      search forgets its place in the grid and ends early. Here: finished trials never run again,
+      files are replaced as a whole, and a grid search continues at its place.
+    - A killed worker, keras-tuner: its trial stays with it, and only a worker with the same
+      `KERASTUNER_TUNER_ID` gets the trial again. Without such a worker the trial is lost and the
+      chief waits forever (with Hyperband the other workers, too). Here: every worker regularly
+      writes a file in the shared directory to show that it is alive. If a worker has been silent
+      for `lease` seconds, the chief gives its trial to another worker. Workers stay until all
+      trials have ended.
+    - A chief that starts again, keras-tuner: it runs the trials of all workers again, also of
+      living ones. Here: it waits for the lease.
 
-    A worker that was suspended for longer than the lease (not killed) may finish its trial a
-    second time; the first result counts. Trials that several workers share are not supported.
+    A worker that was suspended (not killed) for longer than the lease may finish a trial that
+    another worker has finished, too; the first result counts. Trials that run on several workers
+    together are not supported.
 
     Args:
         tuner_class: `keras_tuner.RandomSearch`, `BayesianOptimization`, `Hyperband`, `GridSearch`
             or another subclass of `keras_tuner.Tuner`.
-        lease: s, 1e-3 to 1e7, silence after which a worker counts as dead. Default 180; on a
-            network file system it has to be longer than the caching of file contents, often 60 s.
+        lease: time in s, 1e-3 to 1e7, after which a silent worker counts as dead. Default 180. On
+            a network file system it must be longer than the caching of files, often 60 s.
 
     Returns:
         A subclass of `tuner_class`.
 
     Raises:
-        ValueError: for another class or lease; from the tuner's constructor, where the search it
-            finds was begun with other hyperparameters, or a file of it is damaged.
+        ValueError: for another class or lease. From the tuner's constructor: if the search that it
+            resumes began with other hyperparameters, or if a file of this search is damaged.
 
     Example:
 
@@ -78,19 +81,19 @@ def durable(tuner_class: type, lease: float = 180.0) -> type:
 
 
 class _DurableTuner(kt.Tuner):
-    """The tuner's part: signs of life of a worker, the clock of the chief, files."""
+    """The tuner: it writes files as a whole, and runs the threads of workers and chief."""
 
     lease = 180.0
 
     def __init__(self, oracle, *args, **kwargs):
-        # A tuner makes its oracle itself; this is the one place before it reads its files.
+        # A tuner makes its oracle itself; this is the only place before the oracle reads files.
         kind = type(oracle)
         oracle.__class__ = type(f"Durable{kind.__name__}", (_DurableOracle, kind), {})
         oracle.lease = self.lease
         oracle.is_chief = "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
         oracle.seen = {}
         self._idle = False
-        self._given = oracle.get_space()  # before a search that is found replaces it
+        self._given = oracle.get_space()  # a resumed search will replace it
         self._space = None
         super().__init__(oracle, *args, **kwargs)
 
@@ -100,7 +103,7 @@ class _DurableTuner(kt.Tuner):
         if "KERASTUNER_ORACLE_IP" in os.environ and name:
             is_chief = "chief" in name
             target = self._watch if is_chief else self._beat
-            # keras-tuner tells threads apart by their names.
+            # keras-tuner distinguishes threads by their names.
             threading.Thread(
                 target=target, args=(stop,), name=f"spinkeras-{name}", daemon=True
             ).start()
@@ -110,11 +113,11 @@ class _DurableTuner(kt.Tuner):
             stop.set()
 
     def on_search_begin(self):
-        self.save()  # else a kill in the first trial would forget its settings
+        self.save()  # otherwise a kill in the first trial would lose the settings
         super().on_search_begin()
 
     def pre_create_trial(self):
-        if self._idle:  # the last answer was to ask again; keras-tuner would do so at once
+        if self._idle:  # no trial was free; keras-tuner would ask again without a pause
             time.sleep(min(1.0, self.lease / 4))
         self._idle = True
         super().pre_create_trial()
@@ -135,7 +138,7 @@ class _DurableTuner(kt.Tuner):
         super().set_state(state)
         self._space = state.get("space")
         if not (self._space is None or isinstance(self._space, dict)):
-            raise ValueError(f"space = {checks.shown(self._space)} is not one of hyperparameters")
+            raise ValueError(f"space = {checks.shown(self._space)} holds no hyperparameters")
 
     def _populate_initial_space(self):
         super()._populate_initial_space()
@@ -151,12 +154,12 @@ class _DurableTuner(kt.Tuner):
             self._refuse_another_space()
 
     def _refuse_another_space(self):
-        """The hyperparameters that the network declares must be those of the search found."""
+        """Refuse to resume a search if the network declares other hyperparameters."""
         found, begun_with = self.oracle.hyperparameters, self._space
         self.oracle.hyperparameters = self._given
         self._populate_initial_space()
         self.oracle.hyperparameters = found
-        # A search of an earlier version has not noted them; it knows those that it has met.
+        # Files of an earlier version lack them; then use those that the trials have declared.
         before = begun_with or _described(found)
         new = _names(set(self._space) - set(before))
         gone = _names(set(before) - set(self._space)) if begun_with else []
@@ -164,9 +167,9 @@ class _DurableTuner(kt.Tuner):
         changed = _names(key for key in both if before[key] != self._space[key])
         if new or gone or changed:
             raise ValueError(
-                f"The search in {self.project_dir!r} was begun with other hyperparameters: new are "
-                f"{new}, gone {gone}, with another range {changed}. Declare the same ones again, "
-                f"or {_ANEW}."
+                f"The search in {self.project_dir!r} was begun with other hyperparameters. New: "
+                f"{new}; missing: {gone}; with another range: {changed}. Declare the same ones "
+                f"again, or {_ANEW}."
             )
 
     def _beat(self, stop):
@@ -176,7 +179,10 @@ class _DurableTuner(kt.Tuner):
             try:
                 _replace_json(path, [os.getpid(), time.time(), count])
             except OSError as error:
-                warnings.warn(f"No sign of life could be written: {error}", stacklevel=1)
+                warnings.warn(
+                    f"This worker cannot write the file that shows it is alive: {error}",
+                    stacklevel=1,
+                )
             count += 1
             stop.wait(self.lease / 4)
 
@@ -186,7 +192,7 @@ class _DurableTuner(kt.Tuner):
 
 
 class _DurableOracle:
-    """The oracle's part, mixed into the oracle of the tuner."""
+    """Mixin for the oracle, the part of a tuner that hands out trials."""
 
     clock = staticmethod(time.monotonic)
 
@@ -215,13 +221,13 @@ class _DurableOracle:
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             if error.args and error.args[0] in [hp.name for hp in self.hyperparameters.space]:
                 raise ValueError(
-                    f"The hyperparameter {error} was not declared by the network of an earlier "
-                    "trial, which this kind of search needs. Declare it in every call of build, or "
+                    f"In an earlier trial the network did not declare the hyperparameter {error}, "
+                    "which this kind of search needs. Declare it in every call of build, or "
                     "inside hp.conditional_scope."
                 ) from error
             raise ValueError(
                 f"The trials in {_keras_tuner.search_folder(self)!r} do not fit their search "
-                f"({checks.shown_error(error)}); a file may be damaged. Bring it back from a copy, "
+                f"({checks.shown_error(error)}); a file may be damaged. Restore it from a backup, "
                 f"or {_ANEW}."
             ) from error
 
@@ -235,23 +241,23 @@ class _DurableOracle:
         for name, kind in _OF_A_SEARCH.items():
             if type(state[name]) is not kind:
                 raise ValueError(
-                    f"{path}: {name} = {checks.shown(state[name])} is not of the kind "
-                    f"{kind.__name__}"
+                    f"{path}: {name} = {checks.shown(state[name])} is not of type {kind.__name__}"
                 )
         for key in [*state["start_order"], *state["end_order"], *state["retry_queue"]]:
             if not os.path.exists(
                 os.path.join(_keras_tuner.search_folder(self), f"trial_{key}", "trial.json")
             ):
                 raise ValueError(f"{path} names the trial {checks.shown(key)}, which has no file")
-        super().reload()  # queues every trial that was under way
-        # Written, but killed before the search knew of it: the number is given out again.
+        super().reload()  # queues every trial that was running
+        # A kill may come after a trial is written and before the search lists it. The search will
+        # use its number again, so drop it.
         for trial_id in [key for key in self.trials if key not in self.start_order]:
             del self.trials[trial_id]
         for key in self.start_order:
             if self.trials[key].status in ("COMPLETED", "FAILED") and not self._finished(key):
                 self.end_order.append(key)
         if self.is_chief:
-            # Their workers may be alive; the lease decides.
+            # The workers of these trials may be alive; the lease will decide.
             for tuner_id, trial_id in self._was_ongoing.items():
                 if not self._finished(trial_id):
                     self.ongoing_trials[tuner_id] = self.trials[trial_id]
@@ -265,15 +271,15 @@ class _DurableOracle:
 
     @kt.synchronized
     def create_trial(self, tuner_id):
-        self.seen.pop(tuner_id, None)  # it asks, so it is alive
+        self.seen.pop(tuner_id, None)  # a worker that asks for a trial is alive
         self.reap()
-        if tuner_id in self.ongoing_trials:  # it died, was started again and gets its trial back
+        if tuner_id in self.ongoing_trials:  # the worker was restarted and gets its trial again
             self._forget_results(self.ongoing_trials[tuner_id])
         waiting = [key for key in _keras_tuner.waiting(self) if not self._finished(key)]
         _keras_tuner.set_waiting(self, waiting)
         trial = super().create_trial(tuner_id)
         if trial.status == "STOPPED" and self.ongoing_trials:
-            # A trial under way may come back, so nobody leaves before the last has ended.
+            # A running trial may have to run again, so workers wait until the last one ends.
             self.tuner_ids.add(tuner_id)
             trial.status = "IDLE"
         return trial
@@ -281,9 +287,9 @@ class _DurableOracle:
     @kt.synchronized
     def end_trial(self, trial):
         if self._finished(trial.trial_id):
-            return  # ended by another worker in the meantime
+            return  # another worker has finished it in the meantime
         super().end_trial(trial)
-        self.save()  # else the file would hold the trial as still under way
+        self.save()  # otherwise the file would show the trial as running
 
     @kt.synchronized
     def reap(self):
@@ -294,7 +300,7 @@ class _DurableOracle:
         for tuner_id in {*self.tuner_ids, *self.ongoing_trials}:
             sign = _read(_alive_path(_keras_tuner.search_folder(self), tuner_id))
             last = self.seen.get(tuner_id)
-            # Compared with the chief's own clock only: hosts need not agree on the time.
+            # Only the chief's own clock is used, because the clocks of hosts may differ.
             if last is None or last[0] != sign:
                 self.seen[tuner_id] = (sign, now)
             elif now - last[1] > self.lease:
@@ -302,7 +308,7 @@ class _DurableOracle:
                 self.tuner_ids.discard(tuner_id)
                 trial = self.ongoing_trials.pop(tuner_id, None)
                 if trial is not None and not self._finished(trial.trial_id):
-                    print(f"Worker {tuner_id} is silent; trial {trial.trial_id} is run again.")
+                    print(f"Worker {tuner_id} is silent; trial {trial.trial_id} will run again.")
                     self._forget_results(trial)
                     _keras_tuner.set_waiting(self, [*_keras_tuner.waiting(self), trial.trial_id])
                 self.save()
@@ -311,7 +317,7 @@ class _DurableOracle:
         return trial_id in self.end_order
 
     def _forget_results(self, trial):
-        """Drop what a killed run reported; keras-tuner would keep it in place of the new result."""
+        """Delete the results of a killed run; keras-tuner would prefer them to the new ones."""
         trial.metrics = type(trial.metrics)()
         trial.status = "RUNNING"
         self._save_trial(trial)
@@ -327,18 +333,18 @@ def _replace_json(path, state):
 
 @contextlib.contextmanager
 def _readable(folder):
-    """Context in which a search is read; whatever it stumbles over becomes one sentence."""
+    """Context in which a search is read; every error becomes one `ValueError`."""
     try:
         yield
-    except Exception as error:  # keras-tuner checks nothing of what it reads
+    except Exception as error:  # keras-tuner does not check what it reads
         raise ValueError(
-            f"The search in {folder!r} cannot be read: {checks.shown_error(error)}. Bring the file "
-            f"back from a copy, or {_ANEW}."
+            f"The search in {folder!r} cannot be read: {checks.shown_error(error)}. Restore the "
+            f"file from a backup, or {_ANEW}."
         ) from None
 
 
 def _described(space):
-    """Hyperparameters by name and condition, as they come back from JSON."""
+    """Hyperparameters by name and condition, as they are read from JSON."""
     return {
         json.dumps([hp.name, [c.get_config() for c in hp.conditions]]): json.loads(
             json.dumps([type(hp).__name__, hp.get_config()])
@@ -352,7 +358,7 @@ def _names(keys):
 
 
 def _check_trial(path):
-    """Refuse the file of a trial that keras-tuner would take for something else."""
+    """Refuse the file of a trial that keras-tuner would accept although it is damaged."""
     state = checks.from_json(files.read_text(path), path, finite=False)
     trial = kt.engine.trial.Trial.from_state(state)
     folder = os.path.basename(os.path.dirname(path))
@@ -366,12 +372,12 @@ def _check_trial(path):
         value = trial.hyperparameters.values.get(hp.name, hp.default)
         if not _possible(hp, value):
             raise ValueError(
-                f"{path}: {hp.name} = {checks.shown(value)} is none of the values of {hp}"
+                f"{path}: {hp.name} = {checks.shown(value)} is not a possible value of {hp}"
             )
 
 
 def _possible(hp, value):
-    """Whether a hyperparameter can have a value."""
+    """Whether a hyperparameter can have this value."""
     if hasattr(hp, "min_value"):
         found = None if isinstance(value, str) else checks.real(value)
         slack = 1e-9 * max(abs(hp.min_value), abs(hp.max_value))

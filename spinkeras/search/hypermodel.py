@@ -1,4 +1,4 @@
-"""Models of a search, with spin neurons in them."""
+"""SpinHyperModel: a keras-tuner hypermodel of networks with spin neurons."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -17,23 +17,23 @@ from spinkeras.search.space import pick, span, spin_search_space
 
 
 class SpinHyperModel(kt.HyperModel):
-    """keras-tuner hypermodel that searches spin neurons for a network.
+    """keras-tuner hypermodel that searches for the best spin neurons of a network.
 
-    It declares `spin_search_space`, builds the network with it, and trains with `EnergyTracker`
-    and the objective in front of the other callbacks.
+    It declares `spin_search_space` and builds the network with the chosen values. It trains with
+    `EnergyTracker` and the objective, placed before the other callbacks.
 
     Args:
-        network: a function `network(hp, spin)` that returns a compiled model; `spin(**changes)`
-            makes one `SpinNeuron` with the settings of the trial. Or a compiled functional or
-            sequential model, which `to_spin` converts in every trial, with its weights. For a
-            plain classifier see `dense_classifier`.
+        network: a function `network(hp, spin)` that returns a compiled model. In it
+            `spin(**changes)` makes one `SpinNeuron` with the settings of the trial. Or a compiled
+            functional or sequential model, which `to_spin` converts in every trial, with its
+            weights. For a plain classifier see `dense_classifier`.
         objective: `EnergyObjective`. Default `EnergyObjective()`.
         assumptions: `EnergyAssumptions` of the tracker.
         **space: arguments of `spin_search_space`.
 
     Raises:
-        ValueError: from `build` for a model that is not compiled or has no spin neuron, and
-            where `rank` is not that of a neuron's input and `sharing="layer"` is tried.
+        ValueError: from `build` for a model that is not compiled or has no spin neuron, and for
+            `sharing="layer"` if `rank` differs from that of a neuron's input.
 
     Example:
 
@@ -57,7 +57,7 @@ class SpinHyperModel(kt.HyperModel):
         super().__init__()
         if not callable(network):
             raise ValueError(
-                f"network has to be a function (hp, spin) or a model; got {checks.shown(network)}."
+                f"network must be a function (hp, spin) or a model; got {checks.shown(network)}."
             )
         self.network = network
         self.objective = EnergyObjective() if objective is None else objective
@@ -78,7 +78,9 @@ class SpinHyperModel(kt.HyperModel):
             raise ValueError("SpinHyperModel needs a compiled model; call model.compile first.")
         neurons = spin_neurons(model)
         if not neurons:
-            raise ValueError("The network has no SpinNeuron; put spin() where an activation goes.")
+            raise ValueError(
+                "The network has no SpinNeuron; use spin() in place of an activation layer."
+            )
         shared = settings["shared_axes"]
         split = [
             neuron.name
@@ -88,9 +90,9 @@ class SpinHyperModel(kt.HyperModel):
         ]
         if split:
             raise kt.errors.FatalValueError(
-                f'sharing="layer" does not give one knob to {split}, whose inputs have more than '
-                f"rank = {len(shared) + 1} axes (the batch included). Set rank to their number, or "
-                'sharing="channel" for a network that mixes ranks.'
+                f'sharing="layer" does not give one knob to {split}, because their inputs have '
+                f"more than rank = {len(shared) + 1} axes (with the batch). Set rank to the number "
+                'of axes, or use sharing="channel" for a network with inputs of several ranks.'
             )
         return model
 
@@ -114,8 +116,9 @@ def dense_classifier(
         input_shape: shape of one sample, such as `(784,)` or `(28, 28)`; it is flattened.
         classes: number of classes, >= 2.
         hidden: neurons in a hidden layer, `(lowest, highest)` or one number. Default 16 to 64.
-        hidden_layers: number of hidden layers, or a pair. Default 1.
-        learning_rate: of Adam, `(lowest, highest)` or one number. Default 1e-3 to 3e-2.
+        hidden_layers: number of hidden layers, `(lowest, highest)` or one number. Default 1.
+        learning_rate: learning rate of Adam, `(lowest, highest)` or one number. Default 1e-3 to
+            3e-2.
 
     Returns:
         Function `network(hp, spin)`; the model takes integer labels and reports accuracy.

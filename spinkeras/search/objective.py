@@ -1,4 +1,4 @@
-"""What a search is for: accuracy at a price of energy."""
+"""The objective of a search: one score from accuracy and energy, and the front of both."""
 
 import math
 from typing import Any
@@ -10,26 +10,27 @@ from spinkeras import checks
 
 
 class EnergyObjective(keras.callbacks.Callback):
-    """One score out of a metric and the energy, at a stated exchange rate.
+    """Combines a metric and the energy into one score, at a given exchange rate.
 
-    The score gives up `delta` of the metric for every `rate`-fold saving of energy:
+    In the score, a reduction of the energy by the factor `rate` is worth `delta` of the metric:
 
         score = metric - delta * ln(E / E_ref) / ln(rate)      direction "max", to be maximised
         score = metric + delta * ln(E / E_ref) / ln(rate)      direction "min", to be minimised
 
-    with `E` the energy per inference in pJ. `E_ref` only shifts the score and cannot change which
-    trial wins. (AutoQKeras' forgiving factor multiplies the accuracy instead, so that the same
-    saving is worth less at a low accuracy, and the reference matters.) keras-tuner can only add
-    logged values as they stand, which would weigh pJ against accuracy by their units.
+    `E` is the energy per inference in pJ. `E_ref` shifts all scores by the same amount, so it does
+    not affect which trial wins. keras-tuner itself can only add logged values, so the units of
+    energy and accuracy would set their weights. (AutoQKeras multiplies the accuracy by its
+    forgiving factor instead. Then the same reduction is worth less at a low accuracy, and the
+    reference matters.)
 
-    As a callback it writes the score into the logs of every epoch, from the logs that
-    `EnergyTracker` wrote, so it has to stand behind the tracker; `objective` is what the tuner
-    needs. The tuner then keeps the epoch with the best score, with metric and energy of that epoch.
+    As a callback it writes the score into the logs of every epoch. It needs the logs of
+    `EnergyTracker`, so place it after the tracker. Give its property `objective` to the tuner. The
+    tuner then keeps the epoch with the best score, and the metric and energy of that epoch.
 
     Args:
-        delta: worth of a `rate`-fold saving in units of the metric, 0 to 1e12. Default 0.01: one
-            percentage point of accuracy.
-        rate: factor of energy that is worth `delta`, > 1, to 1e12. Default 2.
+        delta: worth, in units of the metric, of a reduction of energy by `rate`, 0 to 1e12.
+            Default 0.01: one percentage point of accuracy.
+        rate: factor of energy that is worth `delta`, > 1, up to 1e12. Default 2.
         metric: key of the metric in the logs. Default `"val_accuracy"`.
         energy: key of the energy in the logs. Default `"val_energy_pj"`; `"energy_pj"` without
             validation data.
@@ -38,13 +39,13 @@ class EnergyObjective(keras.callbacks.Callback):
         name: key of the score in the logs. Default `"energy_score"`.
 
     Raises:
-        ValueError: for arguments outside their range, and in training for keys that are not in
-            the logs and for an energy that is not > 0.
+        ValueError: for arguments outside their range. In training, for keys that are not in the
+            logs and for an energy that is not > 0.
 
     Example:
 
     >>> from spinkeras.search import EnergyObjective
-    >>> objective = EnergyObjective(delta=0.01, rate=2.0)  # 1 point of accuracy for half the energy
+    >>> objective = EnergyObjective(delta=0.01, rate=2.0)  # half the energy is worth 1 point
     >>> round(objective.score(0.95, 8.0), 4), round(objective.score(0.94, 4.0), 4)
     (0.92, 0.92)
     """
@@ -78,8 +79,8 @@ class EnergyObjective(keras.callbacks.Callback):
         """Score of a metric and an energy in pJ."""
         if not energy_pj > 0:
             raise ValueError(
-                f"An energy of {energy_pj} pJ has no logarithm; was the model trained with an "
-                "EnergyTracker in front of EnergyObjective?"
+                f"An energy of {energy_pj} pJ has no logarithm. Train the model with an "
+                "EnergyTracker before EnergyObjective in the list of callbacks."
             )
         cost = self.delta * math.log(energy_pj / self.reference_pj) / math.log(self.rate)
         return float(metric - cost if self.direction == "max" else metric + cost)
@@ -99,7 +100,9 @@ class EnergyObjective(keras.callbacks.Callback):
 def energy_front(
     tuner: Any, metric: str = "val_accuracy", energy: str = "val_energy_pj", direction: str = "max"
 ) -> list[dict[str, Any]]:
-    """The finished trials that no other finished trial beats in metric and in energy.
+    """All finished trials by energy, with a mark on those that no other trial beats.
+
+    A trial is on this front if no other finished trial has less energy and a better metric.
 
     Args:
         tuner: keras-tuner tuner after a search with `EnergyTracker`.
@@ -109,8 +112,8 @@ def energy_front(
 
     Returns:
         List of dictionaries in the order of energy: `trial_id`, `metric`, `energy_pj` (pJ per
-        inference), `values` (hyperparameters), `on_front`. All finished trials are in it;
-        `on_front` marks the front. Metric and energy are those of the best epoch by the score.
+        inference), `values` (hyperparameters), `on_front` (`True` on the front). Metric and energy
+        are those of the epoch with the best score.
 
     Raises:
         ValueError: if no finished trial has both keys.

@@ -1,14 +1,4 @@
-"""Search over devices and networks with keras-tuner, for accuracy and energy at once.
-
-Import it by name, `import spinkeras.search`: it needs keras-tuner, which `import spinkeras` does
-not load. The pieces, each usable alone:
-
-    spin_search_space   the choices of a spin neuron, inside a user's own build(hp)
-    EnergyObjective     one score out of accuracy and energy, at a stated exchange rate
-    SpinHyperModel      a keras-tuner hypermodel out of both
-    dense_classifier    a network for it
-    energy_front        the trials of a search that no other trial beats in both
-"""
+"""spin_search_space: the choices of a spin neuron as hyperparameters of a search."""
 
 from typing import Any
 
@@ -42,35 +32,39 @@ def spin_search_space(
 ) -> dict[str, Any]:
     """Declare the choices of a spin neuron to keras-tuner; returns arguments of `SpinNeuron`.
 
-    The pulse widths of a neuron may move in `[t, min(t * window, longest)]`, with `longest` the
-    longest pulse of the device (s), and start at `t`. The current scale is `gain` times the one at
-    which the untrained neuron has slope 1/4, so that it means the same for every device and pulse:
+    The pulse widths of a neuron start at `t` and can change within `[t, min(t * window, longest)]`,
+    where `longest` is the longest pulse of the device (s). The current scale is `gain` times the
+    scale that gives the untrained neuron the slope 1/4, so `gain` means the same for every device
+    and pulse:
 
         current_scale = gain / (4 dP/dI)                                        [A per unit input]
 
-    An argument with several values is searched; one value is fixed and does not take a dimension.
-    Every hyperparameter is named `<prefix>_<argument>`; call this once for every group of layers
-    that shall differ, with different prefixes.
+    An argument with several values becomes a hyperparameter, named `<prefix>_<argument>`; an
+    argument with one value is fixed. If groups of layers should differ, call this once for every
+    group, with different prefixes.
 
     Args:
         hp: `keras_tuner.HyperParameters`.
         device: preset name, `MTJDevice`, or a sequence of preset names to choose from. Default
             `None`: all presets.
-        shortest_pulse: s, `(lowest, highest)` for a logarithmic range, or one value. It has to
-            lie inside the pulse range of every device. Default 2e-9 to 10e-9.
+        shortest_pulse: `t` in s, `(lowest, highest)` for a logarithmic range, or one value. It
+            must lie inside the pulse range of every device. Default 2e-9 to 10e-9.
         window: ratio of the longest to the shortest pulse, > 1, `(lowest, highest)` for a
             logarithmic range, or one value. Default 1.5 to 10.
         train: which knobs to train, any of `"none"`, `"pulse_width"`, `"anisotropy"`, `"both"`.
-        sharing: `"channel"` (a knob per channel) or `"layer"` (one for all neurons), or both.
+            Default: `"none"`, `"pulse_width"` or `"both"`.
+        sharing: `"channel"` (one knob per channel), `"layer"` (one knob for all neurons), or
+            both to choose from. Default: both.
         gain: slope of the untrained neuron in units of 1/4, > 0, `(lowest, highest)` for a
             logarithmic range, or one value. Default 0.3 to 3. A signed neuron (`bipolar`) is twice
             as steep: it has slope 1 at gain 2.
         recenter: `True`, `False` or both to choose from. Default `True`.
-        pulses: pulses per inference, an integer or several to choose from. The neuron then always
-            answers with drawn bits (`output="always_sampled"`), so that accuracy and energy both
-            feel the choice. Default `None`: expected values, the energy of one pulse.
-        rank: axes of the neuron's input, the batch included, for `sharing="layer"`: 2 behind a
-            dense layer, 4 behind a two-dimensional convolution. Default 2. A network with neurons
+        pulses: pulses per inference, an integer or several to choose from. The output of the
+            neuron is then always drawn (`output="always_sampled"`), so that the number of pulses
+            affects both accuracy and energy. Default `None`: expected values, with the energy of
+            one pulse.
+        rank: number of axes of the neuron's input, with the batch, for `sharing="layer"`: 2 after
+            a dense layer, 4 after a two-dimensional convolution. Default 2. A network with neurons
             of several ranks needs one space (and prefix) for each, or `sharing="channel"`.
         prefix: start of the names. Default `"spin"`.
 
@@ -78,7 +72,7 @@ def spin_search_space(
         Dictionary of arguments for `SpinNeuron` or `to_spin`.
 
     Raises:
-        ValueError: for unknown choices and for ranges that a device cannot do.
+        ValueError: for unknown choices, and for ranges outside the range of a device.
 
     Example:
 
@@ -106,7 +100,7 @@ def spin_search_space(
             )
     window = span("window", window, "(a ratio)", 1e-3, 1e9)
     if window[0] <= 1:
-        raise ValueError(f"window = {window} has to be > 1: longest over shortest pulse.")
+        raise ValueError(f"window = {window} must be > 1: ratio of longest to shortest pulse.")
     pulse = 1e-9 * pick(hp, f"{prefix}_shortest_pulse_ns", (low * 1e9, high * 1e9))
     ratio = pick(hp, f"{prefix}_window", window)
     scale = pick(hp, f"{prefix}_gain", span("gain", gain, "(a ratio)", 1e-9, 1e6))
@@ -140,14 +134,16 @@ def _choice(hp, name, values, allowed):
     ]
     if unknown or not several:
         found = checks.shown(unknown) if unknown else "nothing"
-        raise ValueError(f"{name}: {found} to choose from; use any of {allowed or presets()}.")
+        raise ValueError(f"{name}: cannot choose from {found}; use any of {allowed or presets()}.")
     if allowed is None and len(several) > 1 and not all(isinstance(v, str) for v in several):
-        raise ValueError(f"{name}: give preset names to choose from; keras-tuner stores text.")
+        raise ValueError(
+            f"{name}: give the names of presets to choose from, because keras-tuner stores text."
+        )
     return several[0] if len(several) == 1 else hp.Choice(name, several)
 
 
 def span(name, value, unit, low, high, whole=False):
-    """The two ends of a range of positive numbers within bounds, the same for one number."""
+    """Two ends of a range of positive numbers, checked; a single number is both ends."""
     ends = value if isinstance(value, (list, tuple)) else (value, value)
     if len(ends) == 2:
         if whole:
@@ -157,8 +153,7 @@ def span(name, value, unit, low, high, whole=False):
         if lower <= upper:
             return lower, upper
     raise ValueError(
-        f"{name} = {checks.shown(value)} {unit} has to be one number > 0 or a pair (lowest, "
-        "highest)."
+        f"{name} = {checks.shown(value)} {unit} must be one number > 0 or a pair (lowest, highest)."
     )
 
 

@@ -470,7 +470,7 @@ def test_bad_calls(trained):
         ({"cause": "weather"}, "Unknown cause 'weather'"),
         ({"chips": 0}, "chips = 0 must be a whole number from 1"),
         ({"layers": "first"}, "layers must be a list of names from"),
-        ({"metric": lambda t, p: p}, "it must give one number per chip"),
+        ({"metric": lambda t, p: p}, "it must return one number per chip"),
     ):
         with pytest.raises(ValueError, match=message):
             chips.evaluate_chips(model, x, y, SPREAD, **kwargs)

@@ -125,5 +125,5 @@ class TestSearchSpace:
 
     def test_several_devices_have_to_be_names(self):
         devices = [spinkeras.MTJDevice.preset(name) for name in ("stt_arm", "stt_reference")]
-        with pytest.raises(ValueError, match="preset names"):
+        with pytest.raises(ValueError, match="names of presets"):
             spin_search_space(kt.HyperParameters(), device=devices)
