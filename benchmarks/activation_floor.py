@@ -1,14 +1,15 @@
-"""How close the training kernels of a SpinNeuron come to what this processor can do.
+"""Compare the training kernels of a SpinNeuron with the limit of this processor.
 
     python benchmarks/activation_floor.py
 
-Counts the operations and the bytes per element in the code that XLA made of the kernels, measures
-on the same machine what one of each costs, and compares with the time the kernels take: processor
-time on one thread, medians of interleaved repeats. A multiplication and an addition count as one
-operation (processors fuse them); a minimum, a comparison or a selection as one each. The price of
-an operation is the difference between long and short chains of it, 8 independent chains at a time;
-that of a byte is the time of a copy. Bytes that pass through memory between two loops of one
-kernel are counted too, and `least bytes` is what any kernel has to read and write.
+The script counts operations and bytes per element in the code that XLA makes of the kernels. It
+measures the time of one operation and of one byte on the same machine, and compares the sum with
+the time of the kernels. All times are processor times on one thread, medians of interleaved
+repeats. A multiplication and an addition together count as one operation, because processors fuse
+them; a minimum, a comparison or a selection count as one each. The time of an operation is the
+difference between long and short chains of it, with 8 independent chains at a time; the time of a
+byte is that of a copy. Bytes that pass through memory between two loops of a kernel count, too.
+`least bytes` is the number that every kernel must read and write.
 """
 
 import argparse
@@ -29,17 +30,17 @@ from spinkeras import energy
 from spinkeras.energy import meter
 from spinkeras.layer import core
 
-SHAPE = (4096, 512)  # rows of numbers that fit into the fastest cache
+SHAPE = (4096, 512)  # a row fits into the fastest cache
 ELEMENTS = math.prod(SHAPE)
 SINGLE = ("shift-left", "shift-right-arithmetic", "convert")  # cost as much as an addition
-# Names that XLA has for what the processor does; multiplications are counted apart.
+# XLA's names for the operations of the processor; multiplications are counted separately.
 KINDS = {
     "multiply-add": ("add", "subtract", "negate", *SINGLE),
     "divide": ("divide",),
-    "exponential": ("exponential",),  # a logistic function is one, and a division
-    "select": ("select", "compare", "maximum", "minimum", "clamp", "clamp"),  # a clamp is two
+    "exponential": ("exponential",),  # a logistic function is an exponential and a division
+    "select": ("select", "compare", "maximum", "minimum", "clamp", "clamp"),  # a clamp counts twice
 }
-# Links of a chain that XLA cannot shorten, and the multiply-adds in them.
+# Links of chains that XLA cannot shorten, and the number of multiply-adds in each.
 LINKS = {
     "multiply-add": (lambda v: v * 0.99 + 0.01, 0),
     "divide": (lambda v: 1.5 / (v + 1.0), 1),
@@ -56,7 +57,7 @@ UNPRICED = (
     "power",
     "sqrt",
 )
-LEAST_BYTES = {"forward": 8, "backward": 16, "meter": 8}  # float32 in and out; the weights are few
+LEAST_BYTES = {"forward": 8, "backward": 16, "meter": 8}  # float32 in and out, without the weights
 
 
 def count(text):
@@ -111,7 +112,7 @@ def main():
     for length in (2, 6):
         functions |= {(kind, length): chains(link, length) for kind, (link, _) in LINKS.items()}
     functions = {name: (core.compiled(f), (x,)) for name, f in functions.items()}
-    # Numbers of neurons: their values do not matter for the time.
+    # Numbers of the neurons; their values do not affect the time.
     numbers, by_input, *by_knobs = (
         tf.constant(rng.uniform(0.5, 2, (count, SHAPE[1])).astype("float32"))
         for count in (6, 4, 6, 6)

@@ -1,13 +1,13 @@
-"""Cost of a SpinNeuron as ratios measured side by side in one run.
+"""Measure the cost of a SpinNeuron as ratios to other layers, all in the same run.
 
     python benchmarks/activation_speed.py            # all rows, about five minutes
     python benchmarks/activation_speed.py --quick    # fewer repeats
     python benchmarks/activation_speed.py --cpu      # CPU time on one thread: for busy machines
 
-Every row is the median of the ratios of interleaved repeats, with the quartiles. "graph" is a
-`tf.function` without XLA, "XLA" one with `jit_compile=True`. The copy row is the memory-bandwidth
-floor: one read and one write per element. Started again, a run that was stopped goes on with the
-first part that is missing.
+Every row is the median, with quartiles, of the ratios of interleaved repeats. "graph" is a
+`tf.function` without XLA, "XLA" one with `jit_compile=True`. The row "copy" is the limit of the
+memory bandwidth: one read and one write per element. A run that was stopped continues with the
+first missing part when it is started again.
 """
 
 import argparse
@@ -36,7 +36,7 @@ NETWORKS = {
     "784-512-512-10": (perceptron, (128, 784)),
     "small CNN": (convolutional, (128, 28, 28, 1)),
 }
-INSTANCES = 3  # of every network: two of the same kind can differ by 9 %, by where memory lies
+INSTANCES = 3  # of every network, since the times of two can differ by 9 % (place in memory)
 clock = time.perf_counter
 
 
@@ -121,7 +121,7 @@ def elementwise(repeats, shape):
             with tf.GradientTape() as tape:
                 tape.watch(x)
                 y = function(x)
-            # The output as well, as the next layer reads it: XLA never writes what nobody asks for.
+            # Return the output, too, as the next layer reads it: XLA skips unused results.
             return y, tape.gradient(y, [x, *weights], output_gradients=upstream)
 
         return tf.function(step, jit_compile=jit)
@@ -151,7 +151,7 @@ def elementwise(repeats, shape):
 
 
 def sizes(repeats):
-    """Cost against batch, width and pulses: a layer alone, forward + backward, graph."""
+    """Cost over batch, width and pulses, for a single layer: forward + backward, graph."""
 
     def step(layer, x):
         def run():
@@ -187,7 +187,7 @@ def sizes(repeats):
 
 
 class ScaledSigmoid(keras.layers.Layer):
-    """The least that two trained weights per channel cost."""
+    """`sigmoid(a x + b)`: the lowest possible cost of two trained weights per channel."""
 
     def build(self, input_shape):
         self.scale = self.add_weight(shape=input_shape[-1:], initializer="ones")
@@ -211,7 +211,7 @@ def step_of(model, batch, callbacks):
     running.on_epoch_begin(0)
 
     def step():
-        running.on_train_batch_begin(0)  # a tracker measures no step without it
+        running.on_train_batch_begin(0)  # without it a tracker does not measure the step
         wait(model.train_function(iterator))
 
     return step

@@ -1,11 +1,11 @@
-"""Cost of a training step with spin neurons on the backend in use, against sigmoids.
+"""Compare a training step with spin neurons to one with sigmoids, on the current backend.
 
     KERAS_BACKEND=torch OMP_NUM_THREADS=1 python benchmarks/backend_speed.py
     KERAS_BACKEND=jax OMP_NUM_THREADS=1 python benchmarks/backend_speed.py --repeats 15
 
-Every row is the median of the ratios of interleaved repeats, with the quartiles. A step is what
-`train_on_batch` runs, in one thread, compiled or not as Keras does by default (JAX: compiled,
-PyTorch: not). `activation_speed.py` tells more about TensorFlow.
+Every row is the median, with quartiles, of the ratios of interleaved repeats. A step is one call of
+`train_on_batch` on one thread, compiled as Keras does by default (JAX: compiled, PyTorch: not).
+`activation_speed.py` has more about TensorFlow.
 """
 
 import argparse
@@ -54,7 +54,7 @@ def interleaved(functions, repeats, inner):
             start = time.perf_counter()
             for _ in range(inner):
                 function()
-            if repeat >= 0:  # before: compiled and warmed up
+            if repeat >= 0:  # earlier repeats compile and warm up
                 seconds[name].append((time.perf_counter() - start) / inner)
     return {name: np.array(values) for name, values in seconds.items()}
 

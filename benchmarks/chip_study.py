@@ -1,14 +1,15 @@
-"""What 100 simulated chips cost, in evaluations of the same network on the same data.
+"""Measure the cost of 100 simulated chips, in evaluations of the same network on the same data.
 
     python benchmarks/chip_study.py               # both networks, about five minutes
     python benchmarks/chip_study.py --only small  # the small one
 
-`evaluate_chips(model, x, y, spread, chips=100)` (accuracy and energy of every chip) against 100
-times `model.evaluate(x, y)` (accuracy of the nominal network), measured in turn in one process, on
-random data of the size of MNIST's test set. The figure is the ratio of the processor times of the
-process (`time.process_time`, all threads), which other programs on the machine change little;
-elapsed times are shown beside it. Every call of `evaluate_chips` compiles its kernels anew, which
-is counted; the reset current, computed once per device and process (1.5 s), is not.
+The script compares `evaluate_chips(model, x, y, spread, chips=100)`, which gives accuracy and
+energy of every chip, with 100 calls of `model.evaluate(x, y)`, which give the accuracy of the
+nominal network. Both run in turn in one process, on random data of the size of MNIST's test set.
+The result is the ratio of the processor times of the process (`time.process_time`, all threads),
+because other programs on the machine hardly change them; elapsed times are shown, too. The time
+includes the compilation of kernels in every call of `evaluate_chips`. It does not include the
+reset current, which is computed once per device and process (1.5 s).
 """
 
 import argparse
@@ -29,7 +30,7 @@ from examples.long_work import LongWork
 from spinkeras import ChipSpread, evaluate_chips
 
 CHIPS = 100
-BATCHES = (32, 1000)  # the default of Keras, and that of evaluate_chips
+BATCHES = (32, 1000)  # the defaults of Keras and of evaluate_chips
 NETWORKS = {"mnist": (784, 512), "small": (64, 25)}
 SPREADS = {
     "stability 10 %, 1 % stuck": ChipSpread(stability=0.1, stuck_low=0.005, stuck_high=0.005),

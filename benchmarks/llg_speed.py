@@ -1,20 +1,20 @@
-"""Speed of the stochastic LLG equation against cmtj, and of Fokker-Planck against a naive loop.
+"""Compare the speed of the LLG solver with cmtj, and of the Fokker-Planck solver with a plain loop.
 
     python benchmarks/llg_speed.py               # about five minutes on one core
     python benchmarks/llg_speed.py --rounds 3    # quicker, wider spread
 
-Everything is compared side by side: the candidates take turns in every round, in one process, and
-the figures are medians over the rounds with the range. Times are CPU seconds, so other work on
-the machine and the number of its cores hardly matter.
+In every round all candidates run in turn, in one process. The results are medians over the rounds,
+with the range. Times are CPU seconds, so other work on the machine and the number of its cores
+hardly matter.
 
-1. LLG: steps times trajectories per CPU second of `llg.simulate_switching` and of cmtj (PyPI,
-   optional; one junction per trajectory, Heun, 300 K, only the end logged). Both simulate the
-   reference device at twice its critical current for 4 ns with steps of 1 ps from the same
-   equilibrium, and both probabilities are printed next to the exact one.
-2. Memory of a simulation that grows from 2e4 to 1e6 trajectories.
-3. Fokker-Planck: a P(I) curve of 25 currents at 5 ns by `fokker_planck` (error 1e-7) and by
-   explicit finite volumes (error 1e-3), once as the textbook's loops over time and cells, once
-   with NumPy over the cells.
+1. LLG: steps times trajectories per CPU second, for `llg.simulate_switching` and for cmtj (PyPI,
+   optional; one junction per trajectory, Heun scheme, 300 K, only the end is logged). Both simulate
+   the reference device at twice its critical current for 4 ns, with steps of 1 ps, from the same
+   equilibrium. Both probabilities are printed next to the exact one.
+2. Memory: how much more a simulation needs with 1e6 than with 2e4 trajectories.
+3. Fokker-Planck: a P(I) curve of 25 currents at 5 ns. `fokker_planck` (error 1e-7) is compared with
+   explicit finite volumes (error 1e-3), once as plain loops over time and cells, once with NumPy
+   over the cells.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def ours(trajectories, seed):
 
 
 def with_cmtj(cmtj, starts):
-    """How many of the starting directions cmtj reverses; one junction and run for each."""
+    """Number of starting directions that cmtj reverses, with one junction and run for each."""
     zero = cmtj.CVector(0, 0, 0)
     constant = cmtj.ScalarDriver.getConstantDriver
     switched = 0
@@ -160,7 +160,7 @@ def grid(ratio, cells, tau):
     rho /= rho.sum() * width
     drift = (1 - faces**2) * (ratio - faces)
     diffusion = (1 - faces**2) / (2 * delta)
-    # Explicit Euler is stable up to the diffusion limit; 0.4 instead of 0.5 for safety.
+    # Explicit Euler is stable up to the diffusion limit of 0.5; use 0.4 for safety.
     steps = math.ceil(tau / (0.4 * width**2 / diffusion.max()))
     return rho, drift, diffusion, width, steps, tau / steps
 

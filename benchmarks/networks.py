@@ -1,4 +1,4 @@
-"""The two networks whose steps the benchmarks compare."""
+"""The two networks that the benchmarks use."""
 
 import keras
 

@@ -1,15 +1,15 @@
-"""How the time of a search falls with the number of workers.
+"""Measure how the time of a search falls with the number of workers.
 
-Runs the same search (same trials, same seed, one thread per worker) with 1, 2, ... workers and a
-chief over the loopback interface, and prints the time from the first trial's start to the last
-trial's end; the workers wait for each other before the first trial, so starting Python and
-TensorFlow is not in it. A worker computes all the time: on one machine no more workers than idle
-cores can help.
+The script runs the same search (same trials, same seed, one thread per worker) with 1, 2, ...
+workers and a chief over the loopback interface. It prints the time from the first trial's start to
+the last trial's end. The workers wait for each other before the first trial, so the time does not
+include the start of Python and TensorFlow. A worker computes all the time, so on one machine more
+workers than idle cores do not help.
 
     python benchmarks/search_workers.py --workers 1 2 --trials 12
 
-With `--wait S` a trial builds its model and then sleeps for S seconds in place of training. That
-needs no core and shows what keras-tuner's chief and the files cost, as if every worker had a core:
+With `--wait S` a trial builds its model and then sleeps for S seconds instead of training. This
+needs no core, so it shows the cost of keras-tuner's chief and of the files alone:
 
     python benchmarks/search_workers.py --workers 1 2 4 --trials 12 --wait 5
 """
@@ -30,7 +30,7 @@ from examples.long_work import LongWork
 
 
 def work(folder, workers, trials, epochs, wait):
-    """A worker or the chief: keras-tuner's variables in the environment say which."""
+    """Run a worker or the chief, as keras-tuner's environment variables say."""
     import keras_tuner as kt
     import numpy as np
 
@@ -64,7 +64,7 @@ def work(folder, workers, trials, epochs, wait):
             time.sleep(wait)
             return {self.objective.name: 0.0}
 
-    # The size of a trial must not depend on its settings, so the network is fixed.
+    # The network is fixed, because the cost of a trial must not depend on its settings.
     network = dense_classifier((64,), 10, hidden=32)
     kind = Waiting if wait else SpinHyperModel
     hypermodel = kind(network, device="stt_reference", train="both", sharing="channel")

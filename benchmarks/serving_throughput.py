@@ -1,17 +1,21 @@
-"""Served throughput of a network with spin neurons, relative to the same network with sigmoids.
+"""Compare the served throughput of a network with spin neurons to the same one with sigmoids.
 
     python benchmarks/serving_throughput.py              # about 10 minutes on two cores
     python benchmarks/serving_throughput.py --starts 1   # quicker; one pair of servers may differ
 
-Both networks have the same shape and weights and are exported by `export_for_serving`. Three ways
-to call them: 16 clients at once that ask examples/model_server.py (REST on the loopback
-interface) for 1 to 4 samples each, the load of tests/export/test_model_server.py; one client that
-asks for a whole batch; and calls of the loaded SavedModel in this process, where nothing hides the
-activation. Rounds alternate between the networks, and every pair of servers is started several
-times, because two processes of the same program differ by a few per cent. Two ratios, spin /
-sigmoid (above 1 the spin network is the faster one): the median over neighbouring rounds of the
-rates, with the quartiles, and that of the server's processor time per call, which other work on
-the machine disturbs less.
+Both networks have the same shape and weights and are exported with `export_for_serving`. They are
+called in three ways:
+
+1. 16 clients at once send requests of 1 to 4 samples to examples/model_server.py (REST on the
+   loopback interface), the load of tests/export/test_model_server.py.
+2. One client sends a whole batch.
+3. This process calls the loaded SavedModel, so that nothing but the network takes time.
+
+Rounds alternate between the networks. Every pair of servers is started several times, because two
+processes of the same program differ by a few per cent. The script prints two ratios, spin /
+sigmoid; above 1 the spin network is faster. The first is the ratio of the rates, as median over
+neighbouring rounds with quartiles. The second uses the server's processor time per call, which
+other work on the machine affects less.
 """
 
 import argparse
@@ -55,7 +59,7 @@ def network(size, activation):
 
 
 def export(size, folder):
-    """Folders of the two networks; equal weights, and pulse widths that vary as after training."""
+    """Folders of the two exports: equal weights, and pulse widths that vary as after training."""
     spin = network(size, lambda k: spinkeras.SpinNeuron(name=f"spin_{k}"))
     sigmoid = network(size, lambda k: keras.layers.Activation("sigmoid"))
     random = np.random.default_rng(0)
@@ -143,7 +147,7 @@ def up_to(x):
     return [instances(x[: k + 1]) for k in range(len(x))]
 
 
-# A way to call: how, from what, how many samples, and calls per call of the function.
+# Every way to call: function, its inputs, numbers of samples, and requests per function call.
 WAYS = {
     "clients": (clients, up_to, (4,), REQUESTS),
     "REST": (rest, instances, (1, 32, 256), 1),
@@ -154,7 +158,7 @@ WAYS = {
 def compare(calls, x, rounds, seconds):
     """Calls per second in every round and processor time per call, of both networks."""
     counts = {}
-    for name, (call, _) in calls.items():  # warm up, and find out how many calls fill a round
+    for name, (call, _) in calls.items():  # warm up, and find the number of calls per round
         call(x)
         start, count = time.perf_counter(), 0
         while time.perf_counter() - start < seconds:

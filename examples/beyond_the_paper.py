@@ -1,18 +1,18 @@
-"""MNIST with device-limited spin neurons only: a multilayer perceptron and a small CNN.
+"""Train networks with only spin neurons on MNIST: a multilayer perceptron and a small CNN.
 
     python examples/beyond_the_paper.py --network mlp
     python examples/beyond_the_paper.py --network cnn --seeds 1
     python examples/beyond_the_paper.py --network mlp --data FOLDER     # with FOLDER/mnist.npz
 
-Every activation, that of the outputs included, is the switching probability of a junction; pulse
-width and anisotropy of every neuron are trained within the device. Images are turned, scaled,
-sheared and shifted at random while training. `--pulses` trains the hidden layers on drawn bits and
-reads every class from 16 neurons, so that one pulse per neuron suffices at inference. The test
-images are looked at once, after the last epoch.
+Every activation, also of the outputs, is the switching probability of a junction. Pulse width and
+anisotropy of every neuron are trained within the limits of the device. Training images are turned,
+scaled, sheared and shifted at random. `--pulses` trains the hidden layers on drawn bits and reads
+every class from 16 neurons, so that one pulse per neuron is enough at inference. The test images
+are used only once, after the last epoch.
 
-Prints, per seed, test accuracy with expected values and with one pulse per neuron, energy and
-latency, and adds them to a JSON file. A killed run goes on at its last epoch; a finished seed is
-not trained again.
+For every seed the script prints the test accuracy with expected values and with one pulse per
+neuron, the energy and the latency, and adds them to a JSON file. A killed run continues with its
+last epoch; a finished seed is not trained again.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def load(folder):
 
 
 def distort(images):
-    """Every image turned by up to 12 degrees, scaled and sheared by up to 12 %, shifted by 2."""
+    """Images turned by up to 12 degrees, scaled and sheared by up to 12 %, and shifted by 2."""
     count, size = tf.shape(images)[0], float(images.shape[1])
 
     def random(limit):
@@ -67,7 +67,7 @@ def distort(images):
 
 
 def build(network, copies=1, hidden="probability", last="probability"):
-    """The network; neurons per class, and `output` of the hidden and of the last spin neurons."""
+    """The network with `copies` neurons per class; `output` of hidden and last spin neurons."""
 
     def spin(output=hidden):
         return spinkeras.SpinNeuron(output=output)
@@ -106,7 +106,7 @@ def train(args, seed, data, folder):
         keras.optimizers.Adam(schedule),
         lambda y_true, y_pred: 10 * keras.losses.binary_crossentropy(y_true, y_pred),
         metrics=["categorical_accuracy"],
-        # On CPUs, XLA is slow at convolutions and at random numbers.
+        # On CPUs, XLA computes convolutions and random numbers slowly.
         jit_compile=args.network == "mlp" and not args.pulses,
     )
     batches = (
@@ -122,7 +122,7 @@ def train(args, seed, data, folder):
 
 
 def measure(args, model, data):
-    """Plain numbers of a trained network, on the test images."""
+    """Results of a trained network on the test images, as plain numbers."""
     _, (x, y) = data
 
     def accuracy(network):

@@ -1,23 +1,24 @@
-"""From measured switching counts to a device in a network.
+"""Fit a device to measured switching counts and use it in a network.
 
     python examples/calibrate_device.py              # half a minute
     python examples/calibrate_device.py my_data.csv --device stt_reference --resistance 8000
     python examples/calibrate_device.py gated.csv --free anisotropy damping vcma_coefficient
     python examples/calibrate_device.py lab.xlsx --where device_id=A direction=up --trials 50
 
-Without a file it goes through two tables:
+Without a file it fits two tables:
 
-1. A three-terminal spin-orbit-torque junction (80 nm, 0.75 ns pulses, 50 pulses per voltage),
-   measured: values as printed in the raw file names of the MIT-licensed repository
-   JinChengZ18/vgsot-sim. No macrospin describes it, and the fit says so; an empirical curve does.
-2. A spin-transfer-torque junction, simulated: counts drawn from the exact Fokker-Planck
-   probability of a device with 8 % less anisotropy and 15 % less torque than its data sheet says,
-   at three gate voltages, whose effect the sheet does not give. The fit finds all three numbers,
-   with a posterior, and the device goes into a network.
+1. Measured counts of a three-terminal spin-orbit-torque junction (80 nm, 0.75 ns pulses, 50 pulses
+   per voltage). The values are those in the raw file names of the MIT-licensed repository
+   JinChengZ18/vgsot-sim. A macrospin cannot describe them, and the fit reports this; an empirical
+   curve can.
+2. Simulated counts of a spin-transfer-torque junction, drawn from the exact Fokker-Planck
+   probability. The device has 8 % less anisotropy and 15 % less torque than its data sheet says.
+   It is measured at three gate voltages, whose effect the sheet does not give. The fit finds all
+   three numbers, with a posterior, and a network then uses the fitted device.
 
-A file of your own is fitted as a macrospin, or, for a preset that switches by a curve of its own
-(`vgsot_zhang2020`), as an empirical curve. Writes a CSV file of every table and a figure of every
-fit.
+Your own file is fitted as a macrospin, or as an empirical curve if the preset has a measured
+switching curve (`vgsot_zhang2020`). The script writes a CSV file of every table and a figure of
+every fit.
 """
 
 import argparse
@@ -63,7 +64,7 @@ def measured_junction(output):
     fit = calibration.fit_empirical(path, resistance=CHANNEL)
     print(fit.summary())
     free = ("threshold", "slope")
-    warnings.filterwarnings("ignore", "The fit does not describe")  # the next one does not
+    warnings.filterwarnings("ignore", "The fit does not describe")  # expected for the next fit
     thermal = calibration.fit_empirical(path, free, fixed=THERMAL, resistance=CHANNEL)
     print(
         f"With the shape of thermal activation the deviance is {thermal.deviance:.1f} "
@@ -100,13 +101,13 @@ def simulated_junction(output, seed):
     print(f"\nPosterior:\n{fit.posterior.summary()}")
     fit.plot()[0].figure.savefig(output / "stt_junction.png", dpi=130)
 
-    # What the uncertainty means for the activation ...
+    # The effect of the uncertainty on the activation ...
     drawn = calibration.sample_devices(fit, 200, seed=seed)
     midpoint = np.array([spinkeras.midpoint_current(2e-9, d) for d in drawn]) * 1e6
     print(
         f"\nmidpoint at 2 ns: {midpoint.mean():.2f} +- {midpoint.std():.2f} uA (not known better)"
     )
-    # ... and what the spread of a chip does, which is another thing.
+    # ... and, which is something else, the effect of the spread on a chip.
     chip = calibration.sample_devices(
         fit.device, 200, seed=seed, spread={"diameter": 0.03, "anisotropy": 0.05}
     )

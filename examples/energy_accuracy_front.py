@@ -1,15 +1,16 @@
-"""Find how much accuracy a small network of spin neurons gives for how much energy.
+"""Find the best accuracy of a small network of spin neurons for every energy.
 
-Several searches by keras-tuner, each with another exchange rate between accuracy and energy, share
-one training set. The figure shows every trial and the front: the trials that no other beats in
-both. The networks on the front are then measured on test data that no search has seen.
+The script runs several searches with keras-tuner on the same training set, each with another
+exchange rate between accuracy and energy. A figure shows every trial and the front, which holds the
+trials that no other trial beats in both. The networks on the front are then measured on test data
+that no search has used.
 
     python examples/energy_accuracy_front.py            # scikit-learn digits, 48 trials
     python examples/energy_accuracy_front.py --dataset mnist --data FOLDER   # holds mnist.npz
     python examples/energy_accuracy_front.py --fast     # a few trials, to see it run
 
-A run that was stopped or killed goes on where it stood when it is started again with the same
-`--output`. Energy is that of the spin neurons alone; synapses are not counted.
+A run that was stopped or killed continues where it stopped if it is started again with the same
+`--output`. The energy is that of the spin neurons only, without synapses.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def load(dataset, folder, samples):
 
 
 class Say(keras.callbacks.Callback):
-    """Says which trial begins, of how many, and how long those before took."""
+    """Prints which trial begins, of how many, and the estimated time that is left."""
 
     def __init__(self, oracle, trials):
         super().__init__()

@@ -1,9 +1,9 @@
-"""Long work in named pieces: says which one runs and how long is left, and keeps what is done.
+"""Do long work in named pieces, show the progress and the time left, and store finished pieces.
 
     work = LongWork("results/study.json", {"epochs": 10})
     results = work({f"seed {seed}": lambda seed=seed: train(seed) for seed in range(3)})
 
-A script that was stopped or killed and is started again goes on at the first piece that is missing.
+A script that was stopped or killed continues with the first missing piece when it is started again.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ import time
 
 
 class LongWork:
-    """Results of named pieces of work, in a JSON file that is written anew after every piece.
+    """Results of named pieces of work, in a JSON file that is rewritten after every piece.
 
     Args:
         path: the file, `{"setting": ..., "results": {name: result}}`.
-        setting: what all pieces have in common, as JSON; another one does not go on from the file.
-        keep: whether the file stays when everything is done. Default `True`; `False` for a
-            measurement that should be made again next time.
+        setting: settings of all pieces, as JSON. A file with other settings is refused.
+        keep: whether to keep the file at the end. Default `True`. Use `False` for a measurement
+            that the next start should repeat.
     """
 
     def __init__(self, path, setting=None, keep=True):
@@ -39,11 +39,11 @@ class LongWork:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, pieces):
-        """`{name: result}` of `pieces`, functions by name; the missing ones are called, in turn."""
+        """`{name: result}` of `pieces`, functions by name; missing pieces are called in turn."""
         return dict(self.each(pieces))
 
     def show(self, pieces):
-        """Calls `pieces`, functions that print; what was done before is printed from the file."""
+        """Call `pieces`, functions that print; the text of finished pieces comes from the file."""
         done = set(self.results)
         shown = {name: functools.partial(_printed, piece) for name, piece in pieces.items()}
         for name, text in self.each(shown):
@@ -51,7 +51,7 @@ class LongWork:
                 print(text, end="", flush=True)
 
     def each(self, pieces):
-        """As a call, yielding `(name, result)` one after the other."""
+        """Like a call, but yields `(name, result)` after every piece."""
         missing = [name for name in pieces if name not in self.results]
         if len(missing) < len(pieces):
             known = len(pieces) - len(missing)
@@ -76,7 +76,7 @@ class LongWork:
 
 
 class _Copied(io.StringIO):
-    """Keeps what it passes on."""
+    """Prints text and also keeps it."""
 
     def write(self, text):
         sys.__stdout__.write(text)
@@ -95,7 +95,7 @@ def _plain(array):
 
 
 def _words(seconds):
-    """The time that is left, in words; that of the pieces done so far is all that is known."""
+    """The time left, in words, estimated from the pieces done so far."""
     if seconds < 100:
         return f"about {seconds:.0f} s left"
     return f"about {seconds / 60:.0f} min left"

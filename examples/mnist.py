@@ -1,4 +1,4 @@
-"""MNIST for the examples: from a folder that holds mnist.npz, else downloaded by Keras."""
+"""Load MNIST for the examples from a folder with mnist.npz, or download it with Keras."""
 
 import os
 import pathlib
@@ -11,7 +11,8 @@ def load_mnist(folder=None):
     """`(x, y), (x_test, y_test)` as stored: uint8 images (n, 28, 28) and labels.
 
     Args:
-        folder: folder with `mnist.npz`. Default: the environment's `SPINKERAS_DATA`, else Keras.
+        folder: folder with `mnist.npz`. Default: that in the environment variable
+            `SPINKERAS_DATA`; without it Keras downloads the file.
     """
     folder = folder or os.environ.get("SPINKERAS_DATA")
     if not folder:

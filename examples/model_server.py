@@ -2,18 +2,18 @@
 
     python examples/model_server.py --name digits --path /models/digits
 
-For a desk or a test. In production use the official TensorFlow Serving image, which answers the
-same requests (docs/serving.md). Needs TensorFlow and KServe (pip install ".[serving]");
-spinkeras itself is not imported.
+This server is for local use and tests. In production use the official TensorFlow Serving image,
+which answers the same requests (docs/serving.md). The server needs TensorFlow and KServe
+(pip install ".[serving]"); it does not import spinkeras.
 
 HTTP: POST /v1/models/NAME[/versions/N]:predict with "instances" (one entry per sample) or
 "inputs" (one entry per input) and optionally "signature_name"; GET /v1/models/NAME and
 /v1/models/NAME/metadata. gRPC, with --grpc-port: Predict, GetModelMetadata and GetModelStatus of
 the tensorflow-serving-api package.
 
-The newest version in the folder is served. A newer one is loaded beside it and takes over between
-two requests; if it cannot be loaded, or disappears, the one before it goes on. What slow,
-broken and many clients may do: `slow_clients.py` beside this file.
+The newest version in the folder is served. A newer version is loaded in the background and replaces
+it between two requests. If the newer version cannot be loaded, or disappears, the earlier one is
+served on. `slow_clients.py` beside this file limits slow, broken and too many clients.
 """
 
 import argparse
@@ -34,14 +34,14 @@ import tensorflow as tf
 from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 
-MAX_BODY = 4 * 2**20  # bytes; the default of gRPC, kept for HTTP as well
+MAX_BODY = 4 * 2**20  # bytes; the default of gRPC, also used for HTTP
 PATIENCE = 30.0  # s
 MAX_CONNECTIONS = 1000
-MAX_REPEATED = 2**20  # elements of a tensor that is sent as one number for all of them
+MAX_REPEATED = 2**20  # most elements of a tensor that is sent as one repeated number
 
 
 class Refused(ValueError):
-    """A request that is the client's mistake; `not_found` tells 404 from 400."""
+    """Error for a wrong request of a client; status 404 with `not_found`, otherwise 400."""
 
     def __init__(self, message, not_found=False):
         super().__init__(message)
@@ -52,7 +52,7 @@ class Refused(ValueError):
 
 
 class Version:
-    """One loaded version: signatures to call and the description they came with."""
+    """One loaded version: its signatures and their description."""
 
     def __init__(self, folder):
         self.number = int(folder.name)
@@ -73,7 +73,7 @@ class Version:
         return self.signatures[name]
 
     def run(self, name, arrays):
-        """Outputs of a signature as NumPy arrays; arrays are checked against what it takes."""
+        """Outputs of a signature as NumPy arrays; the given arrays are checked first."""
         function, specs = self.signature(name)
         if set(arrays) != set(specs):
             raise Refused(f"Signature {name!r} takes inputs {list(specs)}; got {list(arrays)}.")
@@ -99,17 +99,17 @@ class Version:
 
 
 def reason(error):
-    """What an operation complains about, without the account of where in the graph it stands."""
+    """The message of a failed operation, without its place in the graph."""
     lines = [line.strip() for line in error.message.splitlines()]
     places = ("Graph execution error", "Detected at node", "<stack traces", "[[", "File ")
     return next(line for line in reversed(lines) if line and not line.startswith(places))
 
 
 def fingerprint(folder):
-    """What changes while a version is copied into its folder: names, sizes and times."""
+    """Names, sizes and times of the files in a folder, which change while it is being copied."""
     try:
         stats = [(str(path), path.stat()) for path in sorted(folder.rglob("*"))]
-    except OSError:  # a file disappeared meanwhile; the next look will differ from this
+    except OSError:  # a file has disappeared; the next fingerprint will differ from this one
         return None
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
@@ -120,7 +120,7 @@ class Versions:
     def __init__(self, path, interval=1.0):
         self.path = pathlib.Path(path)
         self.interval = interval
-        self.broken = {}  # number: (fingerprint when its loading failed, why it did)
+        self.broken = {}  # number: (fingerprint when loading failed, reason)
         self.current = None
         self._stop = threading.Event()
         self.refresh()
@@ -139,13 +139,13 @@ class Versions:
             if self.current is not None and number == self.current.number:
                 return
             folder = self.path / str(number)
-            mark = fingerprint(folder)  # before it is loaded: what comes later is tried again
+            mark = fingerprint(folder)  # taken before loading, so that a later change is noticed
             if number in self.broken and self.broken[number][0] == mark:
                 continue
             try:
                 version = Version(folder)
                 for function, _ in version.signatures.values():
-                    function.graph  # noqa: B018  (restored here, not in the first request)
+                    function.graph  # noqa: B018  (restore it now, not in the first request)
                 self.current = version
             except Exception as error:
                 why = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -165,7 +165,7 @@ class Versions:
         while not self._stop.wait(self.interval):
             try:
                 self.refresh()
-            except Exception as error:  # a network file system, say; later looks may succeed
+            except Exception as error:  # such as one of a network file system; try again later
                 print(f"cannot read {self.path}: {type(error).__name__}: {error}", flush=True)
 
 
@@ -174,12 +174,12 @@ class Versions:
 
 def types_of(entries):
     types = list(map(type, entries))
-    # Mostly there is but one, and counting it takes half the time of a set of all.
+    # Usually all have the same type; counting this type is twice as fast as a set of all types.
     return {types[0]} if types and types.count(types[0]) == len(types) else set(types)
 
 
 def to_array(value, key, dtype):
-    """JSON value to an array of a signature's type; text, null, true and false are no numbers."""
+    """Array of a signature's type from a JSON value; refuses text, null, true and false."""
     if dtype.is_bool:
         allowed, wanted = {bool}, "true or false"
     elif dtype.is_integer:
@@ -188,7 +188,7 @@ def to_array(value, key, dtype):
         allowed, wanted = {int, float}, f"numbers of type {dtype.name}"
     else:
         raise Refused(f"Input {key!r} is of type {dtype.name}, for which this server needs gRPC.")
-    # Types before NumPy sees them: it would give every entry the memory of the longest text.
+    # Check types before NumPy, which would give every entry the memory of the longest text.
     entries, shape = [value], []
     while list in (types := types_of(entries)):
         lengths = set(map(len, entries)) if types == {list} else ()
@@ -208,7 +208,7 @@ def to_array(value, key, dtype):
     try:
         with np.errstate(over="ignore"):
             return np.asarray(entries, dtype.as_numpy_dtype).reshape(shape)
-    except ValueError as error:  # NumPy has a largest number of dimensions
+    except ValueError as error:  # NumPy limits the number of dimensions
         raise Refused(f"Input {key!r} is nested {len(shape)} deep: {error}.") from error
 
 
@@ -250,8 +250,8 @@ def answer(version, payload):
 
 
 def http_server(name, versions, port, patience, connections, body):
-    """KServe's REST server with one model, not started; the last three as in `guard`."""
-    sys.argv = sys.argv[:1]  # KServe parses the command line of whoever imports it
+    """KServe's REST server with one model, not started; the last three arguments as in `guard`."""
+    sys.argv = sys.argv[:1]  # KServe parses the command line of the program that imports it
     import kserve
     from fastapi import Request
     from fastapi.responses import ORJSONResponse
@@ -279,7 +279,7 @@ def http_server(name, versions, port, patience, connections, body):
 
         async def predict(self, body, headers=None, number=None):
             try:
-                payload = orjson.loads(body)  # whatever type it has: curl -d says "form"
+                payload = orjson.loads(body)  # ignore the declared type: curl -d declares "form"
                 version = versions.get(number)
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(pool, answer, version, payload)
@@ -291,8 +291,8 @@ def http_server(name, versions, port, patience, connections, body):
                 raise InvalidInput(str(error)) from error
 
     class PlainDataPlane(DataPlane):
-        # Bodies as they come: TensorFlow Serving knows no CloudEvents, and KServe's decoder of
-        # these fails on some bodies, such as an empty one.
+        # Pass bodies on unchanged. TensorFlow Serving does not use CloudEvents, and KServe's
+        # decoder of CloudEvents fails on some bodies, such as an empty one.
         def decode(self, body, headers, *args, **kwargs):
             return body, {}
 
@@ -301,7 +301,7 @@ def http_server(name, versions, port, patience, connections, body):
 
     model = SavedModel()
 
-    # What TensorFlow Serving offers beyond KServe's own routes; the first route that fits wins.
+    # Routes that TensorFlow Serving has in addition to KServe's; the first matching route is used.
     @app.get("/v1/models/{model_name}")
     def status(model_name: str):
         check(model_name)
@@ -342,7 +342,7 @@ def http_server(name, versions, port, patience, connections, body):
     extension = ModelRepositoryExtension(repository)
     server = RESTServer("kserve.model_server:app", PlainDataPlane(repository), extension, port)
     guard(server.config, patience, connections, body)
-    logging.getLogger("kserve").setLevel(logging.CRITICAL)  # a traceback for every bad request
+    logging.getLogger("kserve").setLevel(logging.CRITICAL)  # no traceback for every bad request
     return server
 
 
@@ -369,7 +369,7 @@ def grpc_server(name, versions, host, port, patience=PATIENCE):
             context.abort(grpc.StatusCode.NOT_FOUND, str(error))
 
     def from_proto(proto, key):
-        # A few bytes may declare a shape of any size, and all of it would be allocated.
+        # A few bytes may declare a huge shape, for which all memory would be allocated.
         count = math.prod(dim.size for dim in proto.tensor_shape.dim)
         if proto.tensor_content:
             given = len(proto.tensor_content) / tf.as_dtype(proto.dtype).size
@@ -428,7 +428,7 @@ def grpc_server(name, versions, host, port, patience=PATIENCE):
             response.model_version_status.add(version=version.number, state=available)
             return response
 
-    limit = round(1000 * patience)  # ms: to shake hands, and of an open connection without a call
+    limit = round(1000 * patience)  # ms, for the handshake and for a connection without a call
     options = [("grpc.server_handshake_timeout_ms", limit), ("grpc.max_connection_idle_ms", limit)]
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(4), options=options)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Prediction(), server)
@@ -473,7 +473,7 @@ def main():
         )
         server.start()
         print(f"grpc://{options.host}:{port}", flush=True)
-    # KServe listens on every interface; a socket of our own keeps to the one asked for.
+    # KServe listens on every interface, so give it a socket that is bound to the wanted one.
     with socket.create_server((options.host, options.port)) as listener:
         print(f"http://{options.host}:{listener.getsockname()[1]}", flush=True)
         http.run(sockets=[listener])

@@ -1,12 +1,12 @@
-"""Train a network on handwritten digits, export it, serve it, ask for an answer and its energy.
+"""Train a network on handwritten digits, export it, serve it, and request outputs and energies.
 
     python examples/serve.py                  # trains, exports to a temporary folder, serves, asks
     python examples/serve.py --path FOLDER    # keeps the export; every run adds a version
     python examples/serve.py --path FOLDER --url http://127.0.0.1:8501
                                               # asks a server that already serves FOLDER
 
-The server is examples/model_server.py (pip install ".[serving]"). It speaks the requests
-of TensorFlow Serving, so the last form works with the official image as well: docs/serving.md.
+The server is examples/model_server.py (pip install ".[serving]"). It answers the requests of
+TensorFlow Serving, so the last command also works with the official image (docs/serving.md).
 """
 
 import argparse
@@ -33,7 +33,7 @@ from spinkeras.export.network import TOLERANCE
 
 
 def train(epochs):
-    """A small network on 8 x 8 digits, and its test data."""
+    """A small network trained on 8 x 8 digits, and its test data."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype("float32")
     x, x_test, y, y_test = train_test_split(images, labels, test_size=0.25, random_state=0)
@@ -58,7 +58,7 @@ def train(epochs):
 
 @contextlib.contextmanager
 def server(path):
-    """The address of a model server that ends with the block."""
+    """Context that starts a model server, yields its address and stops it at the end."""
     script = pathlib.Path(__file__).with_name("model_server.py")
     command = [sys.executable, str(script), "--name", "digits", "--path", str(path), "--port", "0"]
     process = subprocess.Popen(
@@ -79,7 +79,7 @@ def server(path):
 
 
 def wait_for_version(url, number, seconds=60):
-    """Until a server that was running before has picked up the version just exported."""
+    """Wait until a running server has loaded the version that was just exported."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, http.client.HTTPException):  # it may be restarting
@@ -92,7 +92,7 @@ def wait_for_version(url, number, seconds=60):
 
 
 def predict(url, images, signature):
-    """One REST request, as curl would send it."""
+    """Send one REST request and return the result."""
     body = json.dumps({"signature_name": signature, "instances": images.tolist()}).encode()
     request = urllib.request.Request(
         f"{url}/v1/models/digits:predict", body, {"Content-Type": "application/json"}

@@ -1,14 +1,14 @@
 """Compare the signed output of spin neurons with ReLU, tanh and sigmoid in a convolutional network.
 
-Two convolutions and a dense output layer classify scikit-learn's digits. Every activation trains
-with Adam at its usual learning rate, 1e-3, and at 1e-2, over several seeds. The signed output
-`SpinNeuron(bipolar=True)` is `2 P - 1`; its untrained slope at zero is 1, like tanh, or here also
-1/2. The table shows the test accuracy, its mean over the seeds and its range.
+Two convolutions and a dense output layer classify scikit-learn's digits. Every activation is
+trained with Adam at the usual learning rate of 1e-3 and at 1e-2, with several seeds. The signed
+output of `SpinNeuron(bipolar=True)` is `2 P - 1`. Its untrained slope at zero is 1, like that of
+tanh; here also 1/2 is tried. The table shows mean and range of the test accuracy over the seeds.
 
     python examples/signed_output.py            # three seeds, about three minutes on one core
     python examples/signed_output.py --quick    # one seed and one epoch, to see it run
 
-A run that was stopped goes on with the first activation that is missing.
+A run that was stopped continues with the first missing activation.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def network(activation):
 def accuracies(activation, learning_rates, epochs, seeds, training, test, eager=False):
     """`{learning rate: test accuracies in percent, one per seed}`.
 
-    The network is compiled once, or with `eager` not at all; every training starts with new
+    The network is compiled once, or not at all with `eager`. Every training starts with new
     weights and a new optimizer.
     """
     found = {}

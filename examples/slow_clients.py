@@ -1,18 +1,18 @@
-"""What keeps an HTTP server open for honest clients while others are slow, broken or many.
+"""Keep an HTTP server available when some clients are slow or broken, or when there are too many.
 
 `guard(config, ...)` changes a `uvicorn.Config` before its server starts:
 
-- A client has `patience` seconds for each thing the server waits for: the next request on an open
-  connection, its head, its body, and the taking of its answer. Being late in a request is answered
-  with 408.
-- At most `connections` are open, fewer where the process may not open as many files. One more, and
-  the one that has kept the server waiting longest is closed; never one whose request is being
-  answered. Idle connections shut nobody out.
-- A head is at most 64 KiB long (else 431), a body at most `body` bytes (else 413, said at once if
-  the request declares its length).
-- What is no HTTP, and what follows a good request without being one, gets 400 after the answers
-  to the good ones. Errors are JSON, `{"error": ...}`.
-- A bad request is one line in the log. A traceback there is a fault of the server.
+- A client has `patience` seconds for each step that the server waits for: the next request on an
+  open connection, the head of a request, its body, and the receipt of the answer. A request that
+  comes too slowly is answered with 408.
+- At most `connections` are open, or fewer if the process may not open so many files. If one more
+  client connects, the connection that has kept the server waiting longest is closed. A connection
+  whose request is being answered is never closed. So idle connections do not block other clients.
+- A head may have at most 64 KiB (otherwise 431), a body at most `body` bytes (otherwise 413, at
+  once if the request declares its length).
+- Data that is not HTTP gets 400, after the answers to earlier good requests. Errors are JSON,
+  `{"error": ...}`.
+- A bad request is one line in the log. A traceback in the log is a fault of the server.
 """
 
 import collections
@@ -24,9 +24,9 @@ import logging
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 2**16  # bytes
-OTHER_FILES = 100  # that a server has open beside its connections
+OTHER_FILES = 100  # files that a server has open in addition to its connections
 
-# What a client is waited for.
+# The steps of a client for which the server waits.
 REQUEST, HEAD, BODY, ANSWER, END = (
     "the next request",
     "the rest of the head",
@@ -40,8 +40,8 @@ def guard(config, patience, connections, body):
     """Put the limits into a `uvicorn.Config`.
 
     Args:
-        config: `uvicorn.Config`, not loaded; its `app` an ASGI application.
-        patience: s.
+        config: `uvicorn.Config`, not loaded, with an ASGI application as `app`.
+        patience: time in s for each step.
         connections: largest number of open connections, 1 or more.
         body: longest body in bytes.
     """
@@ -51,11 +51,11 @@ def guard(config, patience, connections, body):
         Connection, everyone=Everyone(patience, affordable(connections))
     )
     config.ws_protocol_class = None
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # `note` says what it warns of
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # `note` replaces its warnings
 
 
 def affordable(connections):
-    """As many of them as the process may open, and what else it needs."""
+    """The number of connections, limited so that the process may open them and all other files."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -72,7 +72,7 @@ def affordable(connections):
 
 
 def note(client, request, status, message):
-    """One line about a bad request, whatever the client has put into it."""
+    """Log one line about a bad request; text of the client is made safe to print."""
     host, port = client or ("?", 0)
     text = f"{host}:{port} {request[:100]!a} {status}: {ascii(message)[1:-1][:300]}"
     print(text, flush=True)
@@ -90,13 +90,13 @@ def error_response(status, message):
 
 
 class Everyone:
-    """The open connections, and those that keep the server waiting, the longest first."""
+    """All open connections, and those that keep the server waiting, longest first."""
 
     def __init__(self, patience, most):
         self.patience = patience
         self.most = most
         self.open = set()
-        self.waited_for = {}  # a dictionary keeps the order
+        self.waited_for = {}  # a dictionary, because it keeps the order
 
     def admit(self, connection):
         self.open.add(connection)
@@ -116,17 +116,17 @@ class Connection(HttpToolsProtocol):
         self.everyone = everyone
         self.timer = None
         self.waits_for = None
-        self.begun = self.in_body = False  # a request, and the body of one
-        self.owed = 0  # answers to requests that have come completely
+        self.begun = self.in_body = False  # whether a request, or the body of one, has begun
+        self.owed = 0  # number of complete requests without an answer
         self.unanswered = collections.deque()  # uvicorn's records of all requests not yet answered
-        self.unread = 0  # bytes since the head began or the body went on
-        self.failure = None  # status and message for what followed good requests
-        self.no_more = False  # the client sends nothing more
+        self.unread = 0  # bytes since the head began or the body last continued
+        self.failure = None  # status and message for bad data after good requests
+        self.no_more = False  # whether the client has stopped sending
 
     # --- what the server waits for ---------------------------------------------------------------
 
     def expect(self):
-        """Find out what the client is waited for, and give it the time for that."""
+        """Find out what the server waits for, and start the time limit for it."""
         if self.waits_for is END:
             return
         if self.flow.write_paused:
@@ -148,7 +148,7 @@ class Connection(HttpToolsProtocol):
             self.timer = self.loop.call_later(self.everyone.patience, self.too_late)
 
     def forget(self):
-        """Wait for nothing any more."""
+        """Stop waiting."""
         if self.timer is not None:
             self.timer.cancel()
         self.everyone.waited_for.pop(self, None)
@@ -168,13 +168,13 @@ class Connection(HttpToolsProtocol):
         self.abort()
 
     def abort(self):
-        self.begun = self.in_body = False  # the client does not hang up, but is hung up on
+        self.begun = self.in_body = False  # the server closes the connection, not the client
         self.forget()
         self.read_no_more()
         self.transport.abort()
 
     def read_no_more(self):
-        """Tell whoever reads or answers a request of this connection that the client is gone."""
+        """Tell the code that reads or answers requests here that the client is gone."""
         for cycle in self.unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -182,21 +182,21 @@ class Connection(HttpToolsProtocol):
     # --- errors ----------------------------------------------------------------------------------
 
     def unfinished(self):
-        """Whether a request has begun that is neither complete nor answered."""
+        """Whether a request has begun but is not complete and not answered."""
         return self.begun or (self.in_body and not self.cycle.response_started)
 
     def request(self):
-        """The first line of the request that is being read, as far as known."""
+        """The known part of the first line of the request that is being read."""
         if not self.begun and not self.in_body and not self.owed:
             return "-"
         method = self.scope.get("method", "")
         return f"{method} {self.url.decode('latin-1')}".strip()
 
     def refuse(self, status, message):
-        """Answer what cannot be a request, and wait for the client to go."""
+        """Answer data that is not a request, and wait until the client closes the connection."""
         if self.transport.is_closing():
             return
-        if self.in_body and self.cycle.response_started:  # refused before: its body is too long
+        if self.in_body and self.cycle.response_started:  # already refused, for a too long body
             return self.abort()
         note(self.client, self.request(), status, message)
         self.begun = self.in_body = False
@@ -208,16 +208,17 @@ class Connection(HttpToolsProtocol):
         lines += [name + b": " + value for name, value in headers]
         self.transport.write(b"\r\n".join([*lines, b"", body]))
         self.read_no_more()
-        # Closed at once, the connection would be reset by what still comes, and the answer lost.
+        # If the connection closed at once, data still arriving would reset it and the answer would
+        # be lost.
         self.transport.write_eof()
         self.wait_for(END)
 
     def send_400_response(self, message):
-        """uvicorn's answer to what is no HTTP; its message does not say what to do."""
+        """Replaces uvicorn's answer to data that is not HTTP, whose message gives no advice."""
         self.fail(400, "This is no request of HTTP/1.1: look at its first lines and its lengths.")
 
     def fail(self, status, message):
-        if self.owed:  # the good ones first
+        if self.owed:  # answer earlier good requests first
             self.failure = self.failure or (status, message)
         elif self.waits_for is not END:
             self.refuse(status, message)
@@ -241,7 +242,7 @@ class Connection(HttpToolsProtocol):
     def eof_received(self):
         self.no_more = True
         if self.owed:
-            return True  # a client that sends nothing more still gets its answers
+            return True  # a client that has stopped sending still gets its answers
         self.read_no_more()
         return None
 
@@ -284,7 +285,7 @@ class Connection(HttpToolsProtocol):
         self.expect()
 
     def timeout_keep_alive_handler(self):
-        """uvicorn's limit to idle connections, in place of which `expect` has one."""
+        """Disables uvicorn's limit for idle connections; `expect` has its own limit."""
 
     def pause_writing(self):
         super().pause_writing()
@@ -296,7 +297,7 @@ class Connection(HttpToolsProtocol):
 
 
 class Requests:
-    """ASGI layer: one line for every bad request, and 413 for a body beyond the limit.
+    """ASGI layer that logs one line for every bad request and answers 413 to a too long body.
 
     The application gets a body only when it is complete.
     """
@@ -334,7 +335,7 @@ class Requests:
             if message["type"] != "http.request":
                 return
             more = message["more_body"]
-            if refused:  # read on, but keep nothing: the client is still sending
+            if refused:  # the client is still sending; read the rest and drop it
                 continue
             body += message["body"]
             if len(body) > self.limit:
@@ -350,7 +351,7 @@ class Requests:
         await self.app(scope, replay, send)
 
     async def too_long(self, send):
-        """Answer at once, but for the end: that would close the connection."""
+        """Send the answer without its end, because the end would close the connection."""
         status, headers, body = error_response(413, f"The body is longer than {self.limit} bytes.")
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": True})

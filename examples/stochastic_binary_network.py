@@ -1,12 +1,13 @@
 """Sample a Boltzmann machine with free-running junctions, and compare with exact enumeration.
 
-A restricted Boltzmann machine with 16 visible and 8 hidden bits learns scikit-learn's digits,
-averaged to 4 x 4 pixels and cut at the median of each pixel: few enough bits that all 65536 images
-can be counted, so that its training and its probabilities are exact. Then two layers of
-low-barrier junctions (`switching_model="equilibrium"`, one read per bit) take the place of the
-logistic function and of the random numbers: from hidden to visible bits and back, many chains side
-by side. The table compares their means and pair correlations with the exact ones, beside as many
-exact draws, whose error is that of counting alone, and with junctions in unknown stray fields.
+A restricted Boltzmann machine with 16 visible and 8 hidden bits learns scikit-learn's digits, which
+are averaged to 4 x 4 pixels and cut at the median of each pixel. With so few bits all 65536 images
+can be enumerated, so training and probabilities are exact. Then two layers of free-running
+junctions (`switching_model="equilibrium"`: a barrier so low that they switch without a pulse, one
+read per bit) replace the logistic function and the random numbers. Many chains go from hidden to
+visible bits and back in parallel. The table compares means and pair correlations with the exact
+values. For comparison it shows the same number of exact draws, which have only the error of
+counting, and junctions in unknown stray fields.
 
     python examples/stochastic_binary_network.py            # less than a minute on one core
     python examples/stochastic_binary_network.py --quick    # to see it run
@@ -24,8 +25,8 @@ from sklearn.datasets import load_digits
 import spinkeras
 
 VISIBLE, HIDDEN = 16, 8
-INTERVAL = 5e-6  # s, five correlation times of the junctions in balance
-STRAY_FIELD = 0.5e-3  # T, its sigma over the junctions of a chip
+INTERVAL = 5e-6  # s, five correlation times of a junction with equally probable states
+STRAY_FIELD = 0.5e-3  # T, sigma of the stray field over the junctions of a chip
 READ = spinkeras.EnergyAssumptions(read_voltage=0.02, read_time=1e-9)
 STATES = np.array(list(itertools.product([0, 1], repeat=VISIBLE)), "float32")
 
@@ -37,14 +38,14 @@ def load():
 
 
 def probabilities(weights, visible_bias, hidden_bias):
-    """Of every image: the sum over all hidden bits, by counting."""
+    """Probability of every image, by summing over all hidden bits."""
     hidden = STATES @ weights + hidden_bias
     logs = STATES @ visible_bias + np.logaddexp(0, hidden).sum(1)
     return special.softmax(logs.astype("float64"))
 
 
 def train(images, steps, seed=0):
-    """Weights and biases by the exact gradient of the likelihood, with momentum."""
+    """Weights and biases, trained with the exact gradient of the likelihood and momentum."""
     rng = np.random.default_rng(seed)
     parts = [
         0.1 * rng.normal(size=(VISIBLE, HIDDEN)).astype("float32"),
@@ -80,7 +81,7 @@ def junctions(units, seed):
 
 
 def fields(layer, sigma, rng):
-    """Shift of the input of every junction that its stray field (T) is equal to."""
+    """Shift of every junction's input that has the same effect as its stray field (T)."""
     device, shifts = layer.device, []
     for field in sigma * rng.normal(size=layer.pulse_width.size):
         moved = device.replace(offset_field=float(field))
@@ -90,7 +91,7 @@ def fields(layer, sigma, rng):
 
 
 def sample(parts, chains, sweeps, every, sigma=0.0, seed=0):
-    """Images from chains that go from visible to hidden bits and back; the first half is left."""
+    """Images from chains that go from visible to hidden bits and back, without the first half."""
     rng = np.random.default_rng(seed)
     visible_layer, hidden_layer = junctions(VISIBLE, seed), junctions(HIDDEN, seed + 1)
     weights = ops.convert_to_tensor(parts[0])
@@ -106,9 +107,10 @@ def sample(parts, chains, sweeps, every, sigma=0.0, seed=0):
 
 
 def errors(images, model):
-    """Largest error of a pixel's mean and of a pair's mean product, and the distance in all.
+    """Largest error of a pixel's mean and of a pair's mean product, and a total distance.
 
-    The distance is half the sum of the differences of the 256 frequencies of the upper half.
+    The distance is half the sum of the absolute differences of 256 frequencies, those of all
+    images of the upper half.
     """
     pairs = images.T @ images / len(images) - STATES.T @ (STATES * model[:, None])
     half = 2 ** np.arange(8)

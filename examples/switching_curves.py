@@ -1,16 +1,17 @@
-"""Switching curves of a junction, three ways, and the slope that its two knobs give it.
+"""Compute switching curves of a junction in three ways, and the slope over its two knobs.
 
     python examples/switching_curves.py                       # half a minute on one core
     python examples/switching_curves.py --trajectories 500    # quicker, larger error bars
     python examples/switching_curves.py --device vcma_uta2022
     python examples/switching_curves.py --device mine.json    # of MTJDevice.save
 
-Figure 1: `P(I)` for a family of pulse widths: exact Fokker-Planck lines, the closed form that
-`SpinNeuron` uses (dashed), and points of the stochastic LLG equation with exact 95 % intervals.
-Figure 2: the slope at the midpoint over pulse width and anisotropy, in absolute current and
-relative to the critical current: which knob acts where.
+Figure 1 shows `P(I)` for several pulse widths: the exact Fokker-Planck solution (lines), the closed
+form that `SpinNeuron` uses (dashed), and simulations of the stochastic LLG equation (points with
+exact 95 % intervals). Figure 2 shows the slope at the midpoint over pulse width and anisotropy, for
+the absolute current and for the current relative to the critical current. It shows which knob
+changes the slope in which regime.
 
-Writes both figures and the numbers behind them (JSON).
+The script writes both figures and their numbers (JSON).
 """
 
 import argparse
@@ -31,7 +32,7 @@ LEVELS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98)
 
 
 def curves(device, trajectories):
-    """Per pulse width: fine currents with exact and closed-form P, and simulated points."""
+    """For every pulse width: exact and closed-form P on a fine grid, and simulated points."""
     rows = []
     for number, width in enumerate(WIDTHS):
         middle = float(spinkeras.midpoint_current(width, device))
@@ -162,11 +163,10 @@ def shown(device):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--device",
-        default="stt_reference",
-        help="preset name, or a file of MTJDevice.save that ends in .json; default stt_reference",
-    )
+    # Without devices that have a switching curve: Fokker-Planck solves only the macrospin.
+    presets = spinkeras.presets()
+    collinear = [n for n in presets if spinkeras.MTJDevice.preset(n).switching_curve is None]
+    parser.add_argument("--device", default="stt_reference", choices=collinear)
     parser.add_argument("--trajectories", type=int, default=4000, help="per point, default 4000")
     parser.add_argument("--output", default="results", help="folder for figures and JSON")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Train one network three ways on handwritten digits: fixed, trained pulse width, both knobs.
+"""Train a network on digits in three ways: with fixed knobs, trained pulse width, both knobs.
 
     python examples/trainable_activation.py                          # scikit-learn digits
     python examples/trainable_activation.py --dataset mnist          # MNIST, published protocol
@@ -7,10 +7,11 @@
 The protocol is the one published with the trainable spintronic neuron (arXiv 2211.13391): two
 dense layers with 25 hidden neurons, a spin neuron on both, summed binary cross-entropy, full-batch
 gradient descent with learning rate 0.3, pixels divided by 1000. The small digits are scaled to the
-same pixel range. Every arm starts from the same weights per seed, at the shortest pulse (2 ns).
+same pixel range. With the same seed all three networks start from the same weights, and all at the
+shortest pulse (2 ns).
 
-Prints a table and writes a figure and the numbers behind it (JSON). A run that was stopped goes on
-with the first network that is missing (delete the numbers to start over).
+The script prints a table and writes a figure and its numbers (JSON). A run that was stopped
+continues with the first missing network (delete the JSON file to start again).
 """
 
 import argparse
@@ -98,7 +99,7 @@ def run(arm, seed, args):
     ).history
     report = spinkeras.energy_report(model, x_test, batch_size=2000, print_fn=None)
     neurons = spinkeras.spin_neurons(model)
-    disturbed = {}  # accuracy of one pulse per neuron, by the time of the read that may disturb it
+    disturbed = {}  # accuracy with one pulse per neuron, by the length of a disturbing read
     for read_time in (0.0, 2e-9):
         spread = spinkeras.ChipSpread(read_time=read_time)
         chips = spinkeras.evaluate_chips(
@@ -159,7 +160,7 @@ def summarise(results):
 
 
 def where_it_ends(runs):
-    """Neurons at a limit of the device, and the weakest memory, in words."""
+    """Share of neurons at a limit of the device, and the lowest retention, in words."""
     shares = {end: statistics.mean(r["at_limit"][end] for r in runs) for end in runs[0]["at_limit"]}
     bits = [
         statistics.mean(values) for values in zip(*(r["accuracy_of_bits"].values() for r in runs))

@@ -1,14 +1,15 @@
-"""Ordinary and variation-aware training side by side, measured on simulated chips.
+"""Compare ordinary and variation-aware training on simulated chips, whose devices differ.
 
     python examples/variation_aware.py                              # scikit-learn digits, 3 seeds
     python examples/variation_aware.py --dataset mnist [--data FOLDER]                   # 1 seed
 
-Two networks (one hidden layer of spin neurons, softmax read-out) start from the same weights. The
-ordinary one trains with nominal devices and expected values. The other sees a new chip at every
-step (10 % spread of the thermal stability, 1 % stuck devices) and single random pulses. Both are
-then measured on the same 100 chips with 5 % and 10 % spread and 1 % stuck devices, by expected
-value and with one pulse per neuron; every seed has its own weights and chips. The results file
-grows with every trained network; a run that was stopped goes on from it (delete it to start over).
+Two networks (one hidden layer of spin neurons, softmax output) start from the same weights. The
+ordinary network trains with nominal devices and expected values. The variation-aware network trains
+with a new chip in every step (10 % spread of the thermal stability, 1 % stuck devices) and with
+single random pulses. Both are then measured on the same 100 chips with 5 % and 10 % spread and 1 %
+stuck devices, with expected values and with one pulse per neuron. Every seed has its own weights
+and chips. Every trained network is added to the results file. A run that was stopped continues from
+this file (delete it to start again).
 """
 
 import argparse
@@ -73,7 +74,7 @@ def train(data, hidden, epochs, seed, **neuron):
 
 
 def train_and_measure(training, test, name, seed, setting):
-    """Rows of one network: every spread, by expected value and with one pulse."""
+    """Rows of one network: for every spread, with expected values and with one pulse."""
     model = train(training, setting["hidden"], setting["epochs"], seed, **TRAININGS[name])
     rows = []
     for sigma in SIGMAS:
@@ -110,7 +111,7 @@ def mean_and_sd(values, digits=2):
 
 
 def table(rows, seeds):
-    """Markdown: means and standard deviations over the seeds, and the paired differences."""
+    """Markdown table of means and standard deviations over the seeds, and paired differences."""
 
     def column(name, sigma, pulses, key, factor=100):
         found = {

@@ -1,7 +1,7 @@
-"""A second discretisation of the Fokker-Planck equation, to check `spinkeras.macrospin` with.
+"""A second discretisation of the Fokker-Planck equation, which checks `spinkeras.macrospin`.
 
-Exponentially fitted (Scharfetter-Gummel) fluxes on cells uniform in ``theta``, Radau IIA(5) steps
-in time, Richardson extrapolation over three meshes.
+It uses exponentially fitted (Scharfetter-Gummel) fluxes on cells of equal width in ``theta``, Radau
+IIA(5) steps in time, and Richardson extrapolation over three meshes.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from spinkeras.physics.device import get_device
 
 
 def switching_probability(current, pulse_width, device):
-    """Probability that a pulse, current in A and width in s, both scalars, switches."""
+    """Probability that a pulse switches; current in A and pulse width in s, both scalars."""
     device = get_device(device)
     ratio = current / device.critical_current
     duration = pulse_width / device.diffusion_time * device.thermal_stability
@@ -19,13 +19,13 @@ def switching_probability(current, pulse_width, device):
 
 
 def switching_curve(current_ratio, durations, thermal_stability):
-    """As `spinkeras.macrospin.fokker_planck.switching_curve`; durations in ascending order."""
+    """Like `spinkeras.macrospin.fokker_planck.switching_curve`; durations must be ascending."""
     cells = 2 * int(150 + 12 * np.sqrt(thermal_stability * (1 + abs(current_ratio))))
     coarse, middle, fine = (
         _on_mesh(current_ratio, durations, thermal_stability, cells * factor)
         for factor in (1, 2, 4)
     )
-    # Errors are even powers of the cell size: remove the second and the fourth.
+    # The error is a series in even powers of the cell size: remove the second and fourth power.
     coarse, middle = (4 * middle - coarse) / 3, (4 * fine - middle) / 3
     return (16 * middle - coarse) / 15
 
@@ -60,7 +60,7 @@ def _on_mesh(current_ratio, durations, thermal_stability, cells, steps=24):
     result, elapsed = [], 0.0
     for duration in durations:
         if duration > elapsed:
-            # The first pulse starts from a sharp density: its steps grow from small to large.
+            # The first pulse starts from a sharp density, so its steps grow from small to large.
             count = 2 * steps if elapsed == 0.0 else steps
             grid = elapsed + (duration - elapsed) * np.linspace(0, 1, count + 1) ** 2
             for step in np.diff(grid):

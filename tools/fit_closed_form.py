@@ -1,20 +1,20 @@
 """Fit the closed form of the macrospin switching curve to the exact Fokker-Planck solution.
 
-Run once, offline, and again whenever the form or its domain changes:
+Run it again whenever the form or its range changes:
 
     python -m tools.fit_closed_form            # some minutes on one core
     python -m tools.fit_closed_form --check    # only report the error
 
-The form is a logistic with a rational logit, increasing in the drive `h`:
+The form is a logistic function with a rational logit, increasing in the drive `h`:
 
     P = sigmoid(4 y (1 + a y + b y^2) / (1 + c y + d y^2)),   y = (h - h50) slope
 
 Six Chebyshev series in `ln u` and `Delta^-1/2` give `ln(h50 / Delta)`, `ln(slope)`, `a`, `b`, `c`
-and `ln(d - c^2 / 4)`; the last keeps the denominator positive. They start from one fit per exact
-curve (Legendre-Galerkin). Gauss-Newton then minimises the 2-, 4- and 8-norm in turn of the errors
-of `P`, of the midpoint and of the slope, while a penalty keeps the logit's derivative positive at
-every drive. The report uses the other discretisation (finite volumes) at random settings that the
-fit has not seen.
+and `ln(d - c^2 / 4)`; the last one keeps the denominator positive. First every exact curve
+(Legendre-Galerkin) is fitted alone, which gives starting values. Then Gauss-Newton minimises the
+errors of `P`, of the midpoint and of the slope: first their 2-norm, then the 4-norm, then the
+8-norm. A penalty keeps the derivative of the logit positive at every drive. The report uses the
+other discretisation (finite volumes) at random settings that were not used in the fit.
 """
 
 import argparse
@@ -40,9 +40,9 @@ DEGREES = {
     "log_gap": (8, 5),
 }
 FIRST_SHAPE = (0.2, 0.41, 0.25, np.log(0.16))  # a, b, c, log_gap at u = 0.3, any stability
-SLOPE_WEIGHT = 0.3  # a relative error of the slope counts like an error of P this many times that
-SHORTFALL_WEIGHT = 0.0025  # of the squared shortfall from the next line's value
-LEAST_RISE = 0.01  # wanted least value of Q(y) / (1 + y^2)^2, see `_rise`
+SLOPE_WEIGHT = 0.3  # error of P that counts as much as a relative error of 1 in the slope
+SHORTFALL_WEIGHT = 0.0025  # weight of the squared shortfall below LEAST_RISE
+LEAST_RISE = 0.01  # lowest wanted value of Q(y) / (1 + y^2)^2, see `_rise`
 TARGET = pathlib.Path(spinkeras.physics.__file__).parent / "macrospin_fit.json"
 
 
@@ -52,8 +52,9 @@ TARGET = pathlib.Path(spinkeras.physics.__file__).parent / "macrospin_fit.json"
 def exact_curves(stabilities, durations):
     """Exact `(Delta, u, h, P)` rows over a grid of currents that covers every transition.
 
-    `durations` must hold `PER_OCTAVE` values per octave, so that squaring the propagator that
-    many apart doubles the time. Rows are sorted by `Delta`, `u`, `h`.
+    `durations` must hold `PER_OCTAVE` values per octave. Then the square of the propagator of one
+    duration is that of the duration `PER_OCTAVE` places later. Rows are sorted by `Delta`, `u`,
+    `h`.
     """
     rows = []
     for delta in stabilities:
@@ -69,7 +70,7 @@ def exact_curves(stabilities, durations):
                     probability = readout @ (propagator @ start)
                     rows.append((delta, duration, ratio * delta, probability))
                     if probability > 1 - 2e-5:
-                        break  # longer pulses as well
+                        break  # longer pulses also have P = 1
                     propagator = propagator @ propagator
         print(f"exact curves for Delta = {delta:5.1f}: {len(ratios)} currents", flush=True)
     rows = np.array(rows)
@@ -78,7 +79,7 @@ def exact_curves(stabilities, durations):
 
 
 def midpoint_and_slope(h, probability):
-    """Midpoint and slope there of one exact curve, through a spline of the logit."""
+    """Midpoint of one exact curve and its slope there, from a spline of the logit."""
     logit = interpolate.CubicSpline(h, special.logit(probability))
     after = np.searchsorted(probability, 0.5)
     midpoint = optimize.brentq(logit, h[after - 1], h[after])
@@ -101,7 +102,7 @@ def _basis(duration, stability, degrees):
 def _probability(h, stability, numbers):
     """The form in float64, and its derivatives by the six `numbers` that the series give.
 
-    Independent of `spinkeras.physics.switching`, which tests compare.
+    It does not use `spinkeras.physics`, so that tests can compare both.
     """
     log_ratio, log_slope, a, b, c, log_gap = numbers
     midpoint, slope, gap = stability * np.exp(log_ratio), np.exp(log_slope), np.exp(log_gap)
@@ -120,8 +121,9 @@ def _probability(h, stability, numbers):
 def _rise(a, b, c, d, angle):
     """`Q(y) / (1 + y^2)^2` at `y = tan(angle)`, and its derivatives by `a`, `b`, `c`, `d`.
 
-    The logit rises where `Q = 1 + 2a y + (3b + ac - d) y^2 + 2bc y^3 + bd y^4` is positive. In
-    the angle this is a trigonometric polynomial of degree 4, so a few angles see all of it.
+    The logit rises if `Q = 1 + 2a y + (3b + ac - d) y^2 + 2bc y^3 + bd y^4` is positive. As a
+    function of the angle this is a trigonometric polynomial of degree 4, so a few angles are enough
+    to know it.
     """
     p, q = np.cos(angle), np.sin(angle)
     value = p**4 + 2 * a * p**3 * q + (3 * b + a * c - d) * (p * q) ** 2
@@ -133,7 +135,7 @@ def _rise(a, b, c, d, angle):
 
 
 def _shortfall(shape):
-    """How far `_rise` is below `LEAST_RISE`, angles last, and its derivatives by the shape."""
+    """`_rise` minus `LEAST_RISE` if negative, angles last, and its derivatives by the shape."""
     a, b, c, log_gap = np.asarray(shape)[..., None]
     gap = np.exp(log_gap)
     angle = (np.arange(48) + 0.5) * np.pi / 48
@@ -146,8 +148,11 @@ def _shortfall(shape):
 
 
 def _fit_shape(h, probability, stability, log_ratio, log_slope, start):
-    """Shape of one curve. Numerator and denominator nearly share a factor where the curve is
-    nearly logistic: a weak pull towards `start`, the neighbour's shape, keeps the branch."""
+    """Shape of one curve, fitted from `start`, the shape of its neighbour.
+
+    If the curve is nearly logistic, numerator and denominator nearly share a factor, and several
+    shapes fit equally well. A weak penalty keeps the result close to `start`.
+    """
     weight = np.sqrt(np.gradient(h) * np.exp(log_slope))
 
     def residual(shape):
@@ -159,7 +164,7 @@ def _fit_shape(h, probability, stability, log_ratio, log_slope, start):
 
 
 def starting_values(rows):
-    """Settings `(Delta, u)`, the first row of each and its six numbers, shape `(6, settings)`."""
+    """Settings `(Delta, u)`, first row of each, and their six numbers, shape `(6, settings)`."""
     settings, first = np.unique(rows[:, :2], axis=0, return_index=True)
     curves = [curve[:, 2:].T for curve in np.split(rows, first[1:])]
     exact = np.array([midpoint_and_slope(h, p) for h, p in curves]).T
@@ -182,10 +187,10 @@ def starting_values(rows):
 
 
 class _Objective:
-    """Size of all errors of the six series together, and its normal equations.
+    """The quantity that the fit minimises, and its normal equations.
 
-    It is the squared `norm`-norm of the errors of `P`, midpoint and slope, plus the squares of
-    the shortfall of the rise.
+    This is the squared `norm`-norm of the errors of `P`, midpoint and slope, plus the weighted
+    squares of the shortfall of the rise.
     """
 
     def __init__(self, rows, settings, first, start):
@@ -193,7 +198,7 @@ class _Objective:
         self.stability = settings[:, 0]
         self.setting = np.repeat(np.arange(len(first)), np.diff([*first, len(rows)]))
         self.bases = [_basis(settings[:, 1], settings[:, 0], d) for d in DEGREES.values()]
-        # A shift of the midpoint counts as the error of P that it makes there, or as its own size.
+        # A shift of the midpoint counts as the error of P that it causes, or as its relative size.
         relative = self.stability * np.exp(start[0] + start[1])
         self.weights = np.maximum(relative, 1), np.full(len(first), SLOPE_WEIGHT)
 
@@ -233,7 +238,7 @@ class _Objective:
 
 
 def fit(rows, norms=(2, 4, 8), iterations=60):
-    """Coefficient tables by damped Gauss-Newton."""
+    """Coefficient tables, fitted with the damped Gauss-Newton method."""
     settings, first, start = starting_values(rows)
     objective = _Objective(rows, settings, first, start)
     coefficients = [np.linalg.lstsq(b, t, rcond=None)[0] for b, t in zip(objective.bases, start)]
@@ -266,8 +271,11 @@ def fit(rows, norms=(2, 4, 8), iterations=60):
 
 
 def report(settings=400, seed=1):
-    """Errors of the shipped closed form at random settings: of `P` against finite volumes (six
-    drives each), of midpoint and slope (relative) against Legendre-Galerkin."""
+    """Errors of the closed form in the package at random settings.
+
+    `P` is compared with finite volumes at six drives per setting. Midpoint and slope are compared
+    with Legendre-Galerkin, as relative errors.
+    """
     from spinkeras.physics import laws
 
     rng = np.random.default_rng(seed)
@@ -297,11 +305,11 @@ def report(settings=400, seed=1):
 
 
 def check_shape(durations=301, stabilities=151, angles=720):
-    """Ranges of the shipped shape over a grid of the whole domain, edges included.
+    """Ranges of the shape in the package over a grid of all settings, edges included.
 
-    `rise` is a lower bound over all drives of `Q(y) / (1 + y^2)^2` (`_rise`): positive means that
-    no curve of the grid falls anywhere. Between two angles the value can dip below both by
-    `step^2 / 8` times its second derivative, which is at most 16 times its largest size.
+    `rise` is a lower bound of `Q(y) / (1 + y^2)^2` (see `_rise`) over all drives. If it is
+    positive, no curve of the grid falls anywhere. Between two angles the value can be lower than at
+    both by `step^2 / 8` times its second derivative, which is at most 16 times its largest size.
     """
     from spinkeras.physics import laws
 

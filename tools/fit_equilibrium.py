@@ -1,11 +1,11 @@
-"""Fit the rates of a free-running junction to the exact Fokker-Planck ones, and check the law.
+"""Fit the rates of a free-running junction to exact Fokker-Planck values, and check the law.
 
     python -m tools.fit_equilibrium            # half a minute on one core
     python -m tools.fit_equilibrium --check    # only report the errors
 
-`ln(rate t_D)` and `ln(correlation time / t_D)` are least-squares Chebyshev series in `Delta` and
-`(h^2 + 0.49)^1/2` on a grid of exact values. The report uses settings that the fit has not seen.
-The occupancy has no fitted number; the report compares it, too.
+`ln(rate t_D)` and `ln(correlation time / t_D)` are Chebyshev series in `Delta` and
+`(h^2 + 0.49)^1/2`, fitted by least squares to a grid of exact values. The report uses settings that
+were not used in the fit. The law of the occupancy has no fitted number; the report checks it, too.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TARGET = pathlib.Path(spinkeras.physics.__file__).parent / "equilibrium_fit.json
 
 
 def fit():
-    """Coefficients of both series, rows for `Delta`."""
+    """Coefficients of both series, with rows for `Delta`."""
     x, y = (np.cos(np.pi * (np.arange(n) + 0.5) / n) for n in GRID)
     low, high = 0.7, np.hypot(equilibrium.HIGHEST_DRIVE, 0.7)
     stability = equilibrium.STABILITY_DOMAIN[1] * (x + 1) / 2
@@ -45,7 +45,7 @@ def fit():
 
 
 def report(count=400, seed=1):
-    """Largest errors over random settings, a quarter of them on the edges of the domain."""
+    """Print the largest errors at random settings, many of them on the edges of the range."""
     rng = np.random.default_rng(seed)
     low, high = equilibrium.STABILITY_DOMAIN
     places = np.clip(rng.uniform(-0.15, 1.15, (count, 2)), 0, 1)

@@ -1,12 +1,13 @@
-"""The switching curve of the preset `vgsot_zhang2020`, from simulated spin-orbit torque.
+"""Fit the switching curve of the preset `vgsot_zhang2020` to simulated spin-orbit torque.
 
-    python -m tools.fit_spin_orbit     # some five minutes on one core
+    python -m tools.fit_spin_orbit     # about five minutes on one core
 
-A channel current drives the damping-like field `B_so = hbar theta J / (2 e Ms t_f)` along y on a
-layer with perpendicular anisotropy, an exchange-bias field along x breaks the symmetry, and the
-state is read after a relaxation without current: the protocol of the source. No closed form
-describes this, so `spinkeras.macrospin.llg` simulates it over current, pulse width and gate
-voltage, and an `EmpiricalCurve` is fitted to the counts. Prints the fit and how far it is off.
+This follows the protocol of the source. A current in the channel produces the damping-like field
+`B_so = hbar theta J / (2 e Ms t_f)` along y, which acts on a layer with perpendicular anisotropy.
+An exchange-bias field along x breaks the symmetry. The state is read after a relaxation time
+without current. No closed form describes this, so `spinkeras.macrospin.llg` simulates it over
+current, pulse width and gate voltage, and an `EmpiricalCurve` is fitted to the counts. The script
+prints the fit and its errors.
 """
 
 import numpy as np
@@ -40,10 +41,10 @@ _FREE = (
 
 
 def critical_current(device, anisotropy=None) -> float:
-    """Channel current in A above which the layer leaves its axis without noise and field.
+    """Channel current in A that turns the magnetisation off its axis without noise and field.
 
-    `B_so = mu0Hk / 2`, so `J = 2 e Ms t_f (mu0Hk / 2) / (hbar theta)` (K.-S. Lee et al., Appl.
-    Phys. Lett. 102, 112410 (2013)).
+    At this current `B_so = mu0Hk / 2`, so `J = 2 e Ms t_f (mu0Hk / 2) / (hbar theta)` (K.-S. Lee et
+    al., Appl. Phys. Lett. 102, 112410 (2013)).
     """
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     field_per_ampere = llg.spin_orbit_field(1 / CHANNEL_SECTION, SPIN_HALL_ANGLE, device)
@@ -51,14 +52,14 @@ def critical_current(device, anisotropy=None) -> float:
 
 
 def simulate(device, current, pulse_width, gate_voltage=0.0, trajectories=4000, seed=0):
-    """Pulses through the channel, by stochastic LLG.
+    """Simulate pulses through the channel with the stochastic LLG equation.
 
     Args:
         device: `MTJDevice`.
         current: A, array.
         pulse_width: s.
         gate_voltage: V, set long before the pulse.
-        trajectories, seed: as `llg.simulate_switching`.
+        trajectories, seed: as in `llg.simulate_switching`.
 
     Returns:
         `llg.SwitchingResult`.
@@ -79,7 +80,7 @@ def simulate(device, current, pulse_width, gate_voltage=0.0, trajectories=4000, 
 
 
 def measure(device, trajectories=4000):
-    """Table of simulated counts, as `calibration.fit_empirical` reads it."""
+    """Table of simulated counts in the form that `calibration.fit_empirical` takes."""
     rows = []
     for width in _WIDTHS:
         for gate in _GATES:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs the oldest versions that setup.cfg allows, all of them together, into a fresh virtual
-# environment, and runs the tests there:
+# Installs the oldest versions that setup.cfg allows, all together, into a new virtual environment,
+# and runs the tests there:
 #
 #     bash tools/oldest.sh                            # the fast suite
 #     bash tools/oldest.sh -m slow tests/test_x.py    # arguments of pytest
 #
-# VENV=folder keeps the environment there, to run more in it.
+# With VENV=folder the environment is made in this folder and kept.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -n "${VENV:-}" ]; then

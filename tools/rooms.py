@@ -1,4 +1,4 @@
-"""Which rooms of the library import which, by the source alone.
+"""Print which rooms (folders) of the library import which, read from the source.
 
 python -m tools.rooms            # a table
 python -m tools.rooms --dot      # a graph for Graphviz
@@ -12,7 +12,7 @@ LIBRARY = pathlib.Path(__file__).resolve().parents[1] / "spinkeras"
 
 
 def rooms() -> dict[str, dict[str, int]]:
-    """How many imports every room, or module at the top, has of every other."""
+    """Number of imports that every room, or module at the top, makes from every other."""
     found: dict[str, dict[str, int]] = {}
     for path in sorted(LIBRARY.rglob("*.py")):
         own = path.relative_to(LIBRARY).parts[0].removesuffix(".py")

@@ -1,23 +1,26 @@
-"""Start the chief and the workers of a search on one host or on a few, and keep them running.
+"""Start the chief and the workers of a search, on one host or on several, and keep them running.
+
+The chief process chooses the trials and gives them to the worker processes.
 
 On one host:
 
     python launch.py --workers 4 -- python search.py --directory FOLDER
 
-On several hosts with a folder that all of them mount: the chief on the first,
+On several hosts with a shared folder, start the chief on the first host,
 
     python launch.py --chief --address 10.0.0.1:8000 -- python search.py --directory FOLDER
 
-and on every host (the first one, too) its workers, with names that differ between hosts:
+and workers on every host (also on the first); host names must differ:
 
     python launch.py --workers 4 --address 10.0.0.1:8000 -- python search.py --directory FOLDER
 
-A process that dies is started again under the same name, up to `--restarts` times, and a worker
-then gets its unfinished trial back. If a whole host dies, its trials go to the others after the
-lease (see spinkeras.search.durability). The search can be stopped and started again at any time.
+A process that dies is started again under the same name, up to `--restarts` times; a worker then
+gets its unfinished trial again. If a whole host dies, other workers get its trials after the lease,
+the time after which a silent worker counts as dead (see spinkeras.search.durability). The search
+can be stopped and started again at any time.
 
-keras-tuner neither encrypts nor authenticates this traffic: use an address that only your own
-hosts reach.
+keras-tuner does not encrypt or authenticate this traffic. Use an address that only your own hosts
+can reach.
 """
 
 import argparse
@@ -48,11 +51,12 @@ def main():
         parser.error("give --workers N or --chief, then -- and the command to run")
     with_chief = args.chief or args.address is None
     if args.address is None:
-        with socket.socket() as probe:  # the number is free now; the chief takes it in a moment
+        with socket.socket() as probe:  # find a free port, which the chief will take
             probe.bind(("127.0.0.1", 0))
             args.address = f"127.0.0.1:{probe.getsockname()[1]}"
     ip, _, port = args.address.rpartition(":")
-    host = socket.gethostname().split(".")[0].replace("chief", "host")  # "chief" marks the chief
+    # keras-tuner takes every process with "chief" in its name for the chief.
+    host = socket.gethostname().split(".")[0].replace("chief", "host")
     names = ["chief"] * with_chief + [f"{host}-{k}" for k in range(args.workers)]
     os.makedirs(args.logs, exist_ok=True)
 
@@ -86,8 +90,7 @@ def main():
                 if code == 0:
                     print(f"{name}: done", flush=True)
                     if name == "chief":
-                        # The search is over; a worker that died at the very end has nobody left
-                        # to tell it so.
+                        # The search is over; a worker that died at the end needs no restart.
                         deadline = time.monotonic() + 60
                 elif deadline < float("inf"):
                     print(f"{name}: died after the search", flush=True)

@@ -1,7 +1,7 @@
-"""One search for spin neurons over many processes; every process runs this same file.
+"""Search for spin neurons with many processes; every process runs this file.
 
-Alone it searches in one process. With keras-tuner's three environment variables it is the chief or
-a worker of a distributed search; `launch.py` and `slurm_array.sh` set them.
+Started alone, it searches in one process. With keras-tuner's three environment variables it is the
+chief or a worker of a distributed search; `launch.py` and `slurm_array.sh` set these variables.
 
     python search.py --directory FOLDER
 """
@@ -9,7 +9,7 @@ a worker of a distributed search; `launch.py` and `slurm_array.sh` set them.
 import argparse
 import os
 
-# One trial is a small network: many workers with one thread each beat one worker with many.
+# A trial trains a small network, so many workers with one thread each are faster than one worker.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
@@ -49,7 +49,7 @@ def main():
         batch_size=32,
         verbose=0,
     )
-    # The chief, or the only process, knows all trials.
+    # Only the chief, or the only process, knows all trials.
     if os.environ.get("KERASTUNER_TUNER_ID", "chief") == "chief":
         print("energy pJ  accuracy  trial")
         for row in energy_front(tuner):

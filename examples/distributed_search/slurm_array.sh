@@ -1,10 +1,10 @@
 #!/bin/bash
-# A search as a SLURM job array: task 0 is the chief, every other task a worker.
+# Runs a search as a SLURM job array: task 0 is the chief, every other task is a worker.
 #
 #     sbatch slurm_array.sh FOLDER          FOLDER: on a file system that all nodes mount
 #
-# Submit it again to go on after the time limit; finished trials stay. A requeued task keeps its
-# number and so gets its unfinished trial back. Workers that start before the chief wait for it.
+# After the time limit, submit it again to continue; finished trials are kept. A requeued task keeps
+# its number, so it gets its unfinished trial again. Workers that start early wait for the chief.
 #SBATCH --job-name=spin-search
 #SBATCH --array=0-8
 #SBATCH --cpus-per-task=1
@@ -35,7 +35,7 @@ else
     name="tuner$task"
 fi
 
-# A process that dies comes back under the same name; SLURM does that for a node (--requeue).
+# This restarts a process that dies under the same name; SLURM restarts a lost node (--requeue).
 for _ in 1 2 3 4 5; do
     [ -e "$done" ] && exit 0            # a task that starts after the search has ended
     read -r ip port < "$address"        # the chief may have moved

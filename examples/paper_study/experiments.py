@@ -1,7 +1,7 @@
 """The experiments: which runs each one needs.
 
-An experiment is a function of a `Study`; it returns `{arm: results}`, one result per seed. Called
-with a study that may train, it trains what is missing; with a frozen one it only reads.
+An experiment is a function of a `Study`. It returns `{arm: results}` with one result per seed,
+where an arm is one way to train. It trains missing runs; with a frozen study it only reads results.
 """
 
 from runs import BOTH, FIXED, WIDTH, Run
@@ -15,14 +15,14 @@ BUDGETS = (4.0, 3.0, 2.0, 1.5, 1.0, 0.7)  # pJ per inference
 
 
 def _seeds(study, runs, seeds):
-    """`{arm: results}` of tuned runs, by seed; all trained together where they can."""
+    """`{arm: results}` of tuned runs, one per seed; runs train together if possible."""
     by_arm = {arm: [run.but(seed=s) for s in range(seeds)] for arm, run in runs.items()}
     study([run for some in by_arm.values() for run in some])
     return {arm: study(some) for arm, some in by_arm.items()}
 
 
 def _tuned(study, runs, seeds=5, tuning_seeds=(100,), **options):
-    """As `_seeds`, after the learning rate of every arm is tuned; the results name it."""
+    """Like `_seeds`, but first tune the learning rate of every arm; the results include it."""
     tuned = dict(zip(runs, study.tune(list(runs.values()), seeds=tuning_seeds, **options)))
     results = _seeds(study, tuned, seeds)
     for arm, some in results.items():
@@ -41,21 +41,21 @@ def faithful(study):
 
 
 def faithful_tuned(study):
-    """The published protocol with the learning rate tuned per arm, all else as published."""
+    """The published protocol, but with the learning rate tuned for every arm."""
     runs = {arm: PUBLISHED.but(train=train, checkpoints=10) for arm, train in TRAINED.items()}
-    # By three seeds: the largest rates that work for one fail for another.
+    # With three seeds, because the largest rates that work for one seed fail for another.
     return _tuned(study, runs, 3, rates=(0.3, 1.0, 3.0), tuning_seeds=(100, 101, 102))
 
 
 def tuned(study):
-    """Small batches, learning rate tuned per arm, with and without BatchNormalization."""
+    """Small batches, tuned learning rates, with and without BatchNormalization."""
     runs = {arm: Run(train=train) for arm, train in TRAINED.items()}
     runs |= {f"{arm} + BatchNorm": runs[arm].but(batch_norm=True) for arm in list(runs)}
     return _tuned(study, runs)
 
 
 def bounded(study):
-    """Bounded synapses, beside the best common fixed pulse width and the best fixed gain."""
+    """Bounded weights, compared with the best common fixed pulse width and best fixed gain."""
     fixed = {(b, w): Run(weight_bound=b, pulse_width=w) for b in BOUNDS for w in PULSE_WIDTHS}
     gains = {(b, g): Run(weight_bound=b, gain=g) for b in BOUNDS for g in GAINS}
     trained = {
@@ -96,12 +96,12 @@ def widths(study, sizes=(25, 128, 512), epochs=10):
 
 
 def lengths(study):
-    """Four times the training, the learning rate tuned for it."""
+    """Four times as many steps, with the learning rate tuned for them."""
     return widths(study, sizes=(25, 128), epochs=40)
 
 
 def pulses(study):
-    """Bits instead of probabilities, by pulses per neuron."""
+    """Bits instead of probabilities, for several numbers of pulses per neuron."""
     runs = {
         (output, arm): Run(hidden=(128,), train=train, output=output, pulses=(1, 2, 4, 8, 16))
         for output in ("probability", "sampled")
@@ -112,7 +112,7 @@ def pulses(study):
 
 
 def budgets(study):
-    """The best accuracy for a given energy per inference, fixed and trained knobs."""
+    """The best accuracy for a given energy per inference, with fixed and with trained knobs."""
     arms = {arm: Run(train=train) for arm, train in TRAINED.items() if train != WIDTH}
     results = {}
     for arm, run in zip(arms, study.tune(list(arms.values()))):

@@ -1,9 +1,9 @@
 """Train many small networks side by side: one Keras model, one pass over the data.
 
-The networks of a population share their layers' structure and see the same batches; weights, knobs,
-learning rates, weight bounds and pulse widths are each network's own. The loss is the sum of the
-networks' losses, each in proportion to its learning rate, so plain gradient descent trains every
-network as if it were alone (`tests/test_paper_study.py` holds this).
+The networks of a population have layers of the same sizes and see the same batches. Every network
+has its own weights, knobs, learning rate, weight bound and pulse width. The loss is the sum of the
+networks' losses, each multiplied by its learning rate. So plain gradient descent trains every
+network as if it were alone (`tests/test_paper_study.py` tests this).
 """
 
 import itertools
@@ -16,7 +16,7 @@ import spinkeras
 
 
 class Bound(keras.constraints.Constraint):
-    """Clip every weight to `+-limit`, an array that broadcasts to the weight; inf: no bound."""
+    """Clips weights to `+-limit`, an array that broadcasts to the weights; inf means no bound."""
 
     def __init__(self, limit):
         self.limit = np.asarray(limit, "float32")
@@ -32,8 +32,8 @@ class Population:
         sizes: neurons per layer, inputs first, such as `(784, 25, 10)`.
         count: number of networks.
         learning_rates, weight_bounds: one value per network (`inf`: no bound).
-        batch_norm: whether a BatchNormalization stands before every spin neuron.
-        **neuron: arguments of `SpinNeuron`, the same for all.
+        batch_norm: whether a BatchNormalization comes before every spin neuron.
+        **neuron: arguments of `SpinNeuron`, the same for all networks.
     """
 
     def __init__(self, sizes, count, learning_rates, weight_bounds, batch_norm=False, **neuron):
@@ -66,21 +66,21 @@ class Population:
         self.model.compile(optimizer, self.loss, metrics=metrics, jit_compile=jit_compile)
 
     def loss(self, y_true, y_pred):
-        """Summed binary cross-entropy of every network, in proportion to its learning rate."""
+        """Sum of the networks' binary cross-entropies, each multiplied by its learning rate."""
         y_pred = ops.reshape(y_pred, (-1, self.count, y_true.shape[-1]))
         y_true = ops.broadcast_to(y_true[:, None], ops.shape(y_pred))
         each = ops.sum(ops.binary_crossentropy(y_true, y_pred), axis=-1)
         return ops.sum(each * (self.rates / self.rates.max()), axis=-1)
 
     def load(self, k, network):
-        """Make network `k` a copy of a model of `single`, its weights clipped to the bound."""
+        """Copy a model of `single` into network `k` and clip its weights to the bound."""
         self._copy(k, network, inward=True)
         for layer in self.model.layers:
             if isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense)):
                 layer.kernel.assign(layer.kernel_constraint(layer.kernel))
 
     def network(self, k):
-        """Network `k` as an ordinary model (the same object at every call)."""
+        """Network `k` as an ordinary model; every call returns the same object."""
         self._copy(k, self.template, inward=False)
         return self.template
 
@@ -115,7 +115,7 @@ def _weights(layer):
 
 
 def single(sizes, batch_norm=False, seed=0, **neuron):
-    """One network; weights and biases uniform in `+-sqrt(6 / (n_in + n_out))`, set by `seed`."""
+    """One network; weights and biases are uniform in `+-sqrt(6 / (n_in + n_out))`."""
     model = keras.Sequential([keras.Input((sizes[0],))])
     for k, (before, width) in enumerate(itertools.pairwise(sizes)):
         limit = (6 / (before + width)) ** 0.5
@@ -131,7 +131,7 @@ def single(sizes, batch_norm=False, seed=0, **neuron):
 
 
 def _of_layer(k, sizes, neuron):
-    """Arguments of layer `k`: the last one trains on probabilities, bits leave it no gradient."""
+    """Arguments of layer `k`; the last one trains on probabilities, as bits give no gradient."""
     if k == len(sizes) - 2 and neuron.get("output") == "sampled":
         return {**neuron, "output": "probability"}
     return neuron

@@ -1,10 +1,10 @@
-"""Tables and figures of the study, from its stored results alone.
+"""Make the tables and figures of the study from its stored results.
 
     python examples/paper_study/report.py [--dataset digits] [--docs FOLDER]
 
-Writes `paper_study_<dataset>_*.png` into the folder and, for MNIST, the tables into `results.md`
-there, between the marks `<!-- table NAME -->` and `<!-- end -->`. Experiments whose runs are not
-complete are left out and named.
+The script writes `paper_study_<dataset>_*.png` into the folder. For MNIST it also writes the tables
+into `results.md` there, between the marks `<!-- table NAME -->` and `<!-- end -->`. It skips
+experiments with missing runs and prints their names.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def table(head, rows):
 
 
 def common(results, base):
-    """Cells that every table has: accuracy, paired difference, energy, its ratio, latency."""
+    """Cells of every table: accuracy, paired difference, energy, its ratio, latency."""
     base = base[: len(results)]
     energy, reference = column(results, "energy_pj"), column(base, "energy_pj")
     difference = column(results, "accuracy") - column(base, "accuracy")
@@ -69,20 +69,20 @@ COMMON = ("test accuracy %", "difference", "energy pJ", "/ fixed", "latency ns",
 
 
 def arms(results):
-    """Arms against the first one."""
+    """Table that compares all arms with the first one."""
     base = next(iter(results.values()))
     return table(("arm", *COMMON), [[arm, *common(some, base)] for arm, some in results.items()])
 
 
 def tuned_arms(results):
-    """As `arms`, with the learning rate that was chosen."""
+    """Like `arms`, with the chosen learning rates."""
     base = next(iter(results.values()))
     rows = [[arm, f"{some[0]['rate']:g}", *common(some, base)] for arm, some in results.items()]
     return table(("arm", "rate", *COMMON), rows)
 
 
 def components(results):
-    """Energy by component, at the end and when the arm first is as accurate as the fixed one."""
+    """Energy by component, at the end and when an arm first reaches the fixed arm's accuracy."""
     goal = np.mean(column(results["fixed"], "accuracy"))
     rows = []
     for arm, some in results.items():
@@ -97,7 +97,7 @@ def components(results):
 
 
 def ties(results):
-    """What a pulse width does to slope and threshold, and what anisotropy would undo the latter."""
+    """Slope and threshold by pulse width, and the anisotropy that would restore the threshold."""
     layer = spinkeras.SpinNeuron()
     device, scale = layer.device, layer.current_scale
     nominal = spinkeras.midpoint_current(device.nominal_pulse_width, device)
@@ -191,7 +191,7 @@ TABLES = {
 
 
 def draw_training(results, axes):
-    """Accuracy and energy against steps."""
+    """Accuracy and energy over the steps."""
     for k, (arm, some) in enumerate(results.items()):
         curve = np.array([result["curve"] for result in some])
         for ax, n in zip(axes, (1, 2)):
@@ -204,7 +204,7 @@ def draw_training(results, axes):
 
 
 def draw_ties(ax):
-    """Slope and threshold that one device can have: where the tie lies."""
+    """Slopes and thresholds that one device can have, which are tied to each other."""
     layer = spinkeras.SpinNeuron()
     device, scale = layer.device, layer.current_scale
     widths = np.geomspace(*device.pulse_width_range, 60)

@@ -1,7 +1,7 @@
-"""One network of the study, and a study as a file of networks that is never trained twice.
+"""The runs of the study: a `Run` describes one network, a `Study` stores the results.
 
-Every network is described by a `Run`. Its result is appended to a file as soon as it is known, and
-a run that stands in the file is never trained again: an interrupted study goes on where it stopped.
+The result of every run is added to a file when it is known. A run in the file is never trained
+again, so an interrupted study continues where it stopped.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ FIXED = ()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """One network: everything that decides its result.
+    """One network, described by all that determines its result.
 
     Attributes:
         dataset: `"mnist"` or `"digits"`.
@@ -37,19 +37,19 @@ class Run:
             `"validation"` leaves out training images and measures on those.
         divisor: pixels (0 to 255) are divided by it.
         batch_size: images per step; 0: all of them.
-        steps, checkpoints: gradient steps, and how often (equally spaced, at the end too) the
-            network is measured.
+        steps: number of gradient steps.
+        checkpoints: number of measurements, at equal distances, the last one at the end.
         hidden: neurons of the hidden layers.
         train, recenter, knob_scale: as in `SpinNeuron`.
-        pulse_width: s, start of the pulse width, or its fixed value.
+        pulse_width: first or fixed value of the pulse width in s.
         gain: factor on the neuron's default `current_scale`.
         weight_bound: largest absolute weight of a synapse; `None`: no bound.
         batch_norm: a BatchNormalization before every spin neuron.
-        output: of the hidden `SpinNeuron`s in training; the last ones train on probabilities.
-        pulses: pulses per neuron at which bits, not probabilities, are measured at the end.
+        output: `output` of the hidden `SpinNeuron`s; the last layer trains on probabilities.
+        pulses: numbers of pulses per neuron for which the accuracy of bits is measured at the end.
         budget_pj: limit of an `EnergyBudget`, pJ per inference; `None`: no budget.
-        learning_rate: of gradient descent.
-        seed: of weights, and of the order of the images.
+        learning_rate: learning rate of gradient descent.
+        seed: seed of the weights and of the order of the images.
     """
 
     dataset: str = "mnist"
@@ -81,7 +81,7 @@ class Run:
         """Runs with the same value train side by side."""
         own = {"learning_rate", "weight_bound", "pulse_width"}
         if not self.batch_size:
-            own.add("seed")  # no order of images
+            own.add("seed")  # full batches have no order of images
         return tuple(getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in own)
 
     @property
@@ -93,7 +93,7 @@ class Run:
         return dataclasses.replace(self, **changes)
 
     def __str__(self):
-        """What is not the default."""
+        """The values that differ from their default."""
         fields = ((f.name, getattr(self, f.name), f.default) for f in dataclasses.fields(self)[1:])
         return ", ".join(f"{n} {value}" for n, value, default in fields if value != default)
 
@@ -117,13 +117,13 @@ def load(run, folder=None):
 
 
 class Study:
-    """Results of runs, in a file of one JSON object per line; trains what is missing.
+    """Results of runs in a file with one JSON object per line; missing runs are trained.
 
     Args:
         path: the file.
         folder: folder with `mnist.npz`; `None` downloads it.
         dataset: replaces the dataset of every run.
-        frozen: refuse to train; for reports.
+        frozen: whether to refuse to train, for reports.
     """
 
     LARGEST = 4000  # hidden neurons trained at once
@@ -139,12 +139,13 @@ class Study:
             for line in lines[:-1]:
                 record = json.loads(line)
                 run = {k: tuple(v) if isinstance(v, list) else v for k, v in record["run"].items()}
-                self.results[Run(**run).key] = record["result"]  # a newer setting: its default
-            if lines[-1] and not frozen:  # killed while writing: cut the half line
+                # An attribute that is newer than the file has its default.
+                self.results[Run(**run).key] = record["result"]
+            if lines[-1] and not frozen:  # a kill cut the last line: remove it
                 self.path.write_bytes(b"".join(line + b"\n" for line in lines[:-1]))
 
     def __call__(self, runs):
-        """Results of runs, in their order; missing ones are trained first, alike ones together."""
+        """Results of runs in the same order; missing runs are trained first, in groups."""
         runs = [run.but(dataset=self.dataset) for run in runs]
         if self.dataset == "digits":  # 45 times fewer images
             runs = [r.but(batch_size=32, steps=r.steps // 4) if r.batch_size else r for r in runs]
@@ -158,7 +159,7 @@ class Study:
         parts = []
         for group in groups.values():
             size = max(1, self.LARGEST // sum(group[0].hidden))
-            size = size if group[0].budget_pj is None else 1  # a budget is one model's
+            size = size if group[0].budget_pj is None else 1  # a budget limits a single network
             parts += [group[start : start + size] for start in range(0, len(group), size)]
         work, begin = sum(len(part) * part[0].work for part in parts), time.monotonic()
         done = 0
@@ -173,9 +174,9 @@ class Study:
         return [self.results[run.key] for run in runs]
 
     def tune(self, runs, rates=(0.1, 0.3, 1.0, 3.0), seeds=(100,)):
-        """Runs with the learning rate that is best on the validation split, mean over the seeds.
+        """Runs with the learning rate that is best on the validation split, as mean over the seeds.
 
-        Where the best rate is the lowest or the highest one tried, the next one is tried too.
+        If the lowest or the highest rate is the best so far, the next one is tried, too.
         """
         tuned = [None] * len(runs)
         tried = {run: list(rates) for run in runs}
@@ -203,7 +204,7 @@ class Study:
         return tuned
 
     def best(self, runs):
-        """Of several tuned runs, the one with the highest validation accuracy."""
+        """The run with the highest validation accuracy among several tuned runs."""
         results = self([run.but(split="validation", seed=100) for run in runs])
         return runs[int(np.argmax([result["accuracy"] for result in results]))]
 
@@ -222,7 +223,7 @@ class Study:
 
 
 def train(runs, training, testing):
-    """Train runs of one population side by side; one dictionary of results per run."""
+    """Train the runs of one population together; returns one dictionary of results per run."""
     first = runs[0]
     (x, y), (x_test, y_test) = training, testing
     sizes = (x.shape[1], *first.hidden, 10)
@@ -308,7 +309,7 @@ def measure(network, x, y):
 
 
 def bits(network, run, neuron, x, y):
-    """Accuracy with `n` drawn pulses per neuron, mean over 10 passes of the data, by `n`."""
+    """`{n: accuracy}` with `n` drawn pulses per neuron, as mean over 10 passes of the data."""
     result = {}
     for pulses in run.pulses:
         drawn = {**neuron, "output": "always_sampled", "pulses": pulses, "seed": 1}

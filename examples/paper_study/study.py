@@ -1,11 +1,11 @@
-"""The published experiment and its controls, as one resumable study.
+"""Run the published experiment and its controls, as a study that can be interrupted.
 
     python examples/paper_study/study.py                     # everything on MNIST, hours
     python examples/paper_study/study.py faithful bounded    # some experiments
     python examples/paper_study/study.py --dataset digits    # scikit-learn's digits, minutes
     python examples/paper_study/report.py                    # tables and figures of the results
 
-An interrupted study goes on where it stopped; networks that are trained are not trained again.
+An interrupted study continues where it stopped; a trained network is not trained again.
 """
 
 import argparse
