@@ -34,8 +34,8 @@ The map, in the order in which the rooms build on each other:
       tensorboard       SpinTensorBoard: Keras's TensorBoard, with the knobs in ns and mV
       backup            ExactBackup: a killed training resumes with exactly the same result
 
-    energy            what an inference costs
-      pulse             EnergyAssumptions: what a pulse costs
+    energy            the energy of an inference
+      pulse             EnergyAssumptions: the energy of a pulse
       meter             the energy of a model's calls
       report, tracker   energy_report on given data, EnergyTracker while training
       budget            EnergyBudget: the best accuracy for a given energy
@@ -44,14 +44,13 @@ The map, in the order in which the rooms build on each other:
       margins           reliability: how long bits last, how often pulses fail
       driver_table      device_settings: the table for the driver chip
     calibration       from lab data to a device
-      conditions        what is held beside the drive: gate voltage, temperature, direction
-      files, names      cells of a laboratory's file; which column is what, in which unit
-      likeness, ramps   whether rows may be added up; ramps of the current as trials of pulses
+      files, names      reading the cells of a file; quantity and unit of every column
+      likeness, ramps   which rows may be added up; ramps of the current as trials of pulses
       table             read_table: measured switching counts, checked
-      posterior         draws of what is not known or differs
-      diagnosis         what residuals say
+      posterior         draws of unknown or varying parameters of a device
+      diagnosis         warnings from the residuals of a fit
       result            FitResult
-      law, likelihood   what is fitted, and how
+      law, likelihood   the law that is fitted, and the likelihood of the data
       fit               fit_device, fit_empirical
     export            trained networks as files
       network           a network as a graph, and its check

@@ -1,7 +1,7 @@
-"""Names for kinds of values, for annotations."""
+"""Type names for annotations."""
 
 import os
 from typing import Any, TypeAlias
 
-Array: TypeAlias = Any  # a number, a NumPy array or a tensor of Keras, whose shapes broadcast
+Array: TypeAlias = Any  # a number, a NumPy array or a Keras tensor; shapes must broadcast
 PathLike: TypeAlias = str | os.PathLike[str]

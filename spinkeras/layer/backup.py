@@ -140,7 +140,7 @@ class ExactBackup(keras.callbacks.Callback):
         if problems:
             raise ValueError(
                 f"No backup in {self.backup_dir!r} can be used ({'; '.join(problems)}). Delete the "
-                "folder to start anew."
+                "folder to start again."
             )
         return None
 
