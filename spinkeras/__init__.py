@@ -5,6 +5,7 @@ The map, in the order in which the rooms build on each other:
     _typing           type names for annotations
     checks, files     checks of values where they enter; writing a file as a whole or not at all
     versions          show_versions: which packages are installed
+    notices           warnings that point at the user's line
     intervals         the exact binomial interval
     tables            results as data frames and CSV files
     _keras            all use of Keras's private API
@@ -44,6 +45,7 @@ The map, in the order in which the rooms build on each other:
       margins           reliability: how long bits last, how often pulses fail
       driver_table      device_settings: the table for the driver chip
     calibration       from lab data to a device
+      conditions        settings beside current and pulse width: gate, temperature, direction
       files, names      reading the cells of a file; quantity and unit of every column
       likeness, ramps   which rows may be added up; ramps of the current as trials of pulses
       table             read_table: measured switching counts, checked

@@ -384,7 +384,7 @@ def fit(result: FitResult, ax: Any = None) -> Any:
     """Measured fractions with the fitted curves, and the residuals below.
 
     A bar is the 68 % interval of the probability at one setting, from the counts there. At most
-    ten combinations of pulse width and gate voltage are drawn.
+    ten combinations of pulse width, gate voltage, temperature and direction are drawn.
 
     Args:
         result: `FitResult` of `calibration.fit_device` or `fit_empirical`.

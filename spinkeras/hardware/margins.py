@@ -85,8 +85,8 @@ def read_disturb(
     """Probability that one read reverses a device in its initial state (Kramers rate).
 
     `P = t_r k(i)`, `k(i) = (Delta / t_D) sqrt(Delta/pi) (1-i)(1-i^2) exp(-Delta (1-i)^2)` with
-    `i = V_r / (R_P Ic0)`. This is an upper limit: the parallel state has the highest read current,
-    and the rate is lower at the start of a read. `P` is 1 if the read current reaches `Ic0`.
+    `i = V_r / (R Ic0)`, where `R` is the resistance of the initial state. This is an upper limit,
+    because the rate is lower at the start of a read. `P` is 1 if the read current reaches `Ic0`.
 
     Args:
         device: `MTJDevice` or preset name.

@@ -553,10 +553,9 @@ def _compile_like(new, old):
         arguments = old._compile_config.config | {"optimizer": old.optimizer}
         new.compile(**_anew(arguments))
     except Exception as error:
-        warnings.warn(
+        warn(
             f"The new model is not compiled: Keras cannot copy the optimizer and the metrics of "
-            f"{old.name!r} ({type(error).__name__}: {error}). Call `compile` on the new model.",
-            stacklevel=3,
+            f"{old.name!r} ({type(error).__name__}: {error}). Call `compile` on the new model."
         )
         return
     if new.built and new.optimizer is not None:

@@ -56,10 +56,10 @@ class SpinNeuron(keras.layers.Layer):
     """Activation with the switching curve of a magnetic tunnel junction (MTJ).
 
     An input `x` drives the current `I = I_bias + current_scale * x` (A) through the junction. The
-    output is the probability `P(I; t_p, K)` in (0, 1) that one pulse of width `t_p` (s) at
-    anisotropy `K` (J/m^3) reverses the junction. Pulse width and anisotropy are two knobs of the
-    real device: settings that electronics can change. The layer trains both inside the device's
-    range; by default every channel has one of each.
+    output is the probability `P(I; t_p, K_eff)` in (0, 1) that one pulse of width `t_p` (s) at
+    anisotropy `K_eff` (J/m^3) reverses the junction. Pulse width and anisotropy are two knobs of
+    the real device: settings that electronics can change. The layer trains both inside the
+    device's range; by default every channel has one of each.
 
     A weight holds a knob as a dimensionless logarithm, `w = ln(value / nominal) / knob_scale`. The
     two weights are `log_pulse_width` and `log_anisotropy`; the nominal values are

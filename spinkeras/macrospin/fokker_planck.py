@@ -5,7 +5,7 @@ The density ``rho(z, tau)`` of ``z = cos(theta)`` obeys, in dimensionless time,
     d rho/d tau = d/dz { (1 - z^2) [ (i - z) rho + (1 / (2 Delta)) d rho/dz ] }
 
 with ``i = I / Ic0`` (current over critical current), ``tau = alpha gamma' mu0Hk t`` and
-``Delta = K_eff V / (kB T)``. The pulse starts from the thermal equilibrium of the well at
+``Delta = K_eff Vol / (kB T)``. The pulse starts from the thermal equilibrium of the well at
 ``z > 0``; the switching probability is the weight at ``z < 0`` when the pulse ends.
 
 The equation is solved with the Legendre-Galerkin method in space and the matrix exponential in time
@@ -164,7 +164,7 @@ def relaxation_rate(drive: float, thermal_stability: float) -> float:
 def correlation_time(drive: float, thermal_stability: float) -> float:
     """Integral correlation time of the bit `z < 0` of a free-running junction, in units of `t_D`.
 
-    `int_0^inf C(t) dt / C(0)`, which for a diffusion is one integral over the density,
+    It is the integral of the bit's autocorrelation over time. For a diffusion this is one integral,
     `2 int [int_-1^z (bit - p) rho]^2 / ((1 - z^2) rho) dz / (p (1 - p))`. Arguments and errors are
     those of `equilibrium_occupancy`.
 
@@ -218,7 +218,7 @@ def legendre_system(
         modes: number of modes. Default: enough for the sharpest feature of the density.
 
     Returns:
-        `(matrix, start, readout)`: coefficients that start as `start` and change by `matrix` times
+        `(matrix, start, readout)`. The coefficients begin as `start` and change by `matrix` times
         themselves per unit of `tau`; `P` is their product with `readout`.
     """
     delta = thermal_stability

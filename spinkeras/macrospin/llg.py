@@ -217,7 +217,7 @@ def spin_orbit_field(current_density: Array, spin_hall_angle: float, device: Dev
 
     Args:
         current_density: A/m^2 in the heavy-metal channel, scalar or array.
-        spin_hall_angle: effective spin Hall angle `theta`, dimensionless, -1 to 1.
+        spin_hall_angle: effective spin Hall angle `theta_SH`, dimensionless, -1 to 1.
         device: `MTJDevice` or preset name (saturation magnetisation and thickness).
 
     Raises:
@@ -488,8 +488,7 @@ def _choose_step(device, settings, time_step):
         warn(
             f"time_step = {time_step:g} s turns the magnetisation by {rate * time_step:.3g} rad "
             f"per step, more than {COARSE_ROTATION}, which biases the probability. Use at most "
-            f"{COARSE_ROTATION / rate:.2g} s.",
-            stacklevel=3,
+            f"{COARSE_ROTATION / rate:.2g} s."
         )
     return time_step
 

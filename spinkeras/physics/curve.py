@@ -42,9 +42,9 @@ class RationalLogit(NamedTuple):
         """`dP/dh` at the midpoint."""
         return (self.ceiling - self.floor) * self.steepness
 
-    def probability(self, z):
-        """`P` at `h = midpoint + z`; `z` may be infinite, and NaN stays NaN."""
-        xp = ops if ops.is_tensor(z) or ops.is_tensor(self.steepness) else np
+    def probability(self, distance):
+        """`P` at `h = midpoint + distance`; `distance` may be infinite, and NaN stays NaN."""
+        xp = ops if ops.is_tensor(distance) or ops.is_tensor(self.steepness) else np
         reach = FARTHEST / self.steepness
         if xp is ops:  # no gradient through the limit, where it would be infinity times 0
             reach = ops.stop_gradient(ops.convert_to_tensor(reach))

@@ -66,8 +66,8 @@ class NeelBrown(checks.Options):
     `spinkeras.switching_probability` for its limits. The name `"neel_brown"` means `NeelBrown()`.
 
     Args:
-        barrier_exponent: `b`, dimensionless, 1 to 3. Default 2, which is exact for a perpendicular
-            macrospin; 1 is the usual empirical choice.
+        barrier_exponent: `beta`, dimensionless, 1 to 3. Default 2, which is exact for a
+            perpendicular macrospin; 1 is the usual empirical choice.
         attempt_time: `tau0` in s, 1e-15 to 1e-3. Default `None`: the Kramers value
             `t_D / (Delta sqrt(Delta / pi))`.
 
@@ -238,7 +238,7 @@ def _bounded(xp, z, stability):
 
 
 def neel_brown_curve(xp, log_duration, stability, barrier_exponent, log_attempt=None) -> Curve:
-    """Thermally activated law `P = 1 - exp(-(t/tau0) exp(-Delta (1 - i)^b))`, `i = I / Ic0`.
+    """Thermally activated law `P = 1 - exp(-(t_p/tau0) exp(-Delta (1 - i)^beta))`, `i = I / Ic0`.
 
     Args:
         xp: `numpy` or `keras.ops`.

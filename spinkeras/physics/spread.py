@@ -63,15 +63,15 @@ class ChipSpread:
 
     A device is read by its current at a fixed voltage. This current is compared with a reference
     `I_ref`, which is the same for the whole chip and lies halfway between the currents of the two
-    nominal states, `I_P` (parallel, not switched) and `I_AP` (switched). The read current has
-    Gaussian noise of standard deviation `sigma = sense_noise (I_P - I_AP)`. A device that has not
-    switched then reads as switched with probability `Phi((I_ref - I_P') / sigma)`, and a switched
-    device as not switched with `Phi((I_AP' - I_ref) / sigma)`, with the normal distribution `Phi`.
+    nominal states, `I_P` (parallel) and `I_AP` (antiparallel). The read current has Gaussian noise
+    of standard deviation `sigma = sense_noise (I_P - I_AP)`. A parallel device then reads as
+    antiparallel with probability `Phi((I_ref - I_P') / sigma)`, and an antiparallel device as
+    parallel with `Phi((I_AP' - I_ref) / sigma)`, where `Phi` is the normal distribution function.
     So devices with another resistance or a lower TMR are misread more often.
 
     Args:
         stability: relative sigma of the thermal stability, 0 to 0.5. The critical current changes
-            by the same factor, because both are proportional to `K_eff V`. A measured curve
+            by the same factor, because both are proportional to `K_eff Vol`. A measured curve
             changes according to its exponents of the anisotropy.
         current: relative sigma of `Ic0 / Delta` (damping, spin-torque efficiency), 0 to 0.5. For a
             measured curve: of its threshold.
@@ -505,7 +505,7 @@ def chip_curve(
 
 def _disturbed(xp, chip, spread, device, stability, cause):
     """Probability that a read reverses each device at its own stability."""
-    nominal = spread.read_voltage / device.resistance_parallel
+    nominal = float(current_of_voltage(spread.read_voltage, device))
     ratio = nominal / (device.critical_current_per_stability * stability)
     duration = spread.read_time / device.diffusion_time
     if cause != "faults":
@@ -515,7 +515,7 @@ def _disturbed(xp, chip, spread, device, stability, cause):
 
 
 def misreadings(xp, chip, sense_noise, nominal_tmr):
-    """Probability that an unswitched device reads as switched, and a switched one as unswitched."""
+    """Probability that a parallel device reads as antiparallel, and the other way round."""
     if not nominal_tmr:
         raise ValueError(
             f"A device with tmr = {nominal_tmr} cannot be read; set sense_noise = 0 or give the "

@@ -4,7 +4,7 @@ Every law depends only on three dimensionless inputs:
 
     h = I / (Ic0 / Delta)      drive,     depends on the current
     u = t_p / t_D              duration,  depends on the pulse width
-    Delta = K V / (kB T)       stability, depends on the anisotropy
+    Delta = K_eff Vol / (kB T) stability, depends on the anisotropy
 
 A law is a curve over `h` with a midpoint, a slope there and a shape. The fitted macrospin and
 measured curves are a `RationalLogit`, the textbook laws a `Curve`. NumPy values give NumPy float64
@@ -45,9 +45,9 @@ def switching_probability(
       thermal stabilities of 7 to 90 and `t_p / t_D` of 0.003 to 60 (0.2 ns to 4 us for
       `stt_reference`), from ballistic to thermally activated switching. This error is absolute:
       for small probabilities (`P < 1e-3`, write-error rates) use `macrospin.fokker_planck`.
-    * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^b))`, the textbook law of
-      thermal activation; `NeelBrown` has its options. With `b = 2` and an `attempt_time` fitted
-      to the device its error is up to 0.06 at 1 us and 0.08 at 100 ns (`stt_reference`). The
+    * `"neel_brown"`: `P = 1 - exp(-(t_p / tau0) exp(-Delta (1 - I/Ic0)^beta))`, the textbook law
+      of thermal activation; `NeelBrown` has its options. With `beta = 2` and an `attempt_time`
+      fitted to the device its error is up to 0.06 at 1 us and 0.08 at 100 ns (`stt_reference`). The
       default attempt time is that at zero current; it misplaces the threshold, with an error of
       0.50 at 1 us. For pulses of 1 to 10 ns the error is up to 0.95. Above `Ic0` the barrier is
       zero and the law stays at `1 - exp(-t_p / tau0)`.
