@@ -765,8 +765,8 @@ def begun(folder, **options):
     [
         (lambda hp: hp.Float("z", 0.0, 1.0), r"New: .*'z'.*missing: \[\]"),
         (lambda hp: hp.Choice("z", [1, 2]), r"New: .*'z'.*missing: \[\]"),
-        (lambda hp: hp.Float("x", 0.0, 2.0), r"another range .*'x'"),
-        (lambda hp: hp.Int("x", 0, 1), r"another range .*'x'"),
+        (lambda hp: hp.Float("x", 0.0, 2.0), r"another range: .*'x'"),
+        (lambda hp: hp.Int("x", 0, 1), r"another range: .*'x'"),
         (None, r"New: \[\]; missing: .*'x'"),
     ],
 )

@@ -299,11 +299,8 @@ def test_accuracy_of_chips_falls_with_the_stray_field():
     ("spread", "device", "message"),
     [
         (ChipSpread(offset_field=1e-3), "stt_reference", "no defined effect on a pulsed device"),
-        (ChipSpread(read_time=1e-9), LOW, "a free-running junction .* has neither"),
-        (ChipSpread(ceiling=0.9), LOW, "a free-running junction .* has neither"),
-        (ChipSpread(ceiling=0.9), MEASURED, "a free-running junction .* has neither"),
-        (ChipSpread(offset_field=1e-3), MEASURED, "no defined effect on a measured curve"),
-        (ChipSpread(temperature=5.0), MEASURED, "holds at the temperature of its measurement"),
+        (ChipSpread(read_time=1e-9), LOW, "A free-running junction .* has neither"),
+        (ChipSpread(ceiling=0.9), LOW, "A free-running junction .* has neither"),
     ],
 )
 def test_spreads_without_a_meaning_are_refused(spread, device, message):
