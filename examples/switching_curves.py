@@ -163,10 +163,11 @@ def shown(device):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    # Without devices that have a switching curve: Fokker-Planck solves only the macrospin.
-    presets = spinkeras.presets()
-    collinear = [n for n in presets if spinkeras.MTJDevice.preset(n).switching_curve is None]
-    parser.add_argument("--device", default="stt_reference", choices=collinear)
+    parser.add_argument(
+        "--device",
+        default="stt_reference",
+        help="preset name, or a file of MTJDevice.save that ends in .json; default stt_reference",
+    )
     parser.add_argument("--trajectories", type=int, default=4000, help="per point, default 4000")
     parser.add_argument("--output", default="results", help="folder for figures and JSON")
     args = parser.parse_args()

@@ -8,6 +8,7 @@ The map, in the order in which the rooms build on each other:
     notices           warnings that point at the user's line
     intervals         the exact binomial interval
     tables            results as data frames and CSV files
+    histories         the history of a fit as arrays by name
     _keras            all use of Keras's private API
     _tensorflow       all use of TensorFlow's private API
 

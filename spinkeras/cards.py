@@ -19,11 +19,12 @@ _BOX = (
     "max-width:min(60em,100%);box-sizing:border-box;overflow-x:auto"
 )
 _CELL = "text-align:left;padding:0.1em 1em 0.1em 0;vertical-align:top"
-_LONGEST = 300  # characters; longer texts are cut
+_NAME = f"{_CELL};min-width:7em"
+_LONGEST = 600  # characters; longer texts are cut, but a citation with its values fits
 
 
-def card(title, facts, table=None, note="") -> str:
-    """A card with a title, a list of facts and, if given, a table and a note.
+def card(title, facts, table=None, notes=()) -> str:
+    """A card with a title, a list of facts and, if given, a table and notes.
 
     Args:
         title: text.
@@ -40,7 +41,7 @@ def card(title, facts, table=None, note="") -> str:
 
 
 def facts_table(facts) -> str:
-    """A table of texts by name, one a line."""
+    """A table with one line for every name and its text."""
     names = [_cell("th", name, _NAME) for name in facts]
     return _rows([name + _cell("td", fact) for name, fact in zip(names, facts.values())])
 
@@ -49,19 +50,19 @@ def columns_table(columns) -> str:
     """A table of columns by name."""
     head = "".join(_cell("th", name) for name in columns)
     body = ("".join(map(_entry, row)) for row in zip(*columns.values()))
-    narrowest = min(4 * len(columns), 44)  # em; a narrower page scrolls, not to break every word
+    narrowest = min(4 * len(columns), 44)  # em; a narrower page scrolls and does not break words
     return _rows([head, *body], f' style="min-width:{narrowest}em"')
 
 
 def escaped(text, longest=_LONGEST) -> str:
-    """A text as part of a page: no markup, not endless, and no sign that HTML or UTF-8 lacks."""
+    """A text as part of a page: escaped, shortened, and with only printable characters."""
     text = str(text)
     text = text if len(text) <= longest else text[: longest - 3] + "..."
     return html.escape("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text))
 
 
 def span(values, unit) -> str:
-    """The lowest and the highest of some values."""
+    """The lowest and the highest value, as text."""
     low, high = float(np.min(values)), float(np.max(values))
     text = f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
     return f"{text} {unit}".rstrip()
@@ -72,7 +73,7 @@ def _rows(rows, style=""):
 
 
 def _entry(text):
-    """A cell that a narrow page does not break into its words: a number whole, a text as a text."""
+    """A cell that a narrow page breaks as little as possible: never in a number."""
     text = str(text)
     style = "white-space:nowrap" if len(text) <= 11 else "min-width:10em" if len(text) > 24 else ""
     return _cell("td", text, f"{_CELL};{style}".rstrip(";"))
@@ -120,7 +121,7 @@ def neuron(layer) -> str:
     try:
         widths, gates, slopes = layer.pulse_width * 1e9, layer.gate_voltage, layer.slope
     except Exception:  # not built, or a graph is being traced, in which knobs have no values
-        return card(title, facts, note="No knobs yet: the layer is not built.")
+        return card(title, facts, notes=["No knobs yet: the layer is not built."])
     allowed = np.array(knob_range(layer.device, "pulse_width")) * 1e9
     facts["knobs"] = f"{np.size(widths)} of each kind"
     facts["pulse width"] = f"{span(widths, 'ns')} (device: {span(allowed, 'ns')})"

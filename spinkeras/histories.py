@@ -1,4 +1,4 @@
-"""What `fit` returns, as arrays by name."""
+"""The history of a fit as arrays by name."""
 
 import numpy as np
 
@@ -10,14 +10,14 @@ def logs(history) -> dict[str, np.ndarray]:
     found = getattr(history, "history", history)
     if not isinstance(found, dict) or not found or not all(isinstance(key, str) for key in found):
         raise ValueError(
-            f"history = {checks.shown(history)} must be what model.fit returns, or its dictionary "
+            f"history = {checks.shown(history)} must be the result of model.fit, or its dictionary "
             "of lists, after one epoch or more."
         )
     return {key: _numbers(key, values) for key, values in found.items()}
 
 
 def metric(logs) -> str:
-    """The key that tells how good a network is: of the accuracy, else of the loss."""
+    """The key of the accuracy, or of the loss if there is no accuracy."""
     own = [key for key in logs if not key.startswith("val_")] or [key[4:] for key in logs]
     named = [key for key in own if "acc" in key] or [key for key in own if key == "loss"]
     return (named or own)[0]

@@ -192,6 +192,7 @@ def knobs(model: Any, ax: Any = None) -> Any:
             fixed = not any(knob in layer.trained_knobs for layer in members)
             label = f"{_text(name)} ({'fixed' if fixed else 'trained'})"
             style = dict(alpha=0.45) if len(groups) > 1 else {}
+            values = values[~np.isnan(values)]  # of a diverged training; the title counts them
             values = np.clip(values, edges[0], edges[-1])  # rounding may cross an edge
             axis.hist(values, edges, color=colour, label=label, **style)
             if style:
@@ -683,16 +684,21 @@ def _in_units(layer, knob):
 
 
 def _at_ends(layers, knob):
-    """Which share of the knobs is at a limit, in words."""
-    count, ends = 0, np.zeros(2)
-    for layer in layers:
-        values = _in_units(layer, knob)
-        limits = _limits(layer.device, knob)
-        near = 1e-3 * max(np.ptp(limits), 1e-9)
-        count += values.size
-        ends += [np.sum(np.abs(values - limit) <= near) for limit in limits]
-        if limits[0] == limits[1]:
-            return "one setting only"
+    """Which share of the knobs is at a limit, in words; `at_limit` counts them."""
+    layers = [layer for layer in layers if np.ptp(_limits(layer.device, knob))]
+    if not layers:
+        return "one setting only"
+    count = sum(getattr(layer, knob).size for layer in layers)
+    lost = sum(np.sum(np.isnan(getattr(layer, knob))) for layer in layers)
+    trained = [layer for layer in layers if knob in layer.trained_knobs]
+    if not trained:
+        return "not trained"
+    ends = np.zeros(2)
+    for layer in trained:
+        found = at_limit(layer)
+        shares = [np.sum(found[end]) for end in ENDS[knob]]
+        falls = knob == "anisotropy" and layer.device.vcma_coefficient > 0
+        ends += shares[::-1] if falls else shares  # anisotropy falls with voltage
     names = ("shortest", "longest") if knob == "pulse_width" else ("lowest", "highest")
     words = [f"{share / count:.0%} at the {name}" for share, name in zip(ends, names)]
     return ", ".join(words + [f"{lost / count:.0%} no number"] * bool(lost))
@@ -717,31 +723,6 @@ def _responses(layer, nominal=False):
         return 2 * probability - 1 if layer.bipolar else probability
 
     return middle, 1 / (curve.slope * gain), respond
-
-
-def _logs(history):
-    logs = getattr(history, "history", history)
-    if not isinstance(logs, dict) or not logs or not all(isinstance(key, str) for key in logs):
-        raise ValueError(
-            f"history = {checks.shown(history)} must be the result of model.fit, or its dictionary "
-            "of lists, after one epoch or more."
-        )
-    found = {}
-    for key, values in logs.items():
-        try:
-            found[key] = np.array([float(value) for value in values])
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"history[{checks.shown(key)}] = {checks.shown(values)} must be a list of numbers, "
-                "one per epoch."
-            ) from None
-    return found
-
-
-def _metric(logs):
-    own = [key for key in logs if not key.startswith("val_")] or [key[4:] for key in logs]
-    named = [key for key in own if "acc" in key] or [key for key in own if key == "loss"]
-    return (named or own)[0]
 
 
 def _needs(name, value, attributes, what):

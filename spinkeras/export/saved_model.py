@@ -201,7 +201,7 @@ def _compare_energy(got, network, probes, assumptions):
 
 def _write_provenance(folder, network, layers, assumptions, functions):
     """Write devices, assumptions and names beside the graph; servers ignore `assets.extra`."""
-    devices = list(dict.fromkeys((layer.device, layer.free_running) for layer in layers))
+    devices = list(dict.fromkeys((layer.device, layer.telegraph) for layer in layers))
     text = json.dumps(
         {
             "written_by": f"spinkeras {__version__}",

@@ -42,7 +42,7 @@ def device_settings(
     - `thermal_stability` at this gate voltage, and at the same gate voltage the next three;
     - `retention_s`, the mean time to a thermal reversal, at most 1e300 s; `read_disturb`, the
       probability that one read reverses the device; `reset_error`, the probability that a reset
-      pulse fails.
+      pulse fails (`None` without a reset).
 
     For a free-running junction `pulse_width_s` is the interval between reads. It keeps no bit and
     is not reset, so its last three columns are `None` (empty in a file).

@@ -56,9 +56,9 @@ def reliability(
         device = layer.device
         if layer.free_running:
             raise ValueError(
-                f"Layer {name!r} is free-running (switching_model='equilibrium'): it keeps no bit "
-                "and is not written, so it has no retention, endurance or reset. energy_report "
-                "shows its relaxation time, and warns if reads disturb it."
+                f"Layer {name!r} is free-running (its law is an equilibrium): it keeps no bit and "
+                "is not written, so it has no retention, endurance or reset. energy_report shows "
+                "its relaxation time, and warns if reads disturb it."
             )
         stability = device.stability_at(layer.anisotropy.ravel())
         needed = device.stability_for_retention(TEN_YEARS)

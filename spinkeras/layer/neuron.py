@@ -99,13 +99,13 @@ class SpinNeuron(keras.layers.Layer):
     Args of the device physics:
         switching_model: law of the switching probability: `"macrospin"`, `"neel_brown"`,
             `"ballistic"` or `"equilibrium"` (see `spinkeras.switching_probability`), a `NeelBrown`
-            with options, or an `EmpiricalCurve`, a measured switching curve. With a measured curve
-            the device still gives the ranges of the knobs, the resistances and the energies.
-            `"equilibrium"` is for a free-running junction: its barrier is so low that it switches
-            without a pulse. Its current is held and it is read `pulses` times, but never written
-            or reset. `pulse_width` is then the interval from one read to the next, on which no
-            probability depends. Default `None`: the device's `switching_curve`, or `"macrospin"`
-            if it has none.
+            with options, or a measured curve: an `EmpiricalCurve` or an `EquilibriumCurve`. With a
+            measured curve the device still gives the ranges of the knobs, the resistances and the
+            energies. `"equilibrium"` and an `EquilibriumCurve` are for a free-running junction: its
+            barrier is so low that it switches without a pulse. Its current is held and it is read
+            `pulses` times, but never written or reset. `pulse_width` is then the interval from one
+            read to the next, on which no probability depends. Default `None`: the device's
+            `switching_curve`, or `"macrospin"` if it has none.
         current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value with which the
             untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
             `bipolar`, slope 1, like tanh.
@@ -211,9 +211,9 @@ class SpinNeuron(keras.layers.Layer):
             self.trained_knobs = _knobs_running_freely(self.trained_knobs, train)
         elif self.device.has_free_running_curve:
             raise ValueError(
-                f"switching_model = {checks.shown(switching_model)} is a law of pulses, and the "
-                f"device {self.device.name or 'unnamed'!r} runs freely (its switching_curve is an "
-                "EquilibriumCurve); leave switching_model out, or give "
+                f"switching_model = {checks.shown(switching_model)} is a law for pulses, but the "
+                f"device {self.device.name or 'unnamed'!r} is free-running (its switching_curve is "
+                "an EquilibriumCurve). Leave switching_model out, or give "
                 "device.replace(switching_curve=None)."
             )
         self.recenter = checks.flag("recenter", recenter)
@@ -878,7 +878,7 @@ def _knobs_running_freely(knobs, train):
         return ("anisotropy",)
     if "pulse_width" in knobs:
         raise ValueError(
-            f"train = {checks.shown(train)}: with switching_model='equilibrium' the pulse width is "
+            f"train = {checks.shown(train)}: for a free-running junction the pulse width is "
             "the interval between reads. It changes no probability, so it cannot be trained. Use "
             "train=('anisotropy',) or (), and more `pulses` for a less noisy output."
         )

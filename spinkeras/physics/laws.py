@@ -142,10 +142,12 @@ def get_curve(switching_model, device: MTJDevice):
     - `measured`: true if the effect of the temperature is unknown.
     - `per_tesla`: shift of a free-running junction's midpoint by a field along the axis.
 
+    And for a free-running junction `telegraph`, its `equilibrium.Telegraph`.
+
     Args:
         switching_model: `"macrospin"`, `"neel_brown"`, `"ballistic"`, `"equilibrium"`, or an object
-            whose method `curve(device)` returns the function, such as `NeelBrown` and
-            `EmpiricalCurve`.
+            whose method `curve(device)` returns the function, such as `NeelBrown`,
+            `EmpiricalCurve` and `EquilibriumCurve`.
         device: `MTJDevice`.
 
     Raises:

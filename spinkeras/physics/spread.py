@@ -82,7 +82,10 @@ class ChipSpread:
             `resistance`.
         offset_field: sigma in T, 0 to 0.1, of the stray field along the axis around that of the
             device. Only for free-running junctions (`switching_model="equilibrium"`), whose
-            midpoint it moves; pulsed devices have no model for it.
+            midpoint it moves; pulsed devices have no model for it. Not for an `EquilibriumCurve`,
+            since the effect of a field on its threshold is unknown.
+        offset_current: sigma in A, 0 to 1, of a shift of every device's threshold. `current` is a
+            factor, which cannot move a threshold of 0.
         temperature: sigma in K, 0 to 100, of the chip's temperature around that of the device.
             `evaluate_chips` draws one value for the whole chip; in training every layer draws its
             own. Not for layers with a measured curve, which is known at one temperature only.
@@ -270,7 +273,8 @@ class ChipSpread:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        newer = ("read_time", "read_voltage", "offset_field")  # the first files lack these
+        # The first files lack these.
+        newer = ("read_time", "read_voltage", "offset_field", "offset_current")
         checks.complete("ChipSpread", config, [name for name in LIMITS if name not in newer])
         return cls(**config)
 
@@ -388,7 +392,7 @@ class ChipLayer(NamedTuple):
         stuck_low, stuck_high: 1 if the device is stuck, otherwise 0.
         offset_field: field in T that is added to the stray field.
         temperature: factor on the temperature.
-        offset_current: A, added to the threshold.
+        offset_current: current in A that is added to the threshold.
     """
 
     stability: Any
@@ -427,7 +431,8 @@ def chip_curve(
         cause: which differences count. `"all"`, or only one: the `"threshold"` of the devices,
             their `"slope"`, or the `"faults"` of devices with the nominal curve (jitter, ceiling,
             reading, stuck devices).
-        device: nominal `MTJDevice`; needed if `sense_noise` or `read_time` is above 0.
+        device: nominal `MTJDevice`; needed if `sense_noise`, `read_time` or `offset_current` is
+            above 0.
 
     Raises:
         ValueError: for a spread of the temperature with a measured curve, a spread of the stray
@@ -438,21 +443,22 @@ def chip_curve(
     if spread.offset_field and per_tesla is None:
         what = "measured curve" if running else "pulsed device"
         raise ValueError(
-            f"offset_field = {spread.offset_field:g} T has no defined effect on a pulsed device, "
-            "only on a free-running one (switching_model='equilibrium'). Use offset_field=0; "
-            "`current` gives the spread of the thresholds."
+            f"offset_field = {spread.offset_field:g} T has no defined effect on a {what}, only on "
+            "a free-running junction with switching_model='equilibrium'. Use offset_field=0; "
+            "`offset_current` or `current` gives the spread of the thresholds."
         )
     if running and (spread.read_time or spread.ceiling < 1):
         raise ValueError(
             f"read_time = {spread.read_time:g} s describes a read that reverses a stable device, "
             f"and ceiling = {spread.ceiling:g} back-hopping in a pulse. A free-running junction "
-            "(switching_model='equilibrium') has neither. Use read_time=0 and ceiling=1."
+            "(switching_model='equilibrium', EquilibriumCurve) has neither. Use read_time=0 and "
+            "ceiling=1."
         )
     if spread.temperature and getattr(build, "measured", False):
         raise ValueError(
             f"temperature = {spread.temperature:g} K has no defined effect on a measured switching "
             "curve, which is known only at the temperature of its measurement. Use temperature=0; "
-            "`current` gives the spread of the thresholds."
+            "`current` or `offset_current` gives the spread of the thresholds."
         )
     own_drive = drive
     if spread.offset_current:
@@ -480,7 +486,7 @@ def chip_curve(
             return curve.probability(own_drive / chip.current - midpoint)
         nominal = law(log_duration, stability)
         if cause == "threshold":  # the chip's threshold with the nominal shape
-            return nominal.probability(drive - midpoint * chip.current)
+            return nominal.probability(own_drive - midpoint * chip.current)
         return curve.probability((drive - nominal.midpoint) / chip.current)
 
     probability = answer(0.0)

@@ -161,8 +161,8 @@ def pulse_width_for_slope(
     switching_model = own_model(device) if switching_model is None else switching_model
     if hasattr(get_curve(switching_model, device), "telegraph"):
         raise ValueError(
-            "With switching_model='equilibrium' the pulse width does not change the slope; the "
-            "anisotropy sets it, see slope_at_midpoint."
+            f"With switching_model={switching_model!r}, for a free-running junction, the pulse "
+            "width does not change the slope; the anisotropy sets it, see slope_at_midpoint."
         )
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     slope, anisotropy = np.broadcast_arrays(

@@ -222,7 +222,7 @@ def test_the_table_of_the_driver_has_no_margins_of_a_bit_that_is_kept(tmp_path, 
         spinkeras.apply_device_settings(again, tmp_path / name)
         np.testing.assert_allclose(again.layers[-1].gate_voltage, model.layers[-1].gate_voltage)
     with pytest.raises(ValueError, match="another device"):
-        spinkeras.apply_device_settings(network(), rows)
+        spinkeras.apply_device_settings(network(other), rows)
     with pytest.raises(ValueError, match=r"'free' is free-running.*keeps no bit"):
         spinkeras.reliability(model)
 
@@ -301,6 +301,9 @@ def test_accuracy_of_chips_falls_with_the_stray_field():
         (ChipSpread(offset_field=1e-3), "stt_reference", "no defined effect on a pulsed device"),
         (ChipSpread(read_time=1e-9), LOW, "A free-running junction .* has neither"),
         (ChipSpread(ceiling=0.9), LOW, "A free-running junction .* has neither"),
+        (ChipSpread(ceiling=0.9), MEASURED, "A free-running junction .* has neither"),
+        (ChipSpread(offset_field=1e-3), MEASURED, "no defined effect on a measured curve"),
+        (ChipSpread(temperature=5.0), MEASURED, "known only at the temperature of its measurement"),
     ],
 )
 def test_spreads_without_a_meaning_are_refused(spread, device, message):
