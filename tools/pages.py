@@ -71,6 +71,8 @@ def run(page, draw=False):
     Raises:
         RuntimeError: naming the page, the block and what went wrong.
     """
+    if "matplotlib.pyplot" in sys.modules:  # in a process that has drawn before
+        sys.modules["matplotlib.pyplot"].close("all")
     space: dict = {"__name__": "__main__"}
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for block in blocks(page):
