@@ -68,6 +68,7 @@ The map, in the order in which the rooms build on each other:
       durability        durable: searches that survive killed processes
     cards             HTML cards that show a device, a layer or a result in a notebook
     plot              pictures of them, with matplotlib; imported at its first use
+    pages             model_card: one page about a trained network
 """
 
 import importlib

@@ -211,9 +211,9 @@ class SpinNeuron(keras.layers.Layer):
             self.trained_knobs = _knobs_running_freely(self.trained_knobs, train)
         elif self.device.has_free_running_curve:
             raise ValueError(
-                f"switching_model = {checks.shown(switching_model)} is a law for pulses, but the "
-                f"device {self.device.name or 'unnamed'!r} is free-running (its switching_curve is "
-                "an EquilibriumCurve). Leave switching_model out, or give "
+                f"switching_model = {checks.shown(switching_model)} is a law of pulses, and the "
+                f"device {self.device.name or 'unnamed'!r} runs freely (its switching_curve is an "
+                "EquilibriumCurve); leave switching_model out, or give "
                 "device.replace(switching_curve=None)."
             )
         self.recenter = checks.flag("recenter", recenter)

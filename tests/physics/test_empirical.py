@@ -349,7 +349,9 @@ def test_a_free_running_curve_comes_back_alone_and_as_that_of_a_device():
     assert "relaxation 2e-07 s" in repr(FREE)
     for name in (*FREE_LIMITS, "threshold", "slope", "pulse_width"):
         assert f"{name}" in EquilibriumCurve.__doc__
-    with pytest.raises(ValueError, match="runs freely, no pulse width gives another slope"):
+    with pytest.raises(
+        ValueError, match="free-running junction, the pulse width does not change the slope"
+    ):
         spinkeras.pulse_width_for_slope(1e5, device)
     assert spinkeras.midpoint_current(1e-8, device) == pytest.approx(-2e-6)
 
