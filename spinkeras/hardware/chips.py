@@ -237,11 +237,17 @@ class ChipReport(tables.Table):
         return good / count, float(low), float(high)
 
     def __str__(self):
-        a, e = 100 * self.accuracy, self.energy_pj
+        a, e = self.accuracy, self.energy_pj
         drawn = "expected values" if self.pulses is None else f"{self.pulses} pulse(s) per neuron"
+        values = (a.mean(), a.std(ddof=len(a) > 1), a.min(), a.max(), self.nominal)
+        if self.is_fraction:
+            mean, sd, low, _, nominal = (f"{100 * value:.2f}" for value in values)
+            found = f"accuracy {mean} % (sd {sd}, worst {low}, nominal {nominal})"
+        else:  # it is not known whether a high value is a good one
+            mean, sd, low, high, nominal = (f"{value:.4g}" for value in values)
+            found = f"metric {mean} (sd {sd}, {low} to {high}, nominal {nominal})"
         return (
-            f"{len(a)} chips, {drawn}: accuracy {a.mean():.2f} % (sd {a.std(ddof=len(a) > 1):.2f}, "
-            f"worst {a.min():.2f}, nominal {100 * self.nominal:.2f}), energy {e.mean():.4g} pJ "
+            f"{len(a)} chips, {drawn}: {found}, energy {e.mean():.4g} pJ "
             f"({e.min():.4g} to {e.max():.4g})"
         )
 

@@ -266,7 +266,9 @@ def test_yield_and_text(trained):
     )
     assert own.chip_yield(1.5)[0] == 1.0  # per cent, and none is below
     np.testing.assert_allclose(own.accuracy, 100 * report.accuracy[:4])
-    assert "30 chips, expected values" in str(report)
+    assert "30 chips, expected values: accuracy" in str(report)
+    assert f"metric {own.accuracy.mean():.4g} (sd" in str(own)
+    assert "%" not in str(own)
     assert report.accuracy.mean() < report.nominal
 
 
