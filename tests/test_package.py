@@ -174,7 +174,7 @@ np.testing.assert_allclose(history["val_energy_pj"][-1], report.total_pj, rtol=1
 
 def others(test):
     """A test of every backend but TensorFlow, as far as installed."""
-    installed = [name for name in some_slow(["torch", "jax"], "torch") if find_spec(name.values[0])]
+    installed = [name for name in some_slow(["torch", "jax"], "jax") if find_spec(name.values[0])]
     return pytest.mark.parametrize("backend", installed)(test)
 
 

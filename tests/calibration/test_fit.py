@@ -216,6 +216,7 @@ def test_a_known_vcma_coefficient_is_used():
     assert wrong.p_value < 1e-6
 
 
+@pytest.mark.slow
 def test_four_fields_with_gate_voltages():
     # With a known coefficient the gate separates anisotropy from volume.
     free = ["anisotropy", "diameter", "damping", "spin_torque_efficiency"]

@@ -220,9 +220,21 @@ class TracedBefore(keras.Model):
 
 
 @pytest.mark.skipif(not GRAPH, reason="tf.function")
-@pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize(
-    ("inside", "options"), [(False, {}), (True, {"train": ()}), (True, {"trainable": False})]
+    ("inside", "options", "eager"),
+    [
+        (False, {}, True),
+        (True, {"train": ()}, False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (False, {}, False),
+                (True, {"train": ()}, True),
+                (True, {"trainable": False}, False),
+                (True, {"trainable": False}, True),
+            )
+        ),
+    ],
 )
 def test_a_function_traced_before_is_refused_by_name(inside, options, eager):
     model = TracedBefore(inside, **options)

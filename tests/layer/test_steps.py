@@ -9,7 +9,7 @@ import pytest
 
 import spinkeras
 from spinkeras import EnergyAssumptions, EnergyBudget, EnergyTracker, NewChipEachEpoch, SpinNeuron
-from tests.harness import BACKEND
+from tests.harness import BACKEND, some_slow
 
 pytestmark = pytest.mark.backends
 
@@ -88,9 +88,13 @@ def clean_copy(model, make):
 
 
 ENDS = {
-    "tracker": ("on_train_batch_begin", "on_test_batch_begin", "data"),
-    "budget": ("nothing", "on_train_batch_begin", "on_epoch_end", "on_test_end"),
-    "chip": ("on_train_batch_end", "on_epoch_begin", "data"),
+    "tracker": some_slow(["on_train_batch_begin", "on_test_batch_begin", "data"], "data"),
+    "budget": some_slow(
+        ["nothing", "on_train_batch_begin", "on_epoch_end", "on_test_end"],
+        "nothing",
+        "on_train_batch_begin",
+    ),
+    "chip": some_slow(["on_train_batch_end", "on_epoch_begin", "data"], "on_epoch_begin"),
 }
 COMPILED_ENDS = {
     "tracker": ("on_train_batch_end", True),
@@ -103,7 +107,11 @@ COMPILED_ENDS = {
 @pytest.mark.parametrize(
     ("kind", "end", "eager", "again"),
     [
-        *((kind, end, True, False) for kind, ends in ENDS.items() for end in ends),
+        *(
+            pytest.param(kind, *end.values, True, False, marks=end.marks)
+            for kind, ends in ENDS.items()
+            for end in ends
+        ),
         *(
             pytest.param(
                 kind, end, False, again, marks=pytest.mark.slow if kind != "tracker" else ()
