@@ -12,14 +12,13 @@ and the deviance, twice its distance from that of the observed fractions, is abo
 `spinkeras.calibration.posterior`, from the same likelihood.
 """
 
-import dataclasses
 import functools
 import math
 import warnings
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import linalg, stats
 
 from spinkeras import checks
 from spinkeras.calibration import conditions
@@ -185,10 +184,7 @@ def fit_device(
             switching_model,
         )
 
-    _warn_if_poor(fit)
-    fit = dataclasses.replace(fit, device=fitted, _predict=predict)
-    fit = _with_posterior(fit, law, posterior, seed)
-    return dataclasses.replace(fit, table=table)
+    return _result(table, {"": fit}, posterior, seed, predict, device=fitted)
 
 
 def fit_empirical(
@@ -277,46 +273,52 @@ def fit_empirical(
     signed = relaxation_time is not None or _reaches_zero(free, fixed)
     table = read_table(data, resistance, device=junction, signed=signed)
     junction = _at_one_temperature(junction, table)
+    junction = junction and _turned(junction, table)
     fit_curve = functools.partial(
         _fit_curve,
+        device=junction,
         free=free,
         fixed=fixed,
         signed=signed,
         relaxation_time=relaxation_time,
         max_relative_error=max_relative_error,
-        posterior=posterior,
-        seed=seed,
     )
-    ways = conditions.directions(table)
+    own = conditions.direction_from(junction) if junction else next(iter(conditions.DIRECTIONS))
+    ways = sorted(conditions.directions(table), key=lambda way: way != own)
     if len(ways) < 2:
-        return fit_curve(table, device=junction and _turned(junction, table))
-    if relaxation_time is not None:
+        estimates = {"": fit_curve(table)}
+        table = estimates[""].table  # of reads, what they are worth
+    elif relaxation_time is not None:
         raise ValueError(
             "relaxation_time is of a junction that runs freely, whose reads have no direction; the "
             "table has both. Leave out its column, or relaxation_time."
         )
-    own = conditions.direction_from(junction) if junction else next(iter(conditions.DIRECTIONS))
-    fits = []
-    for way in sorted(ways, key=lambda way: way != own):
-        part = conditions.select(table, table["direction"] == way)
-        fit_one = functools.partial(fit_curve, device=junction and _turned(junction, part), way=way)
-        fits.append(checks.named(way, fit_one, part))
-    return _both(table, own, *fits)
+    else:
+        parts = (conditions.select(table, table["direction"] == way) for way in ways)
+        fits = (checks.named(way, fit_curve, part) for way, part in zip(ways, parts))
+        estimates = dict(zip(("", "reset_"), fits))
+    what = "pulses" if relaxation_time is None else "reads"
+    curves = [
+        fit.law.base.replace(**fit.parameters, source=_measured(fit.table, fit.parameters, what))
+        for fit in estimates.values()
+    ]
+    if junction is not None:
+        fields = dict(zip(("switching_curve", "reset_curve"), curves))
+        texts = (f"{name}: {curve.source}" for name, curve in fields.items())
+        junction = junction.replace(**fields, **_about(junction, " ".join(texts)))
+
+    def predict(current, pulse_width, gate_voltage, direction, temperature):
+        _refuse_other_conditions(table, direction, temperature)
+        ratio = np.exp(estimates[""].law.log_ratio(gate_voltage))
+        curve = dict(zip(ways, curves)).get(direction, curves[0])
+        return curve.switching_probability(current, pulse_width, ratio)
+
+    of_curves = dict(zip(("curve", "reset_curve"), curves))
+    return _result(table, estimates, posterior, seed, predict, device=junction, **of_curves)
 
 
-def _fit_curve(
-    reads,
-    device,
-    free,
-    fixed,
-    signed,
-    relaxation_time,
-    max_relative_error,
-    posterior,
-    seed,
-    way=None,
-):
-    """`fit_empirical` of a table of one direction, called `way` if there are others."""
+def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative_error):
+    """The `Estimate` of `fit_empirical` for a table of one direction."""
     table, fixed = reads, dict(fixed)
     signed = signed or bool(np.min(table["current_a"]) < 0)
     widths = np.unique(table["pulse_width_s"])
@@ -369,20 +371,7 @@ def _fit_curve(
             times = base.replace(**fit.parameters).correlation_time(reads["current_a"], ratio)
             table = _independent(reads, times)
             fit = fit_with(names, fit.parameters, table=table, search=False)
-    measured = _measured(table, fit.parameters, "pulses" if relaxation_time is None else "reads")
-    curve = base.replace(**fit.parameters, source=measured)
-    if device is not None:
-        texts = _about(device, f"switching_curve: {measured}")
-        device = device.replace(switching_curve=curve, **texts)
-
-    def predict(current, pulse_width, gate_voltage, direction, temperature):
-        _refuse_other_conditions(table, direction, temperature)
-        ratio = np.exp(law.log_ratio(gate_voltage))
-        return curve.switching_probability(current, pulse_width, ratio)
-
-    _warn_if_poor(fit, way)
-    fit = dataclasses.replace(fit, curve=curve, device=device, _predict=predict)
-    return _with_posterior(fit, law, posterior, seed)
+    return fit
 
 
 def _needs_exact_solver(exact, switching_model, fit):
@@ -420,10 +409,9 @@ def _refined(law, fit, fit_to):
     for _ in range(5):
         odds = law.correction(fit.parameters, fit.table)
         table = fit.table | {CORRECTION: odds}
-        _, theta, information = fit._internal
-        fit = fit_to(table, fit.parameters, search=False)
-        step = fit._internal.theta - theta
-        if step @ information @ step < 0.01:  # a tenth of a standard error
+        before, fit = fit, fit_to(table, fit.parameters, search=False)
+        step = fit.theta - before.theta
+        if step @ before.information @ step < 0.01:  # a tenth of a standard error
             break
     return fit
 
@@ -494,67 +482,63 @@ def _refuse_other_conditions(table, direction, temperature):
             )
 
 
-def _both(table, own, fit, back):
-    """One result of the fits of both directions; `own` is the direction of the first."""
-    rows = table["direction"] == own
+def _result(table, estimates, posterior, seed, predict, device, curve=None, reset_curve=None):
+    """The `FitResult` of an estimate, or of those of both directions.
 
-    def joined(first, second):
-        column = np.empty(len(rows))
-        column[rows], column[~rows] = first, second
-        return column
+    Args:
+        table: all rows.
+        estimates: `Estimate` by what goes before the names of its parameters: of all rows the one
+            of `""`; with that of `"reset_"` each of its direction.
+        posterior, seed: as in `fit_device`.
+        predict: as `FitResult.predict`, without defaults.
+        device, curve, reset_curve: as in `FitResult`.
+    """
+    fits = list(estimates.values())
+    probability, residuals = np.empty((2, len(table["trials"])))
+    for fit in fits:
+        way = fit.table["direction"][0] if len(estimates) > 1 else None
+        rows = slice(None) if way is None else table["direction"] == way
+        probability[rows], residuals[rows] = fit.probability, fit.residuals
+        reason = poor(fit)
+        if reason:
+            warn(f"{way}: {reason}" if way else reason)
 
-    def named(values, others):
-        return values | {f"reset_{name}": value for name, value in others.items()}
+    def named(values):
+        pairs = ((prefix, values(fit).items()) for prefix, fit in estimates.items())
+        return {prefix + name: value for prefix, items in pairs for name, value in items}
 
-    def predict(current, pulse_width, gate_voltage, direction, temperature):
-        which = fit if direction in (None, own) else back
-        return which._predict(current, pulse_width, gate_voltage, direction, temperature)
-
-    device, freedom = fit.device, fit.degrees_of_freedom + back.degrees_of_freedom
-    if device is not None:
-        source = f"{device.source} reset_curve: {back.curve.source}"
-        device = device.replace(reset_curve=back.curve, source=source)
-    deviance = fit.deviance + back.deviance
-    size = len(fit.parameters)
-    correlation = np.eye(size + len(back.parameters))
-    correlation[:size, :size], correlation[size:, size:] = fit.correlation, back.correlation
-    draws = fit.posterior and merged(fit.posterior, back.posterior, "reset_")
-    return dataclasses.replace(
-        fit,
+    first, *back = (_draws(fit, posterior, seed) for fit in fits)
+    deviance = sum(fit.deviance for fit in fits)
+    freedom = sum(fit.degrees_of_freedom for fit in fits)
+    return FitResult(
         device=device,
-        reset_curve=back.curve,
-        parameters=named(fit.parameters, back.parameters),
-        standard_errors=named(fit.standard_errors, back.standard_errors),
-        correlation=correlation,
+        curve=curve,
+        reset_curve=reset_curve,
+        parameters=named(lambda fit: fit.parameters),
+        standard_errors=named(lambda fit: fit.standard_errors),
+        correlation=linalg.block_diag(*(fit.correlation for fit in fits)),
         deviance=deviance,
         degrees_of_freedom=freedom,
         p_value=float(stats.chi2.sf(deviance, freedom)) if freedom else math.nan,
         table=table,
-        probability=joined(fit.probability, back.probability),
-        residuals=joined(fit.residuals, back.residuals),
-        posterior=draws,
-        _internal=None,
+        probability=probability,
+        residuals=residuals,
+        posterior=merged(first, *back, "reset_") if back and first else first,
         _predict=predict,
     )
 
 
-def _warn_if_poor(fit, way=None):
-    reason = poor(fit)
-    if reason:
-        warn(f"{way}: {reason}" if way else reason)
-
-
-def _with_posterior(fit, law, posterior, seed):
+def _draws(fit, posterior, seed):
     if posterior in (False, None):  # {}: draws with the default options
-        return fit
+        return None
     options = posterior if isinstance(posterior, dict) else {}
     unknown = set(options) - {"chains", "draws", "warmup"}
     if unknown:
         raise ValueError(
             f"posterior has no option {sorted(unknown)}; it takes 'chains', 'draws' and 'warmup'."
         )
-    draws = sample_posterior(law.probability, *fit._internal, fit.table, seed, **options)
-    return dataclasses.replace(fit, posterior=draws)
+    law, at = fit.law.probability, (fit.scaled, fit.theta, fit.information)
+    return sample_posterior(law, *at, fit.table, seed, **options)
 
 
 def _stepwise(fit_with, names, start, fit, fixed):
@@ -564,7 +548,7 @@ def _stepwise(fit_with, names, start, fit, fixed):
     number falls. What the data do not determine, or leave on a limit, does not count.
 
     Args:
-        fit_with: function `(names, start) -> FitResult`.
+        fit_with: function `(names, start) -> Estimate`.
         names: what is fitted in any case.
         start: values at which to start what is added.
         fit: the fit with `names` alone, perhaps of the same table before it was condensed.

@@ -53,7 +53,6 @@ class FitResult(tables.Table):
     residuals: np.ndarray
     posterior: Posterior | None = None
     reset_curve: EmpiricalCurve | None = None
-    _internal: Any = dataclasses.field(default=None, repr=False)
     _predict: Any = dataclasses.field(default=None, repr=False)
 
     @property
