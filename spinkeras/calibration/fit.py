@@ -12,9 +12,9 @@ and the deviance, twice its distance from that of the observed fractions, is abo
 `spinkeras.calibration.posterior`, from the same likelihood.
 """
 
+import dataclasses
 import functools
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from spinkeras.calibration.law import (
 from spinkeras.calibration.likelihood import condensed, listed, maximum_likelihood
 from spinkeras.calibration.posterior import Posterior, merged, sample_devices, sample_posterior
 from spinkeras.calibration.result import FitResult
+from spinkeras.calibration.selection import covariance_of_choice, stepwise
 from spinkeras.calibration.table import read_table
 from spinkeras.notices import warn
 from spinkeras.physics import empirical, switching
@@ -52,8 +53,6 @@ __all__ = [
 
 _MANY_PULSES = 1e4  # sum of P (1 - P) over the pulses
 _MOST_SOLUTIONS = 2000  # of the exact solver, unasked
-_LEAST_GAIN = 10.8
-"""Deviance that a number of the curve must save: chance does that once in 1000 tables."""
 
 
 def fit_device(
@@ -242,6 +241,11 @@ def fit_empirical(
     The threshold is positive unless the table has negative currents, bounds of `free` reach 0 or
     below, or the junction runs freely.
 
+    Where the fit chooses the shape, the standard errors (and `correlation`) include that another
+    may be the right one: every shape with one number more that the data determine counts with its
+    Akaike weight (S. T. Buckland et al., Biometrics 53, 603 (1997)). With `free` they are those of
+    a curve of the stated shape, as the draws of `posterior` are of a curve of the chosen one.
+
     The curve rises everywhere in the range of the table: its logit is at least 0.02 times as
     steep as at the threshold. Where a curve that falls would fit better, a warning says so.
 
@@ -359,19 +363,21 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
         names = [name for name in names if name not in fixed]
         fit = fit_with(names, start)
         short = functools.partial(fit_with, table=condensed(table), search=False, steps=60)
-        best = _stepwise(short, names, start, fit, fixed)
-        if list(best) != names:
-            fit = fit_with(list(best), best, search=False)
+        chosen, richer = stepwise(short, names, start, fit, fixed)
+        unknown = covariance_of_choice(chosen, richer)
+        if chosen.scaled.names != names:
+            names = chosen.scaled.names
+            fit = fit_with(names, chosen.parameters, search=False)
     else:
+        names, unknown = free, 0.0
         fit = fit_with(free, start)
     if isinstance(base, empirical.EquilibriumCurve):
         ratio = np.exp(law.log_ratio(reads["gate_voltage_v"]))
-        names = list(fit.parameters) if free is None else free
         for _ in range(2):  # what reads remember follows from the fit
             times = base.replace(**fit.parameters).correlation_time(reads["current_a"], ratio)
             table = _independent(reads, times)
             fit = fit_with(names, fit.parameters, table=table, search=False)
-    return fit
+    return dataclasses.replace(fit, covariance=fit.covariance + unknown)
 
 
 def _needs_exact_solver(exact, switching_model, fit):
@@ -539,61 +545,6 @@ def _draws(fit, posterior, seed):
         )
     law, at = fit.law.probability, (fit.scaled, fit.theta, fit.information)
     return sample_posterior(law, *at, fit.table, seed, **options)
-
-
-def _stepwise(fit_with, names, start, fit, fixed):
-    """Estimates with those numbers of the curve free, beyond `names`, that are worth it.
-
-    Numbers are added or taken away one at a time as long as the deviance plus `_LEAST_GAIN` per
-    number falls. What the data do not determine, or leave on a limit, does not count.
-
-    Args:
-        fit_with: function `(names, start) -> Estimate`.
-        names: what is fitted in any case.
-        start: values at which to start what is added.
-        fit: the fit with `names` alone, perhaps of the same table before it was condensed.
-        fixed: names that stay as they are.
-    """
-
-    def attempt(extra, nearby):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)
-                fit = fit_with([*names, *sorted(extra)], start | nearby.parameters)
-        except (ValueError, UserWarning):
-            return math.inf, None
-        if not extra.isdisjoint(("floor", "ceiling")) and not _reaches(fit, fixed):
-            return math.inf, None
-        return fit.deviance + _LEAST_GAIN * len(extra), fit
-
-    # `a` alone is much like `c` alone, `d` alone like `b` alone
-    needs = {"c": set(), "a": {"c"}, "b": set(), "d": {"b"}, "ceiling": set(), "floor": set()}
-    chosen = frozenset()
-    known = {chosen: attempt(chosen, fit)}
-    while math.isfinite(known[chosen][0]):
-        fit = known[chosen][1]
-        for extra in (chosen ^ {name} for name in needs if name not in fixed):
-            allowed = all(needs[name] <= extra for name in extra)
-            if allowed and extra not in known and len(names) + len(extra) < len(fit.residuals):
-                known[extra] = attempt(extra, fit)
-        best = min(known, key=lambda extra: known[extra][0])
-        if best == chosen:
-            break
-        chosen = best
-    return fit.parameters
-
-
-def _reaches(fit, fixed):
-    """Whether the table reaches the plateaus that were fitted, within a tenth of the curve.
-
-    One that no row comes near is an extrapolation of the shape, and moves the threshold.
-    """
-    p = fit.probability
-    floor, ceiling = ((fit.parameters | fixed).get(n, v) for n, v in (("floor", 0), ("ceiling", 1)))
-    near = 0.1 * (ceiling - floor)
-    return not ("ceiling" in fit.parameters and np.max(p) < ceiling - near) and not (
-        "floor" in fit.parameters and np.min(p) > floor + near
-    )
 
 
 def _first_guess(table, base, signed):
