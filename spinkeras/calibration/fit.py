@@ -508,11 +508,6 @@ def _result(table, estimates, posterior, seed, predict, device, curve=None, rese
         reason = poor(fit)
         if reason:
             warn(f"{way}: {reason}" if way else reason)
-
-    def named(values):
-        pairs = ((prefix, values(fit).items()) for prefix, fit in estimates.items())
-        return {prefix + name: value for prefix, items in pairs for name, value in items}
-
     first, *back = (_draws(fit, posterior, seed) for fit in fits)
     deviance = sum(fit.deviance for fit in fits)
     freedom = sum(fit.degrees_of_freedom for fit in fits)
@@ -520,8 +515,10 @@ def _result(table, estimates, posterior, seed, predict, device, curve=None, rese
         device=device,
         curve=curve,
         reset_curve=reset_curve,
-        parameters=named(lambda fit: fit.parameters),
-        standard_errors=named(lambda fit: fit.standard_errors),
+        parameters={p + n: v for p, fit in estimates.items() for n, v in fit.parameters.items()},
+        standard_errors={
+            p + n: v for p, fit in estimates.items() for n, v in fit.standard_errors.items()
+        },
         correlation=linalg.block_diag(*(fit.correlation for fit in fits)),
         deviance=deviance,
         degrees_of_freedom=freedom,

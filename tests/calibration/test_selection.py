@@ -37,7 +37,7 @@ def test_no_other_shape_and_one_that_seems_known_better_add_nothing():
         np.testing.assert_allclose(covariance_of_choice(chosen, richer), 0.0, atol=1e-12)
 
 
-@pytest.mark.parametrize("mirror", [1, -1])
+@pytest.mark.parametrize("mirror", [1, pytest.param(-1, marks=pytest.mark.slow)])
 def test_the_errors_of_a_fit_include_the_choice_of_its_shape(mirror):
     """Thermal activation, 1000 pulses a current; and its mirror image, the ballistic shape."""
     shape = THERMAL | {name: mirror * THERMAL[name] for name in ("a", "c")}
