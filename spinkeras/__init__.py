@@ -54,6 +54,7 @@ The map, in the order in which the rooms build on each other:
       diagnosis         warnings from the residuals of a fit
       result            FitResult
       law, likelihood   the law that is fitted, and the likelihood of the data
+      selection         the shape of a curve, and errors that include its choice
       fit               fit_device, fit_empirical
     export            trained networks as files
       network           a network as a graph, and its check

@@ -76,23 +76,25 @@ def _runs(table, residuals):
 
 
 def poor(fit):
-    """Why a fit does not describe its table, or `None` if it does (p of 0.01 or more).
+    """Why an `Estimate` does not describe its table, or `None` if it does (p of 0.01 or more).
 
     Deviance and Pearson's chi-squared must both say so: with few pulses at a setting one of them
     may exceed its degrees of freedom by itself.
     """
-    if not fit.degrees_of_freedom or not fit.p_value < 0.01:
+    freedom = fit.degrees_of_freedom
+    p_value = stats.chi2.sf(fit.deviance, freedom) if freedom else 1.0
+    if p_value >= 0.01:
         return None
     trials, p = fit.table["trials"], fit.probability
     pearson = np.sum((fit.table["switched"] - trials * p) ** 2 / (trials * p * (1 - p)))
-    if stats.chi2.sf(pearson, fit.degrees_of_freedom) >= 0.01:
+    if stats.chi2.sf(pearson, freedom) >= 0.01:
         return None
     said = pattern(fit.table, p, fit.residuals) or ["the residuals have no pattern"]
     return (
         f"The fit does not describe the table: deviance {fit.deviance:.1f} on "
-        f"{fit.degrees_of_freedom} degrees of freedom (p = {fit.p_value:.2g}). Look at this: "
+        f"{freedom} degrees of freedom (p = {p_value:.2g}). Look at this: "
         f"{'; '.join(said)}. The standard errors are too small, by "
-        f"{np.sqrt(fit.overdispersion):.2g} if the scatter is extra noise: scaled() gives larger "
-        "ones. A pattern asks for another law, more free parameters, or a look at the table "
+        f"{np.sqrt(fit.deviance / freedom):.2g} if the scatter is extra noise: scaled() gives "
+        "larger ones. A pattern asks for another law, more free parameters, or a look at the table "
         "(drift, two devices or directions in one)."
     )

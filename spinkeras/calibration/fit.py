@@ -15,11 +15,10 @@ and the deviance, twice its distance from that of the observed fractions, is abo
 import dataclasses
 import functools
 import math
-import warnings
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import linalg, stats
 
 from spinkeras import checks
 from spinkeras.calibration import conditions
@@ -37,6 +36,7 @@ from spinkeras.calibration.law import (
 from spinkeras.calibration.likelihood import condensed, listed, maximum_likelihood
 from spinkeras.calibration.posterior import Posterior, merged, sample_devices, sample_posterior
 from spinkeras.calibration.result import FitResult
+from spinkeras.calibration.selection import covariance_of_choice, stepwise
 from spinkeras.calibration.table import read_table
 from spinkeras.notices import warn
 from spinkeras.physics import empirical, switching
@@ -53,8 +53,6 @@ __all__ = [
 
 _MANY_PULSES = 1e4  # sum of P (1 - P) over the pulses
 _MOST_SOLUTIONS = 2000  # of the exact solver, unasked
-_LEAST_GAIN = 10.8
-"""Deviance that a number of the curve must save: chance does that once in 1000 tables."""
 
 
 def fit_device(
@@ -185,10 +183,7 @@ def fit_device(
             switching_model,
         )
 
-    _warn_if_poor(fit)
-    fit = dataclasses.replace(fit, device=fitted, _predict=predict)
-    fit = _with_posterior(fit, law, posterior, seed)
-    return dataclasses.replace(fit, table=table)
+    return _result(table, {"": fit}, posterior, seed, predict, device=fitted)
 
 
 def fit_empirical(
@@ -246,6 +241,11 @@ def fit_empirical(
     The threshold is positive unless the table has negative currents, bounds of `free` reach 0 or
     below, or the junction runs freely.
 
+    Where the fit chooses the shape, the standard errors (and `correlation`) include that another
+    may be the right one: every shape with one number more that the data determine counts with its
+    Akaike weight (S. T. Buckland et al., Biometrics 53, 603 (1997)). With `free` they are those of
+    a curve of the stated shape, as the draws of `posterior` are of a curve of the chosen one.
+
     The curve rises everywhere in the range of the table: its logit is at least 0.02 times as
     steep as at the threshold. Where a curve that falls would fit better, a warning says so.
 
@@ -277,46 +277,52 @@ def fit_empirical(
     signed = relaxation_time is not None or _reaches_zero(free, fixed)
     table = read_table(data, resistance, device=junction, signed=signed)
     junction = _at_one_temperature(junction, table)
+    junction = junction and _turned(junction, table)
     fit_curve = functools.partial(
         _fit_curve,
+        device=junction,
         free=free,
         fixed=fixed,
         signed=signed,
         relaxation_time=relaxation_time,
         max_relative_error=max_relative_error,
-        posterior=posterior,
-        seed=seed,
     )
-    ways = conditions.directions(table)
+    own = conditions.direction_from(junction) if junction else next(iter(conditions.DIRECTIONS))
+    ways = sorted(conditions.directions(table), key=lambda way: way != own)
     if len(ways) < 2:
-        return fit_curve(table, device=junction and _turned(junction, table))
-    if relaxation_time is not None:
+        estimates = {"": fit_curve(table)}
+        table = estimates[""].table  # of reads, what they are worth
+    elif relaxation_time is not None:
         raise ValueError(
             "relaxation_time is of a junction that runs freely, whose reads have no direction; the "
             "table has both. Leave out its column, or relaxation_time."
         )
-    own = conditions.direction_from(junction) if junction else next(iter(conditions.DIRECTIONS))
-    fits = []
-    for way in sorted(ways, key=lambda way: way != own):
-        part = conditions.select(table, table["direction"] == way)
-        fit_one = functools.partial(fit_curve, device=junction and _turned(junction, part), way=way)
-        fits.append(checks.named(way, fit_one, part))
-    return _both(table, own, *fits)
+    else:
+        parts = (conditions.select(table, table["direction"] == way) for way in ways)
+        fits = (checks.named(way, fit_curve, part) for way, part in zip(ways, parts))
+        estimates = dict(zip(("", "reset_"), fits))
+    what = "pulses" if relaxation_time is None else "reads"
+    curves = [
+        fit.law.base.replace(**fit.parameters, source=_measured(fit.table, fit.parameters, what))
+        for fit in estimates.values()
+    ]
+    if junction is not None:
+        fields = dict(zip(("switching_curve", "reset_curve"), curves))
+        texts = (f"{name}: {curve.source}" for name, curve in fields.items())
+        junction = junction.replace(**fields, **_about(junction, " ".join(texts)))
+
+    def predict(current, pulse_width, gate_voltage, direction, temperature):
+        _refuse_other_conditions(table, direction, temperature)
+        ratio = np.exp(estimates[""].law.log_ratio(gate_voltage))
+        curve = dict(zip(ways, curves)).get(direction, curves[0])
+        return curve.switching_probability(current, pulse_width, ratio)
+
+    of_curves = dict(zip(("curve", "reset_curve"), curves))
+    return _result(table, estimates, posterior, seed, predict, device=junction, **of_curves)
 
 
-def _fit_curve(
-    reads,
-    device,
-    free,
-    fixed,
-    signed,
-    relaxation_time,
-    max_relative_error,
-    posterior,
-    seed,
-    way=None,
-):
-    """`fit_empirical` of a table of one direction, called `way` if there are others."""
+def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative_error):
+    """The `Estimate` of `fit_empirical` for a table of one direction."""
     table, fixed = reads, dict(fixed)
     signed = signed or bool(np.min(table["current_a"]) < 0)
     widths = np.unique(table["pulse_width_s"])
@@ -357,32 +363,21 @@ def _fit_curve(
         names = [name for name in names if name not in fixed]
         fit = fit_with(names, start)
         short = functools.partial(fit_with, table=condensed(table), search=False, steps=60)
-        best = _stepwise(short, names, start, fit, fixed)
-        if list(best) != names:
-            fit = fit_with(list(best), best, search=False)
+        chosen, richer = stepwise(short, names, start, fit, fixed)
+        unknown = covariance_of_choice(chosen, richer)
+        if chosen.scaled.names != names:
+            names = chosen.scaled.names
+            fit = fit_with(names, chosen.parameters, search=False)
     else:
+        names, unknown = free, 0.0
         fit = fit_with(free, start)
     if isinstance(base, empirical.EquilibriumCurve):
         ratio = np.exp(law.log_ratio(reads["gate_voltage_v"]))
-        names = list(fit.parameters) if free is None else free
         for _ in range(2):  # what reads remember follows from the fit
             times = base.replace(**fit.parameters).correlation_time(reads["current_a"], ratio)
             table = _independent(reads, times)
             fit = fit_with(names, fit.parameters, table=table, search=False)
-    measured = _measured(table, fit.parameters, "pulses" if relaxation_time is None else "reads")
-    curve = base.replace(**fit.parameters, source=measured)
-    if device is not None:
-        texts = _about(device, f"switching_curve: {measured}")
-        device = device.replace(switching_curve=curve, **texts)
-
-    def predict(current, pulse_width, gate_voltage, direction, temperature):
-        _refuse_other_conditions(table, direction, temperature)
-        ratio = np.exp(law.log_ratio(gate_voltage))
-        return curve.switching_probability(current, pulse_width, ratio)
-
-    _warn_if_poor(fit, way)
-    fit = dataclasses.replace(fit, curve=curve, device=device, _predict=predict)
-    return _with_posterior(fit, law, posterior, seed)
+    return dataclasses.replace(fit, covariance=fit.covariance + unknown)
 
 
 def _needs_exact_solver(exact, switching_model, fit):
@@ -420,10 +415,9 @@ def _refined(law, fit, fit_to):
     for _ in range(5):
         odds = law.correction(fit.parameters, fit.table)
         table = fit.table | {CORRECTION: odds}
-        _, theta, information = fit._internal
-        fit = fit_to(table, fit.parameters, search=False)
-        step = fit._internal.theta - theta
-        if step @ information @ step < 0.01:  # a tenth of a standard error
+        before, fit = fit, fit_to(table, fit.parameters, search=False)
+        step = fit.theta - before.theta
+        if step @ before.information @ step < 0.01:  # a tenth of a standard error
             break
     return fit
 
@@ -494,122 +488,60 @@ def _refuse_other_conditions(table, direction, temperature):
             )
 
 
-def _both(table, own, fit, back):
-    """One result of the fits of both directions; `own` is the direction of the first."""
-    rows = table["direction"] == own
+def _result(table, estimates, posterior, seed, predict, device, curve=None, reset_curve=None):
+    """The `FitResult` of an estimate, or of those of both directions.
 
-    def joined(first, second):
-        column = np.empty(len(rows))
-        column[rows], column[~rows] = first, second
-        return column
-
-    def named(values, others):
-        return values | {f"reset_{name}": value for name, value in others.items()}
-
-    def predict(current, pulse_width, gate_voltage, direction, temperature):
-        which = fit if direction in (None, own) else back
-        return which._predict(current, pulse_width, gate_voltage, direction, temperature)
-
-    device, freedom = fit.device, fit.degrees_of_freedom + back.degrees_of_freedom
-    if device is not None:
-        source = f"{device.source} reset_curve: {back.curve.source}"
-        device = device.replace(reset_curve=back.curve, source=source)
-    deviance = fit.deviance + back.deviance
-    size = len(fit.parameters)
-    correlation = np.eye(size + len(back.parameters))
-    correlation[:size, :size], correlation[size:, size:] = fit.correlation, back.correlation
-    draws = fit.posterior and merged(fit.posterior, back.posterior, "reset_")
-    return dataclasses.replace(
-        fit,
+    Args:
+        table: all rows.
+        estimates: `Estimate` by what goes before the names of its parameters: of all rows the one
+            of `""`; with that of `"reset_"` each of its direction.
+        posterior, seed: as in `fit_device`.
+        predict: as `FitResult.predict`, without defaults.
+        device, curve, reset_curve: as in `FitResult`.
+    """
+    fits = list(estimates.values())
+    probability, residuals = np.empty((2, len(table["trials"])))
+    for fit in fits:
+        way = fit.table["direction"][0] if len(estimates) > 1 else None
+        rows = slice(None) if way is None else table["direction"] == way
+        probability[rows], residuals[rows] = fit.probability, fit.residuals
+        reason = poor(fit)
+        if reason:
+            warn(f"{way}: {reason}" if way else reason)
+    first, *back = (_draws(fit, posterior, seed) for fit in fits)
+    deviance = sum(fit.deviance for fit in fits)
+    freedom = sum(fit.degrees_of_freedom for fit in fits)
+    return FitResult(
         device=device,
-        reset_curve=back.curve,
-        parameters=named(fit.parameters, back.parameters),
-        standard_errors=named(fit.standard_errors, back.standard_errors),
-        correlation=correlation,
+        curve=curve,
+        reset_curve=reset_curve,
+        parameters={p + n: v for p, fit in estimates.items() for n, v in fit.parameters.items()},
+        standard_errors={
+            p + n: v for p, fit in estimates.items() for n, v in fit.standard_errors.items()
+        },
+        correlation=linalg.block_diag(*(fit.correlation for fit in fits)),
         deviance=deviance,
         degrees_of_freedom=freedom,
         p_value=float(stats.chi2.sf(deviance, freedom)) if freedom else math.nan,
         table=table,
-        probability=joined(fit.probability, back.probability),
-        residuals=joined(fit.residuals, back.residuals),
-        posterior=draws,
-        _internal=None,
+        probability=probability,
+        residuals=residuals,
+        posterior=merged(first, *back, "reset_") if back and first else first,
         _predict=predict,
     )
 
 
-def _warn_if_poor(fit, way=None):
-    reason = poor(fit)
-    if reason:
-        warn(f"{way}: {reason}" if way else reason)
-
-
-def _with_posterior(fit, law, posterior, seed):
+def _draws(fit, posterior, seed):
     if posterior in (False, None):  # {}: draws with the default options
-        return fit
+        return None
     options = posterior if isinstance(posterior, dict) else {}
     unknown = set(options) - {"chains", "draws", "warmup"}
     if unknown:
         raise ValueError(
             f"posterior has no option {sorted(unknown)}; it takes 'chains', 'draws' and 'warmup'."
         )
-    draws = sample_posterior(law.probability, *fit._internal, fit.table, seed, **options)
-    return dataclasses.replace(fit, posterior=draws)
-
-
-def _stepwise(fit_with, names, start, fit, fixed):
-    """Estimates with those numbers of the curve free, beyond `names`, that are worth it.
-
-    Numbers are added or taken away one at a time as long as the deviance plus `_LEAST_GAIN` per
-    number falls. What the data do not determine, or leave on a limit, does not count.
-
-    Args:
-        fit_with: function `(names, start) -> FitResult`.
-        names: what is fitted in any case.
-        start: values at which to start what is added.
-        fit: the fit with `names` alone, perhaps of the same table before it was condensed.
-        fixed: names that stay as they are.
-    """
-
-    def attempt(extra, nearby):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)
-                fit = fit_with([*names, *sorted(extra)], start | nearby.parameters)
-        except (ValueError, UserWarning):
-            return math.inf, None
-        if not extra.isdisjoint(("floor", "ceiling")) and not _reaches(fit, fixed):
-            return math.inf, None
-        return fit.deviance + _LEAST_GAIN * len(extra), fit
-
-    # `a` alone is much like `c` alone, `d` alone like `b` alone
-    needs = {"c": set(), "a": {"c"}, "b": set(), "d": {"b"}, "ceiling": set(), "floor": set()}
-    chosen = frozenset()
-    known = {chosen: attempt(chosen, fit)}
-    while math.isfinite(known[chosen][0]):
-        fit = known[chosen][1]
-        for extra in (chosen ^ {name} for name in needs if name not in fixed):
-            allowed = all(needs[name] <= extra for name in extra)
-            if allowed and extra not in known and len(names) + len(extra) < len(fit.residuals):
-                known[extra] = attempt(extra, fit)
-        best = min(known, key=lambda extra: known[extra][0])
-        if best == chosen:
-            break
-        chosen = best
-    return fit.parameters
-
-
-def _reaches(fit, fixed):
-    """Whether the table reaches the plateaus that were fitted, within a tenth of the curve.
-
-    One that no row comes near is an extrapolation of the shape, and moves the threshold.
-    """
-    p = fit.probability
-    floor, ceiling = ((fit.parameters | fixed).get(n, v) for n, v in (("floor", 0), ("ceiling", 1)))
-    near = 0.1 * (ceiling - floor)
-    return not ("ceiling" in fit.parameters and np.max(p) < ceiling - near) and not (
-        "floor" in fit.parameters and np.min(p) > floor + near
-    )
+    law, at = fit.law.probability, (fit.scaled, fit.theta, fit.information)
+    return sample_posterior(law, *at, fit.table, seed, **options)
 
 
 def _first_guess(table, base, signed):

@@ -1,22 +1,21 @@
 """Maximum binomial likelihood of a law of `calibration.law` on a table of switching counts."""
 
-import collections
+import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from scipy import optimize, special, stats
 
 from spinkeras.calibration import conditions
-from spinkeras.calibration.law import MICRO
+from spinkeras.calibration.law import MICRO, Scaled
 from spinkeras.calibration.posterior import FLOOR
-from spinkeras.calibration.result import FitResult
 from spinkeras.notices import warn
 from spinkeras.physics.empirical import SHAPE
 
 _SEARCH_ROWS = 2000
 _STARTS = 256
 _KNOWN_VCMA = 10.0  # fJ/(V m): an error is judged against this where the coefficient is smaller
-
 
 # known less well, still useful
 _WIDE = {
@@ -26,8 +25,44 @@ _WIDE = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """Where a table is most likely; `theta` on the scales of the fit."""
+
+    law: Any
+    scaled: Scaled
+    theta: np.ndarray
+    information: np.ndarray  # expected, about theta
+    covariance: np.ndarray
+    table: dict
+    probability: np.ndarray
+    residuals: np.ndarray
+
+    @property
+    def parameters(self):
+        return {name: float(value) for name, value in self.scaled.backward(self.theta).items()}
+
+    @property
+    def standard_errors(self):
+        error = np.sqrt(np.diag(self.covariance)) * self.scaled.derivative(self.theta)
+        return dict(zip(self.scaled.names, error.tolist()))
+
+    @property
+    def correlation(self):
+        error = np.sqrt(np.diag(self.covariance))
+        return self.covariance / np.outer(error, error)
+
+    @property
+    def deviance(self):
+        return float(np.sum(self.residuals**2))
+
+    @property
+    def degrees_of_freedom(self):
+        return len(self.residuals) - len(self.theta)
+
+
 def maximum_likelihood(law, scaled, start, table, max_relative_error, search=True, steps=300):
-    """Maximise the binomial likelihood of `law.probability(xp, values, rows) -> P, excess`.
+    """The `Estimate` of `law.probability(xp, values, rows) -> P, excess`, of binomial counts.
 
     Args:
         law: of `spinkeras.calibration.law`.
@@ -112,22 +147,7 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
             "parameters, unless the fit is what you want."
         )
     residual = _deviance_residuals(probability, table)
-    deviance, freedom = float(np.sum(residual**2)), len(trials) - len(theta)
-    values = {name: float(value) for name, value in scaled.backward(theta).items()}
-    return FitResult(
-        device=None,
-        curve=None,
-        parameters=values,
-        standard_errors=dict(zip(values, (error * scaled.derivative(theta)).tolist())),
-        correlation=covariance / np.outer(error, error),
-        deviance=deviance,
-        degrees_of_freedom=freedom,
-        p_value=float(stats.chi2.sf(deviance, freedom)) if freedom else math.nan,
-        table=table,
-        probability=probability,
-        residuals=residual,
-        _internal=_Internal(scaled, theta, information),
-    )
+    return Estimate(law, scaled, theta, information, covariance, table, probability, residual)
 
 
 def condensed(table):
@@ -163,9 +183,6 @@ def _sizes(scaled, theta, law):
             width = 1 / values.get("slope", law.base.slope)
             sizes[k] = max(abs(values[name]), width) / MICRO
     return np.array(sizes)
-
-
-_Internal = collections.namedtuple("_Internal", "scaled theta information")
 
 
 def _deviance_residuals(probability, rows):

@@ -28,7 +28,8 @@ class FitResult(tables.Table):
         reset_curve: that of the other direction, if the table has both; else `None`.
         parameters: fitted values by name, SI units.
         standard_errors: their standard errors (from the expected information), SI units. Huge
-            for what the data do not limit, where `max_relative_error` lets that pass.
+            for what the data do not limit, where `max_relative_error` lets that pass. Those of a
+            curve include the choice of its shape, see `fit_empirical`.
         correlation: correlation matrix of the estimates, in the order of `parameters`.
         deviance: see `spinkeras.calibration`; small is good.
         degrees_of_freedom: settings minus parameters.
@@ -53,7 +54,6 @@ class FitResult(tables.Table):
     residuals: np.ndarray
     posterior: Posterior | None = None
     reset_curve: EmpiricalCurve | None = None
-    _internal: Any = dataclasses.field(default=None, repr=False)
     _predict: Any = dataclasses.field(default=None, repr=False)
 
     @property
