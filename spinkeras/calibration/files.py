@@ -82,18 +82,18 @@ def _text(content, where):
         return content.decode(encoding), []
     except UnicodeDecodeError as error:
         # Programs on Windows write a unit like uA with the Greek letter in their own encoding.
-        head = [
-            number
-            for number, line in enumerate(content.split(b"\n"))
-            if not line.isascii() and (number == 0 or line.lstrip().startswith((b"#", b"%")))
-        ]
-        tail = [line for k, line in enumerate(content.split(b"\n")) if k not in head]
-        if encoding == "utf-8-sig" and head and all(line.isascii() for line in tail):
+        # Comments and names may have it; cells of numbers may not.
+        lines = [line.strip() for line in content.split(b"\n")]
+        cells = [line for line in lines if line and not line.startswith((b"#", b"%"))]
+        if encoding == "utf-8-sig" and all(line.isascii() for line in cells[1:]):
             try:
                 return content.decode("cp1252"), ["the encoding Windows-1252"]
             except UnicodeDecodeError:
                 pass
-        raise ValueError(f"{where} is not text in UTF-8 ({error}); save it as CSV.") from None
+        raise ValueError(
+            f"{where} is not text in UTF-8 ({error}); save it in this encoding, which Excel calls "
+            "CSV UTF-8."
+        ) from None
 
 
 def _split(text, where):

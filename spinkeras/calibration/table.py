@@ -136,10 +136,18 @@ def read_table(
         notes += [note for note in part.notes if note not in notes]
     if notes:
         warn(
-            f"{cells.where}: guessed {'; '.join(notes)}. Say it by columns=, units=, trials=, "
-            "direction=, where= or by= of read_table."
+            f"{cells.where}: guessed {'; '.join(notes)}.{_unused(cells, found, where, by)} Say it "
+            "by columns=, units=, trials=, direction=, where= or by= of read_table."
         )
     return tables[None] if by is None else tables
+
+
+def _unused(cells, found, where, by):
+    """The columns that say nothing to the table, such as a temperature of an unknown name."""
+    used = {column.name for column in found.values()} | set(where or ())
+    used |= {by} if isinstance(by, str) else set(by or ())
+    names_left = [name for name in cells.columns if name not in used]
+    return f" Not used: {', '.join(map(repr, names_left[:20]))}." if names_left else ""
 
 
 def _cells(data, columns, sheet):
@@ -185,7 +193,7 @@ def _check_columns(found, given, cells, ramp):
         problem = f"lacks the columns {missing}" if missing else "needs one column for the drive"
         if not missing and len(drive) > 1:
             problem += f", but {[found[name].name for name in drive]} all may be"
-        hint = " Fractions need the number of trials." * (missing == ["trials"])
+        hint = " Fractions need the number of trials: trials=50, or a column." * (missing == ["trials"])
         raise ValueError(
             f"{cells.where} {problem}: it must have either 'current_a' (A) or 'voltage_v' (V), and "
             f"pulse_width_s, switched (or fraction), trials; columns= says which is which.{hint} "
@@ -449,6 +457,7 @@ def _check_sign(settings, switched, trials, where, signed):
         )
     negative = current < 0
     if not np.any(negative):
+        _warn_if_falling(settings, switched, trials, where)
         return
     small = current <= np.median(current[current >= 0])
     below, above = negative, ~negative & small
@@ -462,6 +471,25 @@ def _check_sign(settings, switched, trials, where, signed):
             f"the device too ({first:.0%} of them): a fit describes one direction. Keep the rows "
             "of one sign, for the negative ones with the sign reversed, or say in a column "
             "`direction` which pulses are P->AP and which AP->P."
+        )
+
+
+def _warn_if_falling(settings, switched, trials, where):
+    """Warn of a table whose counts fall with the current wherever all else is the same."""
+    held = {name: column for name, column in settings.items() if name != "current_a"}
+    group = _group(held)[1]
+    pulses = np.bincount(group, trials)
+    mean = (np.bincount(group, trials * settings["current_a"]) / pulses)[group]
+    share = (np.bincount(group, switched) / pulses)[group]
+    away = settings["current_a"] - mean
+    rise = np.bincount(group, away * (switched - share * trials))
+    variance = np.bincount(group, share * (1 - share) * trials * away**2)
+    deviations = rise / np.sqrt(np.maximum(variance, 1e-300))
+    if np.sum(rise) < -4 * math.sqrt(np.sum(variance)) and np.max(deviations) < 2:
+        warn(
+            f"{where}: the share of switched pulses falls with the current, and no fit does. If "
+            "the column counts the pulses that did not reverse the device, give trials minus "
+            "this count."
         )
 
 

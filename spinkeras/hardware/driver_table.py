@@ -225,6 +225,11 @@ def _read(path):
         header, *records = [record for record in reader if record] or [[]]
     except csv.Error as error:
         raise ValueError(f"{path.name}, line {reader.line_num}: not CSV ({error}).") from None
+    if len(header) == 1 and ";" in header[0]:
+        raise ValueError(
+            f"{path.name} has ';' between its cells; save it with commas between them and points "
+            "in the numbers, as device_settings writes it."
+        )
     if len(set(header)) < len(header):
         raise ValueError(f"{path.name} names a column twice in its first line: {header[:20]}.")
     for number, record in enumerate(records, 1):

@@ -81,6 +81,47 @@ def test_encodings(tmp_path, encoding):
     same(read_quietly(write(tmp_path, FORMATS["units after a slash"], encoding=encoding)))
 
 
+@pytest.mark.parametrize("before", ["", "# probe station 3\n", "\n% 300 K\n\n# \u00b0C\n"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_names_in_the_encoding_of_windows_may_follow_comments(tmp_path, before, mark):
+    text = before + lines("I [\u00b5A]|t [ns]|P_sw|N", "{i}|2|{p}|1000", mark)
+    with pytest.warns(UserWarning, match="guessed the encoding Windows-1252"):
+        same(calibration.read_table(write(tmp_path, text, encoding="cp1252")))
+    spoiled = text + text.splitlines()[-1].replace("1000", "1000\u00b5")
+    with pytest.raises(ValueError, match="is not text in UTF-8.*save it in this encoding"):
+        calibration.read_table(write(tmp_path, spoiled, encoding="cp1252"))
+
+
+def test_columns_that_are_not_used_are_named_beside_what_was_guessed(tmp_path):
+    path = write(tmp_path, lines("I_uA,t_ns,P,N,T,run,note", "{i},2,{p},1000,20,a,warm"))
+    cases = [
+        ({}, r"Not used: 'T', 'run', 'note'\."),
+        ({"where": {"run": "a"}}, r"Not used: 'T', 'note'\."),
+        ({"by": "run"}, r"Not used: 'T', 'note'\."),
+        ({"columns": {"temperature": "T"}, "units": {"T": "degC"}}, r"Not used: 'run', 'note'\."),
+    ]
+    for options, message in cases:
+        with pytest.warns(UserWarning, match=message):
+            calibration.read_table(path, **options)
+
+
+@pytest.mark.parametrize("widths", [1, 3])
+@pytest.mark.parametrize("way", [None, "P->AP"])
+def test_counts_that_fall_with_the_current_are_told(widths, way):
+    """Pulses that did not reverse the device; longer pulses need less current."""
+    current = np.concatenate([CURRENT * 1e-6 / (k + 1) for k in range(widths)])
+    table = {
+        "current_a": current,
+        "pulse_width_s": np.repeat(2e-9 * 4.0 ** np.arange(widths), len(CURRENT)),
+        "switched": 1000 - np.tile(SWITCHED, widths),
+        "trials": [1000] * len(current),
+    }
+    with pytest.warns(UserWarning, match="falls with the current.*trials minus this count"):
+        calibration.read_table(table, direction=way)
+    table["switched"] = 1000 - table["switched"]
+    calibration.read_table(table, direction=way)  # does not warn
+
+
 def test_what_is_said_is_no_guess(tmp_path):
     path = write(tmp_path, lines("x,y,z,note", "{i},{p},2,warm"))
     options = dict(

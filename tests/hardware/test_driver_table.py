@@ -89,6 +89,11 @@ def test_bad_files(tmp_path):
         driver_table.apply_device_settings(model, tmp_path / "object.json")
     driver_table.device_settings(model, tmp_path / "chip.csv")
     lines = (tmp_path / "chip.csv").read_text().splitlines()
+    for k, decimal in enumerate(".,"):  # as spreadsheets write it in many countries
+        text = "\n".join(lines).replace(",", ";").replace(".", decimal)
+        (tmp_path / f"foreign{k}.csv").write_text(text)
+        with pytest.raises(ValueError, match=rf"foreign{k}.csv has ';' .*commas.*points"):
+            driver_table.apply_device_settings(model, tmp_path / f"foreign{k}.csv")
     (tmp_path / "cut.csv").write_text("\n".join(lines[:3]))
     with pytest.raises(ValueError, match="no row for neurons"):
         driver_table.apply_device_settings(model, tmp_path / "cut.csv")
