@@ -193,7 +193,9 @@ def _check_columns(found, given, cells, ramp):
         problem = f"lacks the columns {missing}" if missing else "needs one column for the drive"
         if not missing and len(drive) > 1:
             problem += f", but {[found[name].name for name in drive]} all may be"
-        hint = " Fractions need the number of trials: trials=50, or a column." * (missing == ["trials"])
+        hint = " Fractions need the number of trials: trials=50, or a column." * (
+            missing == ["trials"]
+        )
         raise ValueError(
             f"{cells.where} {problem}: it must have either 'current_a' (A) or 'voltage_v' (V), and "
             f"pulse_width_s, switched (or fraction), trials; columns= says which is which.{hint} "
@@ -298,6 +300,10 @@ def _table(cells, found, given, drive, path, ramp, signed):
     }
     pooled = _pool(settings, switched, trials)
     cells.notes += warn_if_unlike(_group(settings)[1], settings, switched, trials, others, where)
+    for way in [] if signed else conditions.directions(pooled) or [None]:
+        own = slice(None) if way is None else pooled[_WAY] == way
+        part = conditions.select(pooled, own)
+        _warn_if_falling(part, where if way is None else f"{where} ({way})")
     return pooled
 
 
@@ -457,7 +463,6 @@ def _check_sign(settings, switched, trials, where, signed):
         )
     negative = current < 0
     if not np.any(negative):
-        _warn_if_falling(settings, switched, trials, where)
         return
     small = current <= np.median(current[current >= 0])
     below, above = negative, ~negative & small
@@ -474,18 +479,21 @@ def _check_sign(settings, switched, trials, where, signed):
         )
 
 
-def _warn_if_falling(settings, switched, trials, where):
+def _warn_if_falling(pooled, where):
     """Warn of a table whose counts fall with the current wherever all else is the same."""
-    held = {name: column for name, column in settings.items() if name != "current_a"}
-    group = _group(held)[1]
-    pulses = np.bincount(group, trials)
-    mean = (np.bincount(group, trials * settings["current_a"]) / pulses)[group]
-    share = (np.bincount(group, switched) / pulses)[group]
-    away = settings["current_a"] - mean
-    rise = np.bincount(group, away * (switched - share * trials))
-    variance = np.bincount(group, share * (1 - share) * trials * away**2)
-    deviations = rise / np.sqrt(np.maximum(variance, 1e-300))
-    if np.sum(rise) < -4 * math.sqrt(np.sum(variance)) and np.max(deviations) < 2:
+    counts = ("current_a", "switched", "trials")
+    current, k, n = (pooled[name] for name in counts)
+    group = _group({name: held for name, held in pooled.items() if name not in counts})[1]
+    pulses = np.bincount(group, n)
+    away = current - (np.bincount(group, n * current) / pulses)[group]
+    share = (np.bincount(group, k) / pulses)[group]
+    fall = np.sum(away * (share * n - k))
+    order = np.lexsort([current, group])
+    k, n, same = k[order], n[order], np.diff(group[order]) == 0
+    both = (k[1:] + k[:-1]) / (n[1:] + n[:-1])
+    noise = np.sqrt(both * (1 - both) * (1 / n[1:] + 1 / n[:-1]))
+    rises = np.any(same & (np.diff(k / n) > 3 * noise))
+    if not rises and fall > 4 * math.sqrt(np.sum(share * (1 - share) * pooled["trials"] * away**2)):
         warn(
             f"{where}: the share of switched pulses falls with the current, and no fit does. If "
             "the column counts the pulses that did not reverse the device, give trials minus "

@@ -88,7 +88,7 @@ def test_names_in_the_encoding_of_windows_may_follow_comments(tmp_path, before, 
     with pytest.warns(UserWarning, match="guessed the encoding Windows-1252"):
         same(calibration.read_table(write(tmp_path, text, encoding="cp1252")))
     spoiled = text + text.splitlines()[-1].replace("1000", "1000\u00b5")
-    with pytest.raises(ValueError, match="is not text in UTF-8.*save it in this encoding"):
+    with pytest.raises(ValueError, match=r"is not text in UTF-8.*save it in this encoding"):
         calibration.read_table(write(tmp_path, spoiled, encoding="cp1252"))
 
 
@@ -120,6 +120,11 @@ def test_counts_that_fall_with_the_current_are_told(widths, way):
         calibration.read_table(table, direction=way)
     table["switched"] = 1000 - table["switched"]
     calibration.read_table(table, direction=way)  # does not warn
+    twice = {name: np.tile(column, 2) for name, column in table.items()}
+    twice["direction"] = np.repeat(["P->AP", "AP->P"], len(current))
+    twice["switched"][len(current) :] = 1000 - table["switched"]  # the state, not the reversal
+    with pytest.warns(UserWarning, match=r"\(AP->P\): the share of switched pulses falls"):
+        calibration.read_table(twice)
 
 
 def test_what_is_said_is_no_guess(tmp_path):
@@ -248,7 +253,7 @@ def test_alike_rows_rarely_seem_unlike():
     rng = np.random.default_rng(1)
     for trials in (1, 5, 50, 2000):
         for _ in range(50):
-            p = np.tile(rng.uniform(size=8), 6)
+            p = np.tile(np.sort(rng.uniform(size=8)), 6)
             table = {
                 "current_a": np.tile(np.arange(1, 9) * 1e-6, 6),
                 "pulse_width_s": np.full(48, 1e-9),
