@@ -194,6 +194,7 @@ class SpinNeuron(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         former.refuse(kwargs)
+        _refuse_settings(kwargs)
         super().__init__(**kwargs)
         self.supports_masking = True
         # Values are checked first: Keras wraps lists that become attributes in its own classes.
@@ -855,6 +856,17 @@ def _refuse_legacy_file(name):
             "holds the knobs without units, so another device or `knob_scale` would read other "
             "values. Save to `.keras` or `.weights.h5`, which hold seconds and J/m^3."
         )
+
+
+def _refuse_settings(arguments):
+    """Refuse a setting as an argument: the device has its limits, the weights its value."""
+    for name in ("pulse_width", "gate_voltage"):
+        if name in arguments:
+            raise ValueError(
+                f"SpinNeuron has no argument {name}: its limits are the device's, "
+                f"device.replace({name}_range=(lowest, highest)), and an untrained neuron has the "
+                "shortest pulse and 0 V."
+            )
 
 
 def _knob_names(train):

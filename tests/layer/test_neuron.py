@@ -664,3 +664,9 @@ def test_spin_neurons_finds_nested_layers():
     model(np.zeros((2, 5, 4), "float32"))
     names = sorted(layer.name for layer in spinkeras.spin_neurons(model))
     assert names == ["activation", "inner", "wrapped"]
+
+
+@pytest.mark.parametrize("name", ["pulse_width", "gate_voltage"])
+def test_a_setting_is_no_argument(name):
+    with pytest.raises(ValueError, match=rf"no argument {name}: .*replace\({name}_range="):
+        SpinNeuron(**{name: 1e-9})
