@@ -44,7 +44,12 @@ def test_logs_equal_the_numpy_sum_over_the_same_batches(jit):
 
 @pytest.mark.parametrize(
     ("shared_axes", "dtype"),
-    [(None, "float32"), ((1,), "float32"), ((1, 2, 3), "float32"), (None, "float64")],
+    [
+        (None, "float32"),
+        ((1,), "float32"),
+        ((1, 2, 3), "float32"),
+        pytest.param(None, "float64", marks=pytest.mark.slow),
+    ],
 )
 def test_logs_of_images(shared_axes, dtype):
     """Whichever elements share a knob: per channel, per position, one for all."""

@@ -60,7 +60,7 @@ def test_layer_trains_and_reloads(tmp_path):
             keras.layers.Dense(1),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.02), "mse")
+    model.compile(keras.optimizers.Adam(0.02), "mse", run_eagerly=True)
     x = np.random.default_rng(0).normal(size=(256, 2)).astype("float32")
     y = np.tanh(2 * x[:, :1])
     before = model.evaluate(x, y, verbose=0)

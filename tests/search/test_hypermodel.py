@@ -67,10 +67,10 @@ class TestSearches:
     @pytest.mark.parametrize(
         ("wrap", "kind"),
         [
-            (durable, "Hyperband"),
+            pytest.param(durable, "Hyperband", marks=pytest.mark.slow),
             pytest.param(durable, "BayesianOptimization", marks=pytest.mark.slow),
             pytest.param(lambda cls: cls, "RandomSearch", marks=pytest.mark.slow),
-            pytest.param(durable, "RandomSearch", marks=pytest.mark.slow),
+            (durable, "RandomSearch"),
             pytest.param(durable, "GridSearch", marks=pytest.mark.slow),
         ],
         ids=["hyperband", "bayesian", "plain", "random", "grid"],
