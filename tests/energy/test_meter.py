@@ -224,12 +224,12 @@ class TracedBefore(keras.Model):
     ("inside", "options", "eager"),
     [
         (False, {}, True),
-        (True, {"train": ()}, False),
+        (True, {"train": ()}, True),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
                 (False, {}, False),
-                (True, {"train": ()}, True),
+                (True, {"train": ()}, False),
                 (True, {"trainable": False}, False),
                 (True, {"trainable": False}, True),
             )

@@ -15,7 +15,9 @@ from tests.harness import COMPILED, FLOAT64, OTHER_BACKEND
 pytestmark = pytest.mark.backends
 
 
-@pytest.mark.parametrize("jit", [False, COMPILED])
+@pytest.mark.parametrize(
+    "jit", [False, pytest.param(True, marks=[*COMPILED.marks, pytest.mark.slow])]
+)
 def test_logs_equal_the_numpy_sum_over_the_same_batches(jit):
     """Frozen weights, so that training and validation see one setting; uneven last batch."""
     model, x, y = model_and_data(samples=100)

@@ -14,7 +14,7 @@ import spinkeras
 from spinkeras import NeelBrown, SpinNeuron
 from spinkeras.hardware import chips
 from spinkeras.physics.spread import ChipSpread
-from tests.harness import BACKEND, COMPILED, FLOAT64, some_slow
+from tests.harness import BACKEND, COMPILED, FLOAT64
 
 VGSOT = spinkeras.MTJDevice.preset("vgsot_zhang2020")
 SPREAD = ChipSpread(stability=0.1, current=0.05, resistance=0.07, tmr=0.1)
@@ -79,7 +79,7 @@ def test_a_model_with_spread_trains_and_reloads(tmp_path, jit):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("jit", some_slow([False, COMPILED], COMPILED))
+@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), COMPILED])
 def test_one_chip_per_epoch(jit):
     """Two samples of zeros: what the layer answers in a step shows its chip."""
     seen, traces = [], []

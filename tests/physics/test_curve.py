@@ -52,6 +52,7 @@ def test_tangents_are_the_derivatives(device):
             )
 
 
+@pytest.mark.slow
 def test_shipped_coefficients_are_those_of_the_fit_script():
     assert tuple(laws.DURATION_DOMAIN) == fit_closed_form.DURATIONS
     assert tuple(laws.STABILITY_DOMAIN) == fit_closed_form.STABILITIES
