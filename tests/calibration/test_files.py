@@ -169,6 +169,7 @@ def test_workbooks(tmp_path, monkeypatch):
         calibration.read_table(path)
     with pytest.raises(ValueError, match=r"no sheet 'run 3' with cells"):
         calibration.read_table(path, sheet="run 3")
+    frame["N"] = frame["N"].astype(object)
     frame.loc[2, "N"] = "many"
     frame.to_excel(path, index=False)
     with pytest.raises(ValueError, match=r"lab\.xlsx, line 4: N = 'many' is not a number"):
