@@ -68,7 +68,7 @@ LIMITS = {
     "write_resistance": ("ohm", 1.0, 1e6, "heavy-metal channel, about 1000; None if two-terminal"),
     "offset_field": ("T", -0.1, 0.1, "1 mT is 1e-3"),
     "relaxation_time": ("s", 1e-12, 1e3, "10 ns is 10e-9; None if it is not known"),
-    "reset_efficiency": ("(dimensionless)", 1e-3, 2.0, "eta of the reset; None: that of the write"),
+    "reset_efficiency": ("(dimensionless)", 1e-3, 2.0, "eta of the reset; None: as for the write"),
 }
 _LONGEST_INTERVAL = 1e3  # s, between the reads of a junction that runs freely
 _OPTIONAL = ("write_resistance", "relaxation_time", "reset_efficiency")
@@ -128,13 +128,14 @@ class MTJDevice:
             so the critical currents of the two directions differ.
         reset_curve: `EmpiricalCurve` of the reset, for a device with a `switching_curve`. Default
             `None`: the `switching_curve`.
-        initial_state: `"parallel"` (default) or `"antiparallel"`: where a write starts and a reset
-            ends. `reversed()` gives the neuron of the other direction.
+        initial_state: `"parallel"` (default) or `"antiparallel"`, the state in which a write starts
+            and a reset ends. `reversed()` gives the device of the other direction.
         name: free text, not compared by `==`.
         source: citation of the values, not compared by `==`.
-        assumed: which values the source does not give, not compared by `==`. A copy with other
-            values names them at the end of `source` and `assumed`, unless it brings its own.
-        origin: leave it out; what `source` and `assumed` are about (`physics.provenance`).
+        assumed: the values that the source does not give, not compared by `==`. A copy with other
+            values names them at the end of `source` and `assumed`, unless it has its own texts.
+        origin: leave it out. The class keeps the values here that `source` and `assumed` describe
+            (`physics.provenance`).
 
     Raises:
         ValueError: naming the field, its value, its unit, the allowed range and what to check.
@@ -231,8 +232,8 @@ class MTJDevice:
         ]
         if free and self.reset_curve is not None:
             raise ValueError(
-                f"{free[0]} describes a junction that runs freely. Such a junction is never written "
-                "nor reset, so it has no reset_curve. Leave reset_curve out, or give an "
+                f"{free[0]} describes a junction that runs freely. Such a junction is never "
+                "written nor reset, so it has no reset_curve. Leave reset_curve out, or give an "
                 "EmpiricalCurve of pulses."
             )
         for name in ("offset_field", "relaxation_time"):
@@ -321,7 +322,7 @@ class MTJDevice:
 
     @property
     def retention_time(self) -> float:
-        """Mean time before a thermal reversal, `attempt_time exp(Delta)`, in s; inf from 1e300 s."""
+        """Mean time in s before a thermal reversal, `attempt_time exp(Delta)`; inf from 1e300 s."""
         time = float(self.retention_at(self.thermal_stability))
         return time if time < LONGEST_RETENTION else math.inf
 
