@@ -372,7 +372,7 @@ def test_a_free_running_curve_comes_back_alone_and_as_that_of_a_device():
         ({"slope": -1e5}, r"slope = -100000 1/A is outside"),
         (
             {"pulse_width": 2e-9},
-            r"pulse_width = 2e-09: .* depends on no pulse width. Leave pulse_width",
+            r"= 2e-09: .* no pulse width\. Leave pulse_width out",
         ),
         *(
             ({name: 0.1}, rf"{name} = 0\.1: .* depends on no pulse width")
