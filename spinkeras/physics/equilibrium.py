@@ -145,7 +145,10 @@ def relaxation_rate(xp, drive, stability):
 
 
 def bit_correlation_time(xp, drive, stability):
-    """Integral correlation time of the bit in units of `t_D`; for the arguments see `relaxation_rate`."""
+    """Integral correlation time of the bit in units of `t_D`.
+
+    The arguments are the same as for `relaxation_rate`.
+    """
     return xp.exp(_series(xp, drive, stability, _TIME))
 
 
