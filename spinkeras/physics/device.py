@@ -118,7 +118,8 @@ class MTJDevice:
         offset_field: `B_z` in T, -0.1 to 0.1. Default 0. Stray field along the axis; a positive
             field favours the initial (parallel) state. The field moves the midpoint of a
             free-running junction (`switching_model="equilibrium"`) by `I0 Ms Vol B_z / (2 kB T)`,
-            with `I0 = Ic0 / Delta`. The laws of pulsed junctions do not include the field.
+            with `I0 = Ic0 / Delta`.
+            The laws of pulsed junctions do not include the field.
         relaxation_time: s, 1e-12 to 1e3. Relaxation time of a free-running junction, measured at
             balance (the drive only cancels the stray field). All times of the junction scale with
             it. Real junctions may be faster than a macrospin by orders of magnitude. Default
