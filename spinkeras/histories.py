@@ -1,4 +1,4 @@
-"""The history of a fit as arrays by name."""
+"""Read the history of a fit as arrays by name."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from spinkeras import checks
 
 
 def logs(history) -> dict[str, np.ndarray]:
-    """The values of every epoch by key, or a `ValueError`."""
+    """The values of all epochs by key; a `ValueError` for another object than a history."""
     found = getattr(history, "history", history)
     if not isinstance(found, dict) or not found or not all(isinstance(key, str) for key in found):
         raise ValueError(
             f"history = {checks.shown(history)} must be the result of model.fit, or its dictionary "
-            "of lists, after one epoch or more."
+            "of lists, with at least one epoch."
         )
     return {key: _numbers(key, values) for key, values in found.items()}
 

@@ -7,7 +7,7 @@ _INSIDE = ("spinkeras", "keras")
 
 
 def warn(message):
-    """A `UserWarning` at the innermost line that is neither of this library nor of Keras."""
+    """Give a `UserWarning` at the innermost line outside this library and Keras."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _package(frame) in _INSIDE:
         frame, level = frame.f_back, level + 1

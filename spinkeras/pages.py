@@ -1,7 +1,8 @@
-"""The card of a trained network: one page that holds all it shows, to be kept beside its file.
+"""The model card: one HTML page about a trained network, to be kept beside its file.
 
-The page has no scripts, loads nothing and says so to the browser (`Content-Security-Policy`), so
-that a name with markup in it stays text even if it were not escaped.
+The page contains all pictures, has no scripts and loads nothing. Its `Content-Security-Policy`
+makes the browser refuse scripts and loads, as a second protection if a name with markup in it were
+not escaped.
 """
 
 import base64
@@ -27,18 +28,17 @@ from spinkeras.energy.report import (
 from spinkeras.hardware.chips import ChipReport
 from spinkeras.layer.neuron import spin_neurons, unique_names
 
-# What no number on a page covers, whatever the network.
+# Effects that no number on a page covers, for any network.
 NOT_DESCRIBED = (
-    "Devices are macrospins, or follow the curve they were given: no domain walls, back-hopping or "
-    "self-heating.",
+    "Devices are macrospins or follow a given curve: the macrospin has no domain walls, no "
+    "back-hopping and no self-heating.",
     "The closed form of the curve is an approximation; probabilities below 1e-3 need the exact "
     "solver (spinkeras.macrospin.fokker_planck).",
-    "Energy and latency are those of the spin neurons: synapses, wires, control circuit, and the "
-    "time of reads and resets are not counted. Layers are taken to work one after the other.",
-    "Accuracy and energy of expected values: a neuron answers with its probability. What single "
-    "pulses, and devices that differ, make of them is measured by evaluate_chips.",
-    "Nothing stops a network from asking for a current that breaks the oxide: the peak voltage "
-    "tells.",
+    "Energy and latency are those of the spin neurons: synapses, wires, the control circuit, and "
+    "the time of reads and resets are not counted. The layers work one after the other.",
+    "Accuracy and energy are expected values: the output of a neuron is its probability. "
+    "evaluate_chips measures the effect of single pulses and of devices that differ.",
+    "Nothing stops a network from driving a current that breaks the oxide: check the peak voltage.",
 )
 _STYLE = """
 :root{color-scheme:light}
@@ -50,20 +50,20 @@ th,td{max-width:36em;unicode-bidi:isolate;font-size:.95em}
 img{display:block;width:100%;margin:1em 0}
 """
 _MOST_ROWS = 100  # layers in a table
-_MOST_DEVICES = 4  # with a picture each
+_MOST_DEVICES = 4  # devices on a page, each with a picture
 
 
 class ModelCard(str):
-    """The page, a text of HTML; what `model_card` returns. A notebook shows it."""
+    """The page that `model_card` returns, as a text of HTML. A notebook shows the page."""
 
     def save(self, path: PathLike) -> None:
-        """Write the page to a file, in place of one of that name.
+        """Write the page to a file; a file of the same name is replaced.
 
         Args:
             path: must end in `.html`.
 
         Raises:
-            ValueError: for a path of another ending.
+            ValueError: for a path with another ending.
         """
         if not (isinstance(path, (str, pathlib.Path)) and str(path).lower().endswith(".html")):
             raise ValueError(f"path = {checks.shown(path)} must end in '.html', as 'card.html'.")
@@ -85,29 +85,30 @@ def model_card(
     target: float | None = None,
     notes: str = "",
 ) -> ModelCard:
-    """One page about a trained network: what it is, what was measured, what is assumed.
+    """One page about a trained network: its structure, its measurements and their assumptions.
 
-    Architecture, devices with their sources, accuracy, energy and latency, knobs and limits, yield,
-    assumptions, and what the models of this library do not describe. What was not given is named as
-    not measured. The page is one file without scripts that loads nothing. Needs matplotlib.
+    The page shows the architecture, the devices with their sources, accuracy, energy and latency,
+    knobs and limits, the yield, the assumptions, and the effects that this library does not model.
+    It marks a missing argument as not measured. The page is one file without scripts that loads
+    nothing. The function needs matplotlib.
 
     Args:
         model: built Keras model with `SpinNeuron` layers.
-        history: what `model.fit` returned, or its dictionary of lists. Default `None`.
-        chips: `ChipReport`, of `evaluate_chips`. Default `None`.
-        energy: `EnergyReport` of this model as it is now, of `energy_report(model, x)`. Default
-            `None`: the page shows the energy of the history, if there is one.
-        target: least accuracy of a good chip, a fraction from 0 to 1 (of a metric of one's own any
-            number). Default `None`: the yield is given for several.
-        notes: text for the top of the page, such as the data and what the network is for, up to
-            5000 characters. Default none.
+        history: result of `model.fit`, or its dictionary of lists. Default `None`.
+        chips: `ChipReport` from `evaluate_chips`. Default `None`.
+        energy: `EnergyReport` of this model in its present state, from `energy_report(model, x)`.
+            Default `None`: the page shows the energy of the history, if the history has one.
+        target: accuracy that a good chip needs, a fraction from 0 to 1, or any number for another
+            metric. Default `None`: the page gives the yield for several targets.
+        notes: text for the top of the page, up to 5000 characters, for example the data and the
+            purpose of the network. Default: no text.
 
     Returns:
         `ModelCard`, a text with `save(path)`; a notebook shows the page.
 
     Raises:
-        ValueError: for a model without built spin layers, for something else than such reports, for
-            an energy report of other knobs than the model's.
+        ValueError: for a model without built spin layers, for a wrong `history`, `chips` or
+            `energy`, and for an energy report with other knobs than the model has.
         ImportError: without matplotlib.
 
     Example:
@@ -121,10 +122,10 @@ def model_card(
     _check_report(energy, layers)
     if chips is not None and not isinstance(chips, ChipReport):
         raise ValueError(
-            f"chips = {checks.shown(chips)} must be a ChipReport, of spinkeras.evaluate_chips."
+            f"chips = {checks.shown(chips)} must be a ChipReport from spinkeras.evaluate_chips."
         )
     if target is not None and chips is None:
-        raise ValueError("target is that of chips; give chips=spinkeras.evaluate_chips(...), too.")
+        raise ValueError("target needs chips; give chips=spinkeras.evaluate_chips(...), too.")
     notes = checks.text("notes", notes)
     logs = None if history is None else histories.logs(history)
     parts = [
@@ -149,7 +150,7 @@ def model_card(
     )
 
 
-# --- what is given -------------------------------------------------------------------------------
+# --- checks of the arguments ---------------------------------------------------------------------
 
 
 def _spin_layers(model):
@@ -157,19 +158,19 @@ def _spin_layers(model):
     layers = spin_neurons(model) if isinstance(model, keras.Model) else []
     if not layers or not all(layer.built for layer in layers):
         raise ValueError(
-            f"model = {checks.shown(model)} must be a Keras model with SpinNeuron layers that has "
-            "seen its input's shape."
+            f"model = {checks.shown(model)} must be a built Keras model with SpinNeuron layers; "
+            "call the model once on data, or give it a keras.Input."
         )
     return dict(zip(unique_names(layers), layers))
 
 
 def _check_report(report, layers):
-    """Refuse what is no energy report, or was measured at other knobs than the model has."""
+    """Refuse another object than an energy report, or a report with other knobs than the model."""
     if report is None:
         return
     if not isinstance(report, EnergyReport):
         raise ValueError(
-            f"energy = {checks.shown(report)} must be an EnergyReport, of "
+            f"energy = {checks.shown(report)} must be an EnergyReport from "
             "spinkeras.energy_report(model, x)."
         )
     own = [
@@ -177,10 +178,10 @@ def _check_report(report, layers):
         for name, layer in layers.items()
     ]
     said = [(row["name"], *row["pulse_width_ns"], *row["gate_voltage"]) for row in report.layers]
-    if repr(own) != repr(said):  # NaN, of a training that diverged, is equal to itself here
+    if repr(own) != repr(said):  # as text, NaN (after a training that diverged) equals itself
         raise ValueError(
-            "energy is a report of another model, or of this one at other knobs; measure it as it "
-            "is now: energy=spinkeras.energy_report(model, x)."
+            "energy is a report of another model, or of this model with other knobs; measure the "
+            "model in its present state: energy=spinkeras.energy_report(model, x)."
         )
 
 
@@ -248,7 +249,7 @@ def _architecture(model):
 def _shape(layer):
     try:
         shapes = [tuple(tensor.shape) for tensor in keras.tree.flatten(layer.output)]
-    except Exception:  # a layer of a subclassed model, or one that is used several times
+    except Exception:  # a layer of a subclassed model, or a layer that is used several times
         return "-"
     return ", ".join(map(str, shapes))
 
@@ -275,8 +276,8 @@ def _training(logs):
         }
     )
     yield _missing(
-        "Where a callback brings back the weights of an earlier epoch (EnergyBudget, "
-        "EarlyStopping), the network is that of the epoch and not of the last."
+        "If a callback restores the weights of an earlier epoch (EnergyBudget, EarlyStopping), the "
+        "network has the numbers of this epoch, not of the last."
     )
 
 
@@ -380,17 +381,17 @@ def _left_out(count, shown, what):
 
 
 def _picture(title, function, *arguments):
-    """What a function of `spinkeras.plot` draws, inside the page; or why it draws nothing."""
+    """The picture of a function of `spinkeras.plot` as HTML, or the reason why there is none."""
     from matplotlib import pyplot, rc_context
 
     before = set(pyplot.get_fignums())
     content = io.BytesIO()
     try:
         with warnings.catch_warnings(), pyplot.ioff(), rc_context({"svg.hashsalt": "spinkeras"}):
-            warnings.filterwarnings("ignore", "Glyph")  # the font need not have every script
+            warnings.filterwarnings("ignore", "Glyph")  # the font may lack characters of a name
             figure = np.ravel(function(*arguments))[0].figure
             figure.savefig(content, format="svg", metadata={"Date": None})
-    except ValueError as error:  # a law without a curve there: a page is no place to fail
+    except ValueError as error:  # the law has no curve there; the page must not fail for this
         return _missing(f"{title}: no picture. {checks.shown_error(error)}.")
     finally:
         for number in set(pyplot.get_fignums()) - before:
@@ -399,6 +400,6 @@ def _picture(title, function, *arguments):
 
 
 def _image(title, content, inches):
-    style = f"max-width:{inches:g}in;min-width:{inches / 2:g}in"  # below, its text is too small
+    style = f"max-width:{inches:g}in;min-width:{inches / 2:g}in"  # narrower text is too small
     source = f"data:image/svg+xml;base64,{base64.b64encode(content).decode()}"
     return f'<img alt="{cards.escaped(title)}" style="{style}" src="{source}">'

@@ -167,7 +167,7 @@ def test_what_does_not_belong_to_the_model_is_refused():
     with pytest.raises(ValueError, match="another model"):
         pages.model_card(network("other"), energy=report)
     model.layers[0].pulse_width = 9e-9
-    with pytest.raises(ValueError, match="measure it as it is now"):
+    with pytest.raises(ValueError, match="measure the model in its present state"):
         pages.model_card(model, energy=report)
 
 

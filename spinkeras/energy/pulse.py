@@ -1,4 +1,4 @@
-"""Energy of an inference, from the device's own current, pulse width and resistance.
+"""Energy of an inference, from the current, the pulse width and the resistance of each device.
 
 One pulse of one neuron costs, in joules,
 
@@ -7,16 +7,18 @@ One pulse of one neuron costs, in joules,
     read    V_read^2 t_read [(1 - P) / R_P + P / R_AP(V_read)]
     reset   P I_reset^2 t_reset [f R_AP(V) + (1 - f) R_P]            only a switched device
 
-with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_half)^2))` at the bias `V` of the current itself, and `f`
-the fraction of the pulse that passes before reversal; `R_P` and `R_AP` change places in a device
-whose `initial_state` is antiparallel. The current of the reset is that of the device's
-`reversed()`, by its `reset_efficiency` or `reset_curve` if it has one. In a three-terminal device
-the resistance of write and reset is that of the channel, `write_resistance`, whatever the state. A
-device with a `switching_curve` is reset by pulses that are repeated until a read finds it reset,
-on average `1 / P(I_reset)` of them. A junction that runs freely is neither written nor reset:
-`write` is then the energy of the current that is held from read to read, that of a pulse that
-reverses at once, `I^2 t_p [R_P (1 - P) + R_AP(V) P]`. Not included: control circuit, wires, leakage
-of the gate, and the synapses.
+with `R_AP(V) = R_P (1 + TMR / (1 + (V / V_half)^2))`. `V` is the bias that the current itself
+produces, and `f` is the fraction of the pulse before the reversal. In a device whose
+`initial_state` is antiparallel, `R_P` and `R_AP` change places. The reset current follows the law
+of the device's `reversed()`, with the `reset_efficiency` or the `reset_curve` if there is one. In a
+three-terminal device, write and reset cross the channel of the resistance `write_resistance`, in
+either state.
+
+A device with a `switching_curve` is reset by repeated pulses, until a read finds the device reset;
+this takes `1 / P(I_reset)` pulses on average. A junction that runs freely is neither written nor
+reset. Its `write` energy is the energy of the current that is held from read to read,
+`I^2 t_p [R_P (1 - P) + R_AP(V) P]`, as for a pulse that reverses the device at once. The energies
+do not include the control circuit, wires, leakage of the gate, and the synapses.
 """
 
 import dataclasses
@@ -43,19 +45,19 @@ COMPONENTS = ("write", "gate", "read", "reset")
 @checks.by_name
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EnergyAssumptions:
-    """What an energy figure assumes beyond the device and its drive.
+    """Assumptions of an energy calculation beyond the device and its drive.
 
     Args:
-        read_voltage: V, 0 to 2. Default 0.1; 0 leaves reading out.
+        read_voltage: V, 0 to 2. Default 0.1; with 0 reads cost nothing.
         read_time: s, 0 to 1e-3. Default 2e-9.
         reset_pulse_width: s, 1e-10 to 1e-3. Default 10e-9.
-        reset_error: allowed probability that a reset fails, 1e-6 to 0.5. Default 1e-3. Of a device
-            with a `switching_curve`: that all its repeated pulses fail.
-        reset: whether a switched device is written back before its next use (read before
-            reset). Default `True`.
-        reversal_fraction: `f`, fraction of the pulse before the reversal, 0 to 1. Default 0.75:
-            at the midpoint the exact value of `stt_reference` is 0.83 at 2 ns, 0.80 at 5 ns,
-            0.74 at 10 ns and 0.67 at 20 ns.
+        reset_error: allowed probability that a reset fails, 1e-6 to 0.5. Default 1e-3. The reset of
+            a device with a `switching_curve` fails if all repeated pulses fail.
+        reset: whether a switched device is reset after the read, before its next use. Default
+            `True`.
+        reversal_fraction: `f`, fraction of the pulse before the reversal, 0 to 1. Default 0.75.
+            The exact value of `stt_reference` at the midpoint is 0.83 at 2 ns, 0.80 at 5 ns, 0.74
+            at 10 ns and 0.67 at 20 ns.
 
     Raises:
         ValueError: for a value outside its range.
@@ -84,7 +86,8 @@ class EnergyAssumptions:
 
         Args:
             device: `MTJDevice`.
-            telegraph: of a `SpinNeuron` that runs freely. Default `None`: it is written by pulses.
+            telegraph: `telegraph` of a `SpinNeuron` that runs freely. Default `None`: pulses write
+                the device.
         """
         if telegraph is not None:
             ends = device.stability_at(np.array(device.anisotropy_range))
@@ -103,9 +106,9 @@ class EnergyAssumptions:
         reset = "none"
         if self.reset and not tells_reset(device):
             reset = (
-                "not counted (a threshold of "
+                "not counted (a curve with a threshold of "
                 f"{(device.reset_curve or device.switching_curve).threshold * 1e6:.3g} uA "
-                "does not tell it)"
+                "does not describe it)"
             )
         elif self.reset:
             pulses = reset_pulses(device, self)
@@ -137,7 +140,7 @@ class EnergyAssumptions:
 
 
 def assumptions_of(layer, assumptions) -> EnergyAssumptions:
-    """The assumptions as they hold for a layer: a junction that runs freely is not reset."""
+    """The assumptions that hold for a layer: without a reset if its device runs freely."""
     if layer.free_running:
         return dataclasses.replace(assumptions, reset=False, reversal_fraction=0.0)
     if not tells_reset(layer.device):
@@ -146,29 +149,30 @@ def assumptions_of(layer, assumptions) -> EnergyAssumptions:
 
 
 def tells_reset(device) -> bool:
-    """Whether the law of a device's other direction tells how a pulse resets it.
+    """Whether a pulse can reset a device, by the law of its other direction.
 
-    A `reset_curve` does, unless the device resets without a drive. Without one the other direction
-    is taken to have the same law, which cannot be where the device switches without a drive.
+    This law is the `reset_curve`, or the law of the write if there is no `reset_curve`. A curve
+    with a threshold of 0 or below switches without a drive, so it cannot describe a reset pulse.
     """
     curve = device.reset_curve or device.switching_curve
     return curve is None or (curve.threshold > 0 and not curve.free_running)
 
 
 def read_push(device, assumptions, telegraph=None) -> float:
-    """How far a read pushes a free-running junction: a constant times `V_read t_read / R_P`.
+    """Push of a read on a free-running junction: a constant times `V_read t_read / R_P`.
 
-    That is `1 / (I0 t_D)`, `I0 = Ic0 / Delta`, of a macrospin: a push of 0.1 changes the
-    probability of a bit in balance by up to 0.05 without a barrier, and by about 0.01 at a thermal
-    stability of 4. Of an `EquilibriumCurve` it is `2 slope / relaxation_time`, so that a push of
-    0.1 changes it by 0.05. NaN if that is not known.
+    For a macrospin the constant is `1 / (I0 t_D)`, with `I0 = Ic0 / Delta`. A push of 0.1 then
+    changes the probability of a bit in balance by up to 0.05 without a barrier, and by about 0.01
+    at a thermal stability of 4. For an `EquilibriumCurve` the constant is
+    `2 slope / relaxation_time`, and a push of 0.1 changes the probability by 0.05. The push is NaN
+    if the constant is not known.
     """
     charge = assumptions.read_voltage * assumptions.read_time / device.resistance_parallel
     return charge * (telegraph or equilibrium.Telegraph(device)).push
 
 
 def warn_of_strong_reads(layers, assumptions):
-    """Warn where reading changes the bits of free-running junctions."""
+    """Warn if a read may change the bit of a free-running junction."""
     running = [(layer.device, layer.telegraph) for layer in layers if layer.free_running]
     for device, telegraph in dict.fromkeys(running):
         push = read_push(device, assumptions, telegraph)
@@ -184,7 +188,7 @@ def warn_of_strong_reads(layers, assumptions):
 
 
 def checked_assumptions(assumptions) -> EnergyAssumptions:
-    """The assumptions, or the default ones for `None`."""
+    """The given assumptions, or the default assumptions for `None`."""
     if assumptions is None:
         return EnergyAssumptions()
     if not isinstance(assumptions, EnergyAssumptions):
@@ -233,7 +237,7 @@ def write_energy(
 ) -> Array:
     """Mean energy in J of one write pulse that starts in the device's `initial_state`.
 
-    `I^2 write_resistance t_p` in a three-terminal device, whatever the probability.
+    In a three-terminal device it is `I^2 write_resistance t_p` at any probability.
 
     Args:
         current: A, scalar, array or tensor.
@@ -256,7 +260,7 @@ def write_energy(
 
 
 def write_numbers(device, reversal_fraction, resistance=1.0, tmr=1.0):
-    """What `write_energy_by` needs to know of a device; a channel has one resistance."""
+    """The five numbers of a device for `write_energy_by`; a channel has only one resistance."""
     if device.write_resistance is not None:
         return device.write_resistance, 0.0, 0.0, device.tmr, device.tmr_half_voltage
     parallel, after = device.resistance_parallel * resistance, 1 - reversal_fraction
@@ -271,11 +275,11 @@ def write_energy_by(
 
     Args:
         xp: `numpy` or `keras.ops`.
-        current, pulse_width, probability: as `write_energy`.
-        parallel: ohm, of the parallel state.
-        first: share of the antiparallel state in a pulse that does not reverse: 0 or 1.
-        after: what a reversal adds to this share; 0 if it does not change the resistance.
-        tmr, half_voltage: of the device, the latter in V.
+        current, pulse_width, probability: as for `write_energy`.
+        parallel: ohm, resistance of the parallel state.
+        first: share of the antiparallel state in a pulse that does not reverse the device, 0 or 1.
+        after: increase of this share by a reversal; 0 if a reversal does not change the resistance.
+        tmr, half_voltage: TMR as a ratio and `V_half` in V of the device.
     """
     rise = antiparallel_by(xp, current, parallel, tmr, half_voltage) - parallel
     resistance = parallel + first * rise + after * rise * probability
@@ -316,21 +320,21 @@ _other_direction = functools.lru_cache(maxsize=64)(MTJDevice.reversed)
 def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssumptions()) -> float:
     """Current in A of the reset pulse.
 
-    It follows the law of the device's `reversed()`. Of a macrospin: the current that reverses it
-    but for `reset_error` (exact Fokker-Planck). A `switching_curve` is known to about a hundredth,
-    and may end in a plateau, so its tail cannot tell a current for a small error: there the pulse
-    is repeated until a read finds the device reset, and the current is the one at which this costs
-    least, `I^2 / P(I)` at its minimum.
+    The current follows the law of the device's `reversed()`. In a macrospin, one pulse of this
+    current fails with the probability `reset_error` (exact Fokker-Planck solution). A
+    `switching_curve` is known to about a hundredth and may end in a plateau, so its tail gives no
+    current for a small error. The reset pulse of such a device is repeated until a read finds the
+    device reset. The current is then the one of least energy, at the minimum of `I^2 / P(I)`.
 
     Raises:
-        ValueError: for a curve that switches, or runs freely, without a drive.
+        ValueError: for a curve that switches without a drive, or that runs freely.
     """
     back = _other_direction(device)
     if not tells_reset(device):
         raise ValueError(
             f"The curve of this device's reset (threshold {back.switching_curve.threshold:g} A) "
-            "does not tell how a pulse resets it: it leaves the reset state without a drive. "
-            "Energies are counted without a reset."
+            "does not describe a reset pulse: the device leaves its state without a drive. "
+            "Energies are computed without a reset."
         )
     if back.switching_curve is not None:
         return _cheapest_current(back.switching_curve, assumptions.reset_pulse_width)
@@ -354,10 +358,11 @@ def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssu
 
 
 def reset_pulses(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssumptions()) -> int:
-    """Largest number of pulses of one reset: 1 of a macrospin, see `reset_current`.
+    """Largest number of pulses of one reset: 1 for a macrospin, see `reset_current`.
 
-    With a `switching_curve`, as many as leave an error of at most `reset_error`,
-    `(1 - P(I_reset))^n <= reset_error`; one after the other, if the reads ask for them.
+    For a device with a `switching_curve` it is the least `n` with
+    `(1 - P(I_reset))^n <= reset_error`. A further pulse follows only if a read finds the device not
+    yet reset.
     """
     if device.switching_curve is None:
         return 1
@@ -368,7 +373,7 @@ def reset_pulses(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssum
 def reset_failure(
     device: MTJDevice, stability: Array, assumptions: EnergyAssumptions = EnergyAssumptions()
 ) -> float:
-    """Probability that the nominal reset leaves a device with this thermal stability switched."""
+    """Probability that the nominal reset fails in a device with this thermal stability."""
     if device.switching_curve is not None:
         missed = 1 - _curve_resets(device, assumptions, stability)
         return max(missed, 1e-12) ** reset_pulses(device, assumptions)
@@ -377,7 +382,7 @@ def reset_failure(
 
 
 def _macrospin_misses(device, assumptions, current, stability):
-    """Probability that one reset pulse fails, exact, kept above 1e-12."""
+    """Probability that one reset pulse fails, from the exact solution, at least 1e-12."""
     per_stability = _other_direction(device).critical_current_per_stability
     ratio = current / (per_stability * stability)
     tau = assumptions.reset_pulse_width / device.diffusion_time * stability
@@ -385,7 +390,7 @@ def _macrospin_misses(device, assumptions, current, stability):
 
 
 def _curve_resets(device, assumptions, stability):
-    """Probability that one reset pulse succeeds, by the device's curve of that direction."""
+    """Probability that one reset pulse succeeds, by the device's curve of the reset direction."""
     current = reset_current(device, assumptions)
     ratio = stability / device.thermal_stability
     curve = _other_direction(device).switching_curve
@@ -407,7 +412,7 @@ def reset_energy(
     resistance: Array = 1.0,
     tmr: Array = 1.0,
 ) -> Array:
-    """Energy in J to bring a switched device back, with `reset_error` left.
+    """Energy in J to reset a switched device; the reset fails with probability `reset_error`.
 
     `resistance` and `tmr` are factors on the device's `R_P` and TMR; the current stays nominal.
 
@@ -422,7 +427,7 @@ def reset_energy(
     path = device.write_resistance
     if path is None:
         high = antiparallel_resistance(current, device, resistance, tmr)
-        if isinstance(high, np.float64):  # a plain number leaves the dtype of tensors alone
+        if isinstance(high, np.float64):  # a Python float does not change the dtype of tensors
             high = float(high)
         x = assumptions.reversal_fraction
         x = x if _starts_parallel(device) else 1 - x
@@ -430,7 +435,7 @@ def reset_energy(
     pulse = current**2 * assumptions.reset_pulse_width * path
     if device.switching_curve is None:
         return pulse
-    # Every pulse is followed by a read, until one finds the device reset.
+    # A read follows every pulse, until a read finds the device reset.
     switched = _curve_resets(device, assumptions, device.thermal_stability)
     read = read_energy(1 - switched, device, assumptions, resistance, tmr)
     return (pulse + read) / switched
@@ -449,7 +454,7 @@ def pulse_energies(
 ) -> dict[str, Any]:
     """The four energies in J of one neuron's inference, as a dictionary over `COMPONENTS`.
 
-    Write, read and reset are paid for every pulse, the gate is charged once.
+    Write, read and reset are counted for every pulse, the charge of the gate once.
 
     Args:
         current: A, array or tensor of the layer's input shape.
@@ -470,7 +475,7 @@ def pulse_energies(
 def energies_beside_write(
     anisotropy, probability, device, assumptions, pulses=1, resistance=1.0, tmr=1.0
 ):
-    """`pulse_energies` without `"write"`: linear in the probability, and free of the current."""
+    """`pulse_energies` without `"write"`: linear in the probability, independent of the current."""
     reset = reset_energy(device, assumptions, resistance, tmr) if assumptions.reset else 0.0
     return {
         "gate": gate_energy(device.gate_voltage_for(anisotropy), device) + 0 * probability,

@@ -1,4 +1,4 @@
-"""Arguments that `SpinNeuron` had in version 0.1.0, and what holds them now."""
+"""Arguments that `SpinNeuron` had in version 0.1.0, and the classes that have them now."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ NAMES = tuple(name for _, names in HOLDERS.values() for name in names)
 
 
 def refuse(arguments):
-    """Refuse arguments of that version, and say where their values are written now."""
+    """Refuse arguments of version 0.1.0 with a message that names their new place."""
     old = [name for name in NAMES if name in arguments]
     if not old:
         return
@@ -30,7 +30,7 @@ def refuse(arguments):
 
 
 def today(config, old):
-    """A configuration with the arguments `old` of that version, in the form of today."""
+    """Translate a configuration with the arguments `old` of version 0.1.0 to the present form."""
     new = {name: value for name, value in config.items() if name not in old}
     held = {
         argument: {name: config[name] for name in names if name in old}

@@ -1,6 +1,7 @@
-"""Magnetic tunnel junctions: one frozen dataclass in SI units.
+"""A magnetic tunnel junction as one frozen dataclass in SI units.
 
-Conventions (perpendicular, collinear macrospin; everything follows from the fields):
+A macrospin is a free layer whose magnetisation turns as one. The junction is perpendicular and
+collinear. The class computes these quantities from its fields:
 
     volume       Vol    = pi diameter^2 / 4 * t_f                           [m^3]
     stability    Delta  = K_eff Vol / (kB T)                                [1]
@@ -8,16 +9,18 @@ Conventions (perpendicular, collinear macrospin; everything follows from the fie
     current      Ic0    = (4 e alpha / (hbar eta)) K_eff Vol                [A]
     VCMA         K_eff(V_gate) = K_eff - xi V_gate / (t_ox t_f)             [J/m^3]
 
-with the thickness `t_f`, the saturation magnetization `Ms`, the damping `alpha`, the spin-torque
-efficiency `eta`, the VCMA coefficient `xi` and the oxide thickness `t_ox`, fields of the device;
-docs/symbols.md has all symbols.
+VCMA is voltage-controlled magnetic anisotropy. These symbols are fields of the device: the
+thickness `t_f`, the saturation magnetization `Ms`, the damping `alpha`, the spin-torque efficiency
+`eta`, the VCMA coefficient `xi` and the oxide thickness `t_ox`. docs/symbols.md lists all symbols.
 
-A two-terminal junction carries the write current itself. A three-terminal one is written through a
-heavy-metal channel, whose resistance is `write_resistance`, and read through the junction; what
-its channel current does is told by a `switching_curve`.
+A two-terminal junction carries the write current itself. In a three-terminal device, the write
+current flows through a heavy-metal channel of the resistance `write_resistance`, and the read
+current flows through the junction. A `switching_curve` describes how the channel current switches
+the device.
 
-A pulse that writes starts in the `initial_state`; one that resets leads back to it, and may follow
-another law: `reset_efficiency` of the macrospin, `reset_curve` where curves are measured.
+A write pulse starts in the `initial_state`; a reset pulse leads back to this state. The reset may
+follow another law than the write: a macrospin then has a `reset_efficiency`, and a device with a
+measured curve has a `reset_curve`.
 
 References: J. C. Slonczewski, J. Magn. Magn. Mater. 159, L1 (1996); W. H. Butler et al., IEEE
 Trans. Magn. 48, 4684 (2012) for the critical current of the perpendicular macrospin.
@@ -43,7 +46,7 @@ from spinkeras.physics.presets import DEVICES, FREE_RUNNING
 GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
 _OXIDE_PERMITTIVITY = 9.7  # MgO, relative
 
-LONGEST_RETENTION = 1e300  # s; longer ones would not fit into a number
+LONGEST_RETENTION = 1e300  # s; a float cannot hold much longer times
 
 # field: (unit, lowest, highest, what to check)
 LIMITS = {
@@ -65,7 +68,7 @@ LIMITS = {
     "write_resistance": ("ohm", 1.0, 1e6, "heavy-metal channel, about 1000; None if two-terminal"),
     "offset_field": ("T", -0.1, 0.1, "1 mT is 1e-3"),
     "relaxation_time": ("s", 1e-12, 1e3, "10 ns is 10e-9; None if it is not known"),
-    "reset_efficiency": ("(dimensionless)", 1e-3, 2.0, "eta of the reset; None: that of the write"),
+    "reset_efficiency": ("(dimensionless)", 1e-3, 2.0, "eta of the reset; None: as for the write"),
 }
 _LONGEST_INTERVAL = 1e3  # s, between the reads of a junction that runs freely
 _OPTIONAL = ("write_resistance", "relaxation_time", "reset_efficiency")
@@ -79,9 +82,10 @@ _PAIRS = ("pulse_width_range", "gate_voltage_range")
 class MTJDevice:
     """A perpendicular magnetic tunnel junction, in SI units.
 
-    Two terminals: the write current crosses the junction (spin-transfer torque). Three terminals,
-    with `write_resistance`: it flows through a channel below (spin-orbit torque), so that a write
-    costs `I^2 write_resistance t_p` whatever the state of the junction.
+    In a two-terminal device, the write current crosses the junction (spin-transfer torque). A
+    device with a `write_resistance` has three terminals: the write current flows through a channel
+    below the junction (spin-orbit torque). A write then costs `I^2 write_resistance t_p` in either
+    state of the junction.
 
     Args:
         diameter: m, 5e-9 to 1e-6. Free-layer diameter.
@@ -89,47 +93,50 @@ class MTJDevice:
         saturation_magnetization: `Ms` in A/m, 1e4 to 3e6.
         damping: `alpha`, Gilbert damping, 1e-4 to 1.
         spin_torque_efficiency: `eta`, 1e-3 to 2.
-        anisotropy: J/m^3, 1e2 to 1e7. Effective anisotropy `K_eff` at zero gate voltage, the
-            demagnetising energy subtracted.
+        anisotropy: J/m^3, 1e2 to 1e7. Effective anisotropy `K_eff` at zero gate voltage, without
+            the demagnetising energy.
         temperature: `T` in K, 1 to 1000. Default 300.
         resistance_area_product: ohm m^2, 1e-14 to 1e-6. Parallel state.
         tmr: tunnel magnetoresistance at zero bias as a ratio, 0 to 10 (1.0 is 100 %).
         tmr_half_voltage: `V_half` in V. `TMR(V) = TMR / (1 + (V / V_half)^2)` at the bias `V`.
-        vcma_coefficient: `xi` in J/(V m). Positive: a positive gate voltage lowers the anisotropy.
-            The sign convention differs between papers; a negative value gives the other one.
+        vcma_coefficient: `xi` in J/(V m). With a positive value, a positive gate voltage lowers the
+            anisotropy. Papers differ in this sign; a negative value gives the other convention.
         oxide_thickness: `t_ox` in m, 3e-10 to 1e-8.
-        pulse_width_range: s, `(shortest, longest)` write pulse the circuit can produce, 1e-11 to
-            1e-2; with a `relaxation_time`, here or of the `switching_curve`, interval between
-            reads, to 1e3.
+        pulse_width_range: s, `(shortest, longest)` write pulse that the circuit can produce, 1e-11
+            to 1e-2. If the device or its `switching_curve` has a `relaxation_time`, this is the
+            interval between reads, up to 1e3.
         gate_voltage_range: V, `(lowest, highest)` gate voltage.
-        nominal_pulse_width: s, inside `pulse_width_range`. Where an untrained neuron starts.
+        nominal_pulse_width: s, inside `pulse_width_range`. Pulse width of an untrained neuron.
         write_resistance: ohm, 1 to 1e6, of the channel that carries the write current. Default
             `None`: two terminals.
-        switching_curve: `EmpiricalCurve` that describes this device's switching, or
-            `EquilibriumCurve` of one that runs freely. Default `None`:
-            the collinear macrospin, with `damping` and `spin_torque_efficiency` of the write
-            current. A layer of perpendicular anisotropy under spin-orbit torque does not follow
-            that law; with a curve, `damping` and `spin_torque_efficiency` are those of the
+        switching_curve: `EmpiricalCurve` that describes how pulses switch this device, or
+            `EquilibriumCurve` of a junction that runs freely, without pulses. Default `None`: the
+            law of the collinear macrospin, with the `damping` and the `spin_torque_efficiency` of
+            the write current. A layer of perpendicular anisotropy under spin-orbit torque does not
+            follow this law. With a curve, `damping` and `spin_torque_efficiency` describe only the
             junction, for thermal reversal and read disturb.
-        offset_field: `B_z` in T, -0.1 to 0.1. Default 0. Stray field along the axis, positive where
-            it favours the initial (parallel) state. It moves the midpoint of a free-running
-            junction (`switching_model="equilibrium"`), by `I0 Ms Vol B_z / (2 kB T)`, `I0 = Ic0 /
-            Delta`, and is not modelled in pulsed ones.
-        relaxation_time: s, 1e-12 to 1e3. Default `None`: that of the macrospin. Measured at
-            balance (no drive but what cancels the stray field), of a free-running junction; all its
-            times scale to it. Real junctions may be faster than a macrospin by orders of magnitude.
-        reset_efficiency: eta of the current that resets, 1e-3 to 2. Default `None`: as
-            `spin_torque_efficiency`. Slonczewski's torque is stronger out of the antiparallel
-            state: the critical currents of both directions differ.
+        offset_field: `B_z` in T, -0.1 to 0.1. Default 0. Stray field along the axis; a positive
+            field favours the initial (parallel) state. The field moves the midpoint of a
+            free-running junction (`switching_model="equilibrium"`) by `I0 Ms Vol B_z / (2 kB T)`,
+            with `I0 = Ic0 / Delta`.
+            The laws of pulsed junctions do not include the field.
+        relaxation_time: s, 1e-12 to 1e3. Relaxation time of a free-running junction, measured at
+            balance (the drive only cancels the stray field). All times of the junction scale with
+            it. Real junctions may be faster than a macrospin by orders of magnitude. Default
+            `None`: the relaxation time of the macrospin.
+        reset_efficiency: `eta` of the reset current, 1e-3 to 2. Default `None`: equal to
+            `spin_torque_efficiency`. Slonczewski's torque is stronger in the antiparallel state,
+            so the critical currents of the two directions differ.
         reset_curve: `EmpiricalCurve` of the reset, for a device with a `switching_curve`. Default
             `None`: the `switching_curve`.
-        initial_state: `"parallel"` (default) or `"antiparallel"`: where a write starts and a reset
-            ends. `reversed()` gives the neuron of the other direction.
+        initial_state: `"parallel"` (default) or `"antiparallel"`, the state in which a write starts
+            and a reset ends. `reversed()` gives the device of the other direction.
         name: free text, not compared by `==`.
         source: citation of the values, not compared by `==`.
-        assumed: which values the source does not give, not compared by `==`. A copy with other
-            values names them at the end of `source` and `assumed`, unless it brings its own.
-        origin: leave it out; what `source` and `assumed` are about (`physics.provenance`).
+        assumed: the values that the source does not give, not compared by `==`. A copy with other
+            values names them at the end of `source` and `assumed`, unless it has its own texts.
+        origin: leave it out. The class keeps the values here that `source` and `assumed` describe
+            (`physics.provenance`).
 
     Raises:
         ValueError: naming the field, its value, its unit, the allowed range and what to check.
@@ -213,7 +220,7 @@ class MTJDevice:
         return self.switching_curve is not None and self.switching_curve.free_running
 
     def _check_curves(self):
-        """Refuse what does not go together: a reset without a write, fields without effect."""
+        """Refuse a reset curve without a switching curve, and fields that have no effect."""
         if self.reset_curve is not None and self.switching_curve is None:
             raise ValueError(
                 "reset_curve needs a switching_curve: a device that is reset by a measured curve "
@@ -226,8 +233,9 @@ class MTJDevice:
         ]
         if free and self.reset_curve is not None:
             raise ValueError(
-                f"{free[0]} is of a junction that runs freely: it is never written nor reset, so "
-                "it has no reset_curve. Leave that out, or give an EmpiricalCurve of pulses."
+                f"{free[0]} describes a junction that runs freely. Such a junction is never "
+                "written nor reset, so it has no reset_curve. Leave reset_curve out, or give an "
+                "EmpiricalCurve of pulses."
             )
         for name in ("offset_field", "relaxation_time"):
             value = getattr(self, name)
@@ -235,7 +243,8 @@ class MTJDevice:
                 place = "threshold" if name == "offset_field" else name
                 raise ValueError(
                     f"{name} = {value:g} {LIMITS[name][0]} has no effect beside a switching_curve "
-                    f"of a free-running junction, whose {place} says it; leave it out."
+                    f"of a free-running junction: the {place} of the curve describes it. Leave "
+                    f"{name} out."
                 )
 
     def __repr__(self):
@@ -314,12 +323,12 @@ class MTJDevice:
 
     @property
     def retention_time(self) -> float:
-        """Mean time before a thermal reversal, `attempt_time exp(Delta)`, in s; inf for ages."""
+        """Mean time in s before a thermal reversal, `attempt_time exp(Delta)`; inf from 1e300 s."""
         time = float(self.retention_at(self.thermal_stability))
         return time if time < LONGEST_RETENTION else math.inf
 
     def retention_at(self, stability: Array) -> Array:
-        """Mean time in s before a thermal reversal, at most 1e300 s, at other stabilities (NumPy).
+        """Mean time in s before a thermal reversal at given stabilities, at most 1e300 s (NumPy).
 
         Args:
             stability: thermal stability `K_eff(V_gate) Vol / (kB T)`, array, above 0.
@@ -375,25 +384,25 @@ class MTJDevice:
     def gate_voltage_for(self, anisotropy: Array) -> Array:
         """Gate voltage in V that gives a K_eff in J/m^3 (scalar or array, not range-checked).
 
-        A device without voltage control (`vcma_coefficient = 0`) answers 0 V.
+        The voltage is 0 V for a device without voltage control (`vcma_coefficient = 0`).
         """
         if self.vcma_coefficient == 0:
             return 0.0 * anisotropy
         return (self.anisotropy - anisotropy) / self._anisotropy_per_volt
 
-    # --- a floor for the memory -----------------------------------------------------------------
+    # --- a least thermal stability --------------------------------------------------------------
 
     def with_least_stability(self, stability: float) -> "MTJDevice":
-        """This device with a gate that never brings the thermal stability below a floor.
+        """This device with a gate range that keeps the thermal stability at or above a limit.
 
-        Narrows `gate_voltage_range`, so that whatever goes by the device follows: the knobs of a
-        layer in training, tables for the driver, exports.
+        The method narrows `gate_voltage_range`. Everything that uses this range keeps the limit:
+        the knobs of a layer in training, tables for the driver, exports.
 
         Args:
             stability: least thermal stability `K_eff(V_gate) Vol / (kB T)`, dimensionless, above 0.
 
         Raises:
-            ValueError: if it is no such number, or above what any gate voltage of the range gives.
+            ValueError: for another value, or if no gate voltage of the range gives this stability.
 
         Example:
 
@@ -423,13 +432,13 @@ class MTJDevice:
         return self._with_floor(self.stability_for_retention(seconds), f"{seconds:g} s")
 
     def stability_for_retention(self, seconds: float) -> float:
-        """Thermal stability whose `retention_time` is that many seconds, at least 1.5.
+        """Thermal stability, at least 1.5, whose `retention_time` is the given number of seconds.
 
-        `seconds = t_D sqrt(pi) exp(Delta) / Delta^1.5`, which rises above 1.5.
+        It solves `seconds = t_D sqrt(pi) exp(Delta) / Delta^1.5`, which rises for `Delta > 1.5`.
         """
         ratio = seconds / (self.diffusion_time * math.sqrt(math.pi))
         argument = -(ratio ** (-1 / 1.5)) / 1.5
-        if argument < -math.exp(-1):  # even 1.5 gives more
+        if argument < -math.exp(-1):  # even a stability of 1.5 gives a longer time
             return 1.5
         return float(-1.5 * special.lambertw(argument, -1).real)
 
@@ -442,12 +451,12 @@ class MTJDevice:
             raise ValueError(
                 f"No gate voltage of {self.gate_voltage_range} V gives {described}: the thermal "
                 f"stability needed is {stability:.4g}, the range reaches {reached(ends[0]):.4g} to "
-                f"{reached(ends[1]):.4g}. Ask for less, or take a device of a larger anisotropy."
+                f"{reached(ends[1]):.4g}. Ask for less, or use a device with a larger anisotropy."
             )
         if reached(ends[0]) < stability:
             anisotropy = stability * self.thermal_energy / self.volume
             voltage = float(self.gate_voltage_for(anisotropy))
-            while reached(voltage) < stability:  # by rounding
+            while reached(voltage) < stability:  # rounding can leave it slightly below
                 voltage = math.nextafter(voltage, ends[1])
             ends[0] = voltage
         return self.replace(gate_voltage_range=tuple(sorted(ends)))
@@ -455,10 +464,11 @@ class MTJDevice:
     # --- the other direction ------------------------------------------------------------------
 
     def reversed(self) -> "MTJDevice":
-        """The same junction written in the other direction: what was a reset is now the write.
+        """The same junction in the other direction: the former reset is now the write.
 
-        Efficiencies, curves, the initial state and the sign of `offset_field` change places. A law
-        that is not given for the reset is that of the write, and stays.
+        The efficiencies and the curves of write and reset change places. The initial state is the
+        other one, and `offset_field` changes its sign. Without a law for the reset, the law of the
+        write stays.
 
         Example:
 
@@ -476,7 +486,7 @@ class MTJDevice:
         return self.replace(offset_field=0.0 - self.offset_field, **changes)
 
     def starting(self, state: str) -> "MTJDevice":
-        """This device, or its `reversed()`, whichever writes from that initial state.
+        """This device if it has the given initial state, else its `reversed()`.
 
         Example: `device.starting("antiparallel")`.
         """
@@ -495,29 +505,29 @@ class MTJDevice:
         vcma_exponent: float = 2.83,
         demagnetizing_factor: float = 1.0,
     ) -> "MTJDevice":
-        """The same junction at another temperature, with its material values moved along.
+        """The same junction at another temperature, with the material values of that temperature.
 
         `Ms(T) = Ms(0) (1 - (T / T_C)^(3/2))`, and with `ratio = Ms(T) / Ms` of this device
 
             interface anisotropy   K_eff + N_z mu0 Ms^2 / 2   ~ ratio^anisotropy_exponent
             VCMA coefficient       xi                         ~ ratio^vcma_exponent
 
-        `replace(temperature=...)` moves the thermal energy alone. Resistance, TMR, damping and
-        `eta` stay as they are: their laws differ from stack to stack.
+        Resistance, TMR, damping and `eta` stay as they are, because their laws differ from stack
+        to stack. `replace(temperature=...)` changes only the thermal energy.
 
         Args:
             temperature: K, 1 to 1000, below `curie_temperature`.
             curie_temperature: K, 100 to 2000. Default 1120, of CoFeB films (they vary by 300 K).
-            anisotropy_exponent: 0 to 10. Default 2.18, measured at CoFeB/MgO interfaces. Of a bulk
-                uniaxial anisotropy: 3.
+            anisotropy_exponent: 0 to 10. Default 2.18, measured at CoFeB/MgO interfaces. A bulk
+                uniaxial anisotropy has 3.
             vcma_exponent: 0 to 10. Default 2.83.
-            demagnetizing_factor: `N_z`, 0 to 1. Default 1, a film; of the effective anisotropy as a
-                whole: 0.
+            demagnetizing_factor: `N_z`, 0 to 1. Default 1, the value of a film. With 0, the
+                effective anisotropy as a whole follows the power law.
 
         Raises:
             ValueError: for values outside these ranges; for a device with a `switching_curve` or a
-                measured `relaxation_time`, which hold at the temperature of their measurement; if
-                no anisotropy is left.
+                measured `relaxation_time`, which hold only at the temperature of the measurement;
+                if no perpendicular anisotropy is left.
 
         Example:
 
@@ -534,8 +544,8 @@ class MTJDevice:
         name = "switching_curve" if self.switching_curve is not None else "relaxation_time"
         if getattr(self, name) is not None:
             raise ValueError(
-                f"The {name} of this device holds at the temperature of its measurement; fit one "
-                "at the other temperature."
+                f"The {name} of this device holds at the temperature of its measurement; fit "
+                f"another {name} at the other temperature."
             )
         number = checks.number
         curie = number("curie_temperature", curie_temperature, "K", 100.0, 2000.0)
@@ -570,7 +580,7 @@ class MTJDevice:
     def replace(self, **changes: Any) -> "MTJDevice":
         """A copy with some fields changed, validated like a new device.
 
-        `source` and `assumed` say which fields have changed since, unless they are changed, too.
+        The texts `source` and `assumed` then name the changed fields, unless they change, too.
 
         Example: `device.replace(damping=0.01)`.
         """
@@ -603,9 +613,9 @@ class MTJDevice:
         return cls.from_config(checks.from_json(text, "A device description"))
 
     def save(self, path: PathLike) -> None:
-        """Write the device to a file, in place of one of that name; `MTJDevice.load` reads it.
+        """Write the device to a file for `MTJDevice.load`; a file of the same name is replaced.
 
-        Wherever a preset name is accepted, so is the path of such a file.
+        Every function that accepts a preset name also accepts the path of such a file.
 
         Args:
             path: must end in `.json`.
@@ -624,7 +634,7 @@ class MTJDevice:
         if not _is_file(path):
             raise ValueError(
                 f"path = {checks.shown(path)} must end in '.json', such as 'device.json'; a name "
-                "without it is one of a preset."
+                "without this ending is the name of a preset."
             )
         folder = pathlib.Path(path).parent
         if not folder.is_dir():
@@ -639,11 +649,11 @@ class MTJDevice:
         """The device in a file that `save` wrote, or that holds the fields of a device as JSON.
 
         Args:
-            path: of a text file in UTF-8, SI units.
+            path: path of a text file in UTF-8, with values in SI units.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it holds anything else, or a field outside its range.
+            ValueError: if the file holds anything else, or a field outside its range.
 
         Example: `MTJDevice.load("device.json").critical_current`.
         """
@@ -678,7 +688,7 @@ class MTJDevice:
 
 
 def magnetization_ratio(temperature: Array, reference: float, curie_temperature: float) -> Array:
-    """`Ms(T) / Ms(reference)` by Bloch's law, temperatures in K."""
+    """`Ms(T) / Ms(reference)` by Bloch's law, with temperatures in K."""
     bloch = 1 - (temperature / curie_temperature) ** 1.5
     return bloch / (1 - (reference / curie_temperature) ** 1.5)
 
@@ -686,7 +696,10 @@ def magnetization_ratio(temperature: Array, reference: float, curie_temperature:
 def anisotropy_at_magnetization(
     anisotropy: Array, shape: Array, magnetization: Array, exponent: float
 ) -> Array:
-    """`K_eff` in J/m^3 at `Ms` times `magnetization`; `shape` is the demagnetising energy there."""
+    """`K_eff` in J/m^3 after `Ms` is multiplied by `magnetization`.
+
+    `shape` is the demagnetising energy in J/m^3 before that.
+    """
     return (anisotropy + shape) * magnetization**exponent - shape * magnetization**2
 
 
@@ -697,9 +710,9 @@ def presets(free_running: bool = False) -> list[str]:
     """Names of the available device presets.
 
     Args:
-        free_running: `True`: those of a low barrier, for `switching_model="equilibrium"` or with
-            an `EquilibriumCurve` of their own, instead of those that are written by pulses.
-            Default `False`.
+        free_running: `False` (default) gives devices that are written by pulses. `True` gives
+            devices of a low barrier: they have an `EquilibriumCurve` of their own or need
+            `switching_model="equilibrium"`.
 
     Example:
 
@@ -713,7 +726,7 @@ def presets(free_running: bool = False) -> list[str]:
 def get_device(device: Any) -> MTJDevice:
     """An `MTJDevice` from a device, a preset name, the path of a file or a serialised device.
 
-    A text that ends in `.json`, and any `pathlib.Path`, is a path.
+    A text that ends in `.json` is a path, and so is any `pathlib.Path`.
 
     Raises:
         ValueError: for an unknown preset, a file without a device or anything else.
@@ -731,18 +744,21 @@ def get_device(device: Any) -> MTJDevice:
         return MTJDevice.from_config(device)
     raise ValueError(
         f"device must be an MTJDevice or one of the presets {[*DEVICES, *FREE_RUNNING]}, or the "
-        f"path of a file of MTJDevice.save; got {checks.shown(device)}."
+        f"path of a file that MTJDevice.save wrote; got {checks.shown(device)}."
     )
 
 
 def _is_file(name) -> bool:
-    """Whether a name is the path of a device's file, by its ending, and not that of a preset."""
+    """Whether a name is the path of a device's file (by its ending), not the name of a preset."""
     is_name = isinstance(name, (str, os.PathLike))
     return is_name and os.fsdecode(os.fspath(name)).lower().endswith(".json")
 
 
 def _curve(field, value):
-    """A measured curve (its module builds on this one) from itself or its fields, or `None`."""
+    """A measured curve from a curve or its fields, or `None`.
+
+    The registry of Keras gives the classes, because the module of the curves imports this one.
+    """
     names = ("EmpiricalCurve", "EquilibriumCurve")
     pulsed, free = (keras.saving.get_registered_object(f"spinkeras>{name}") for name in names)
     if isinstance(value, dict):

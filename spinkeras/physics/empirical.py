@@ -1,9 +1,9 @@
-"""Switching curves that are measured, not derived: for devices no macrospin describes.
+"""Measured switching curves, for devices that no macrospin describes.
 
-Domain-wall reversal by spin-orbit torque, back-hopping plateaux or a real device with a shape of
-its own follow none of the laws in `spinkeras.physics.laws`. `EmpiricalCurve` describes what was
-measured with pulses, `EquilibriumCurve` how often a junction that runs freely was found reversed;
-`spinkeras.calibration.fit_empirical` finds both from a table.
+The laws in `spinkeras.physics.laws` do not cover domain-wall reversal by spin-orbit torque,
+plateaus from back-hopping, or devices whose curve has another shape. An `EmpiricalCurve` describes
+a measurement with pulses. An `EquilibriumCurve` describes how often a junction that runs freely is
+found reversed. `spinkeras.calibration.fit_empirical` fits both to a table.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 from spinkeras.physics.presets import CURVES
 
 LEAST_REST = 1e-4
-"""Least `d - c^2 / 4`: below, the logit nearly has a pole."""
-_TAILS = 1e-2, 1e2  # slope of the logit far from the midpoint over that at the midpoint, b / d
+"""Least `d - c^2 / 4`. With a smaller value the logit nearly has a pole."""
+_TAILS = 1e-2, 1e2  # range of b / d: slope of the logit far from the midpoint over the slope there
 
 _BY_WIDTH = "0 if it does not depend on pulse width"
 _BY_ANISOTROPY = "0 if it does not depend on K_eff"
@@ -58,7 +58,7 @@ FREE_LIMITS = {
         "about the thermal stability; 0 if the time does not depend on K_eff",
     ),
 }
-"""Of the fields that an `EquilibriumCurve` has beside those of an `EmpiricalCurve`."""
+"""Limits of the fields that only an `EquilibriumCurve` has, not an `EmpiricalCurve`."""
 
 
 @keras.saving.register_keras_serializable(package="spinkeras")
@@ -67,8 +67,9 @@ FREE_LIMITS = {
 class EmpiricalCurve:
     """A measured switching curve and its dependence on pulse width and anisotropy.
 
-    With `L_t = ln(t_p / pulse_width)` and `L_K = ln(K_eff / K_eff0)`, `K_eff0` that of the device
-    at zero gate voltage, at the current `I` (A) and the pulse width `t_p` (s),
+    `K_eff0` is the anisotropy of the device at zero gate voltage. With
+    `L_t = ln(t_p / pulse_width)` and `L_K = ln(K_eff / K_eff0)`, the switching probability at the
+    current `I` (A) and the pulse width `t_p` (s) is
 
         P  = floor_here + (ceiling_here - floor_here) / (1 + exp(-q)),  y = slope_here (I - I50)
         q  = 4 y (1 + a_here y + b_here y^2) / (1 + c_here y + d_here y^2)
@@ -76,11 +77,12 @@ class EmpiricalCurve:
         I50        = threshold exp(threshold_exponent L_t + anisotropy_exponent L_K)       [A]
         slope_here = slope exp(slope_exponent L_t + slope_anisotropy_exponent L_K)         [1/A]
 
-    and in the same way, from `NAME_rate L_t + NAME_anisotropy_rate L_K` for a field NAME,
-    `a` and `c` by addition; `ln b` and `ln(d - c^2 / 4)`; `ln(p / (1 - p))` of floor and ceiling.
-    Far from `I50` the logit `q` is a straight line, `b / d` times as steep as there. No rate can
-    give it a pole (`d <= c^2 / 4`). That the curve rises everywhere is checked at `pulse_width` and
-    `K_eff0` only: rates are meant for the range in which they were measured.
+    The other fields change by `NAME_rate L_t + NAME_anisotropy_rate L_K`, where NAME is the field.
+    This sum is added to `a`, `c`, `ln b`, `ln(d - c^2 / 4)`, and to `ln(p / (1 - p))` of the floor
+    and of the ceiling `p`. Far from `I50` the logit `q` is a straight line, `b / d` times as steep
+    as at `I50`. No rate can give the logit a pole (`d <= c^2 / 4`). The class checks only at
+    `pulse_width` and `K_eff0` that the curve rises everywhere: use rates only in the range in which
+    they were measured.
 
     | shape | a | b | c | d |
     |---|---|---|---|---|
@@ -88,40 +90,42 @@ class EmpiricalCurve:
     | thermal activation, long foot: `1 - exp(-ln2 exp(2 y / ln2))` | -0.85 | 0.56 | -1.32 | 0.63 |
     | ballistic, long shoulder: `exp(-ln2 exp(-2 y / ln2))` | 0.85 | 0.56 | 1.32 | 0.63 |
 
-    The two last within 0.002.
+    The last two shapes agree with their formulas to within 0.002.
 
-    As the `switching_curve` of an `MTJDevice` it is that device's law. Given as a switching model,
-    `SpinNeuron(device, switching_model=curve)`, it replaces the law of any device, which then
-    gives the ranges of the knobs, the resistances and the energies.
+    As the `switching_curve` of an `MTJDevice`, the curve is the law of this device. As a switching
+    model, `SpinNeuron(device, switching_model=curve)`, the curve replaces the law of any device.
+    The device then only gives the ranges of the knobs, the resistances and the energies.
 
     Args:
-        threshold: A, -1 to 1. Current halfway from floor to ceiling; 0 or below where the device
-            switches without a drive (then its curve does not tell how to reset it, and energies
-            are counted without a reset).
-        slope: 1/A, 1e-2 to 1e12. Slope there, relative to the distance from floor to ceiling.
+        threshold: A, -1 to 1. Current at which the probability is halfway from floor to ceiling.
+            The threshold of a device that switches without a drive is 0 or below. The curve of such
+            a device does not describe a reset, and energies are computed without a reset.
+        slope: 1/A, 1e-2 to 1e12. Slope of the curve at the threshold, divided by
+            `ceiling - floor`.
         a, c: shape, -10 to 10. Default 0.
-        b, d: shape, 1e-3 to 100, `b / d` 0.01 to 100, `d > c^2 / 4`. Default 0.25.
+        b, d: shape, 1e-3 to 100, with `b / d` from 0.01 to 100 and `d > c^2 / 4`. Default 0.25.
         floor: 0 to 0.999 and below `ceiling`, probability far below the threshold. Default 0.
-        ceiling: 1e-3 to 1, probability far above the threshold. Default 1; less with
-            back-hopping.
-        pulse_width: s, 1e-11 to 1e-2, at which the values above hold.
+        ceiling: 1e-3 to 1, probability far above the threshold. Default 1; devices with
+            back-hopping have less.
+        pulse_width: s, 1e-11 to 1e-2. Pulse width at which the values above hold.
         threshold_exponent, slope_exponent: power of the pulse width, -3 to 3. Default 0.
         a_rate, b_rate, c_rate, d_rate: change of `a`, `ln b`, `c`, `ln(d - c^2 / 4)` per e-fold of
             pulse width, -10 to 10. Default 0.
         floor_rate, ceiling_rate: change of `logit(floor)`, `logit(ceiling)` per e-fold of pulse
             width, -5 to 5. Default 0. A floor of 0 stays 0, a ceiling of 1 stays 1.
-        anisotropy_exponent, slope_anisotropy_exponent: power of `K_eff` over the device's own in
-            threshold and slope, -3 to 3. Default 0: the anisotropy knob then has no effect.
+        anisotropy_exponent, slope_anisotropy_exponent: power of `K_eff / K_eff0` in the threshold
+            and the slope, -3 to 3. Default 0: the anisotropy knob then has no effect.
         a_anisotropy_rate, b_anisotropy_rate, c_anisotropy_rate, d_anisotropy_rate,
             floor_anisotropy_rate, ceiling_anisotropy_rate: as the rates above, per e-fold of
             `K_eff`. Default 0.
         name, source: free text, not compared by `==`. A copy with other values names them at the
-            end of `source`, unless it brings its own.
-        origin: leave it out; what `source` is about (`physics.provenance`).
+            end of `source`, unless it has its own text.
+        origin: leave it out. The class keeps the values here that `source` describes
+            (`physics.provenance`).
 
     Raises:
-        ValueError: naming the field, its value, its unit, the allowed range and what to check, or
-            where a curve would have a pole or fall.
+        ValueError: for a value outside its range (the message names the field, its unit, the range
+            and what to check), and for a curve that has a pole or falls with the current.
 
     Example:
 
@@ -184,17 +188,18 @@ class EmpiricalCurve:
             )
         if not _TAILS[0] <= b / d <= _TAILS[1]:
             raise ValueError(
-                f"b / d = {b:g} / {d:g} = {b / d:g} is outside [{_TAILS[0]:g}, {_TAILS[1]:g}]: "
-                "the slope of the logit far from the threshold over that at it, 1 for the logistic "
-                "curve. A plateau is described by floor or ceiling."
+                f"b / d = {b:g} / {d:g} = {b / d:g} is outside [{_TAILS[0]:g}, {_TAILS[1]:g}]. "
+                "This is the slope of the logit far from the threshold, divided by its slope at "
+                "the threshold; it is 1 for the logistic curve. Describe a plateau by floor or "
+                "ceiling."
             )
         fall = steepest_fall(a, b, c, d)
         if fall is not None:
             current = self.threshold + fall / self.slope
             raise ValueError(
                 f"a = {a:g}, b = {b:g}, c = {c:g}, d = {d:g} make a curve that falls with the "
-                f"current, at {current:.4g} A; a and c nearer to each other, or all nearer to "
-                "0, 0.25, 0, 0.25 (the logistic curve), make one that rises."
+                f"current, at {current:.4g} A. For a curve that rises, bring a and c nearer to "
+                "each other, or all four nearer to 0, 0.25, 0, 0.25 (the logistic curve)."
             )
         provenance.keep(self)
 
@@ -219,7 +224,8 @@ class EmpiricalCurve:
     def from_config(cls, config: dict) -> Self:
         """Inverse of `get_config`; fields that are missing or unknown give a `ValueError`.
 
-        The shape of a curve saved by version 0.1.0 (`log_skew`) becomes the nearest one, to 0.002.
+        A curve saved by version 0.1.0 has a `log_skew`. It becomes the nearest shape of today,
+        whose probabilities agree within 0.002.
         """
         if not isinstance(config, dict):
             raise ValueError(
@@ -269,7 +275,7 @@ class EmpiricalCurve:
     def curve(self, device: DeviceLike) -> Callable[..., RationalLogit]:
         """The function `(xp, log_duration, stability) -> RationalLogit` of a switching model.
 
-        Its attributes are those of `switching.get_curve`.
+        Its attributes are those of `laws.get_curve`.
 
         Args:
             device: `MTJDevice` or preset name; sets the dimensionless units.
@@ -291,9 +297,10 @@ class EmpiricalCurve:
         return curve
 
     def fields(self) -> dict:
-        """The numbers of the curve by name, those of `floor` and `ceiling` on logit scales.
+        """The numbers of the curve by name, as `curve_at` needs them.
 
-        As `curve_at` needs them; a logit is infinite where it is certain, a float.
+        `floor` and `ceiling` become logits. The logit of a floor of 0 or a ceiling of 1 is an
+        infinite float.
         """
         fields = {name: getattr(self, name) for name in LIMITS}
         floor, ceiling = self.floor, self.ceiling
@@ -308,33 +315,33 @@ class EmpiricalCurve:
 class EquilibriumCurve(EmpiricalCurve):
     """A measured curve of a junction that runs freely: how often it is found reversed.
 
-    A superparamagnetic junction (a p-bit) needs no pulse and no reset: a current is held, and the
-    state is read. `P` is the formula of `EmpiricalCurve` without its pulse width. The bit is a
-    random telegraph signal of two states: what it remembers after a time `t` is
-    `r = exp(-t / time)`, with activated rates, `S = (P - floor) / (ceiling - floor)` and
-    `k = ln(K_eff / K_eff0)`
+    A superparamagnetic junction (a p-bit) needs no pulse and no reset: the circuit holds a current
+    and reads the state. `P`, the probability to find the junction reversed, is the formula of
+    `EmpiricalCurve` without the pulse width. The bit is a random telegraph signal of two states.
+    Two bits a time `t` apart have the correlation `r = exp(-t / time)`. For activated rates, with
+    `S = (P - floor) / (ceiling - floor)` and `k = ln(K_eff / K_eff0)`,
 
         time = relaxation_time exp(relaxation_anisotropy_exponent k) 2 (S (1 - S))^(1/2)
 
-    As the `switching_curve` of an `MTJDevice`, or as `switching_model` of a layer, it makes that
-    layer free-running as `"equilibrium"` does: `pulses` are reads, the pulse width is the interval
-    between them and changes no probability, nothing is reset. A read of the charge `Q` changes the
+    A layer runs freely, as with `"equilibrium"`, if this curve is the `switching_curve` of its
+    `MTJDevice` or its `switching_model`. `pulses` are then reads. The pulse width is the interval
+    between reads and changes no probability. Nothing is reset. A read of the charge `Q` changes the
     probability of a bit in balance by `slope Q / relaxation_time` (linear response); reports warn
-    above 0.05.
+    if this is above 0.05.
 
     Args:
-        threshold: A, -1 to 1, of either sign or 0: the current at balance, halfway from floor to
-            ceiling.
-        slope: 1/A, as in `EmpiricalCurve`; so are `a`, `b`, `c`, `d`, `floor`, `ceiling`, the
-            exponents and rates of the anisotropy, `name`, `source` and `origin`.
-        relaxation_time: s, 1e-12 to 1e3. Correlation time of the bit at the threshold; of a bit
-            with the mean dwell times `t_P` and `t_AP` it is `t_P t_AP / (t_P + t_AP)`.
-        relaxation_anisotropy_exponent: power of `K_eff` over the device's own in that time, -50 to
-            50. Default 0; about the thermal stability of a macrospin.
-        pulse_width: leave it out, and so all exponents and rates of the pulse width.
+        threshold: A, -1 to 1, of either sign or 0. Current at balance: the probability is halfway
+            from floor to ceiling.
+        slope: 1/A, as in `EmpiricalCurve`. The fields `a`, `b`, `c`, `d`, `floor`, `ceiling`, the
+            exponents and rates of the anisotropy, `name`, `source` and `origin` are the same, too.
+        relaxation_time: s, 1e-12 to 1e3. Correlation time of the bit at the threshold. With the
+            mean dwell times `t_P` and `t_AP` there, it is `t_P t_AP / (t_P + t_AP)`.
+        relaxation_anisotropy_exponent: power of `K_eff / K_eff0` in the correlation time, -50 to
+            50. Default 0. For a macrospin it is about the thermal stability.
+        pulse_width: leave it out, and all exponents and rates of the pulse width, too.
 
     Raises:
-        ValueError: as `EmpiricalCurve`; for a dependence on the pulse width.
+        ValueError: as for `EmpiricalCurve`, and for a dependence on the pulse width.
 
     Example:
 
@@ -361,9 +368,9 @@ class EquilibriumCurve(EmpiricalCurve):
             value = getattr(self, name)
             if value != getattr(type(self), name):
                 raise ValueError(
-                    f"{name} = {checks.shown(value)}: what a junction that runs freely answers "
-                    "depends on no pulse width; leave it out, or describe a device that is written "
-                    "by pulses with EmpiricalCurve."
+                    f"{name} = {checks.shown(value)}: the state of a junction that runs freely "
+                    f"depends on no pulse width. Leave {name} out, or describe a device that is "
+                    "written by pulses with EmpiricalCurve."
                 )
         super().__post_init__()
 
@@ -383,13 +390,13 @@ class EquilibriumCurve(EmpiricalCurve):
 
         Args:
             current: A, scalar or array.
-            pulse_width: changes nothing.
+            pulse_width: has no effect.
             anisotropy_ratio: `K_eff` over the device's own, > 0, broadcast against `current`.
         """
         return super().switching_probability(current, pulse_width, anisotropy_ratio)
 
     def correlation_time(self, current: Array, anisotropy_ratio: Array = 1.0) -> Array:
-        """Time in s in which the bit forgets, see the class (NumPy).
+        """Correlation time of the bit in s, by the formula of the class (NumPy).
 
         Args:
             current: A, scalar or array.
@@ -401,7 +408,7 @@ class EquilibriumCurve(EmpiricalCurve):
         return self.relaxation_time * at_rest * 2 * np.sqrt(share * (1 - share))
 
     def curve(self, device: DeviceLike) -> Callable[..., RationalLogit]:
-        """As `EmpiricalCurve.curve`, with the `telegraph` of a free-running junction."""
+        """As `EmpiricalCurve.curve`, with a `telegraph` that describes the bit over time."""
         curve = super().curve(device)
         curve.telegraph = _Telegraph(self, get_device(device))  # type: ignore[attr-defined]
         return curve
@@ -409,18 +416,21 @@ class EquilibriumCurve(EmpiricalCurve):
 
 @dataclasses.dataclass(frozen=True)
 class _Telegraph:
-    """As `equilibrium.Telegraph`, of a measured junction."""
+    """As `equilibrium.Telegraph`, but for a junction with a measured curve."""
 
     law: EquilibriumCurve
     device: MTJDevice
 
     def correlation_time(self, xp, curve, z, stability):
-        """Of two states with activated rates: `1 / cosh` of half the logit, times that at rest."""
+        """Correlation time in s: the time at balance over `cosh` of half the logit.
+
+        Two states with activated rates have this correlation time.
+        """
         share = curve._replace(floor=0.0, ceiling=1.0).probability(z)
         return self._at_rest(xp, stability) * 2 * xp.sqrt(share * (1 - share))
 
     def relaxation_time(self, stability):
-        """At balance, in s (NumPy)."""
+        """Relaxation time at balance in s (NumPy)."""
         return self._at_rest(np, stability)
 
     def _at_rest(self, xp, stability):
@@ -430,14 +440,14 @@ class _Telegraph:
 
     @property
     def push(self):
-        """As `equilibrium.Telegraph.push`; not known of a current beside the junction."""
+        """As `equilibrium.Telegraph.push`; NaN if the current of the curve flows in a channel."""
         if self.device.write_resistance is not None:
             return math.nan
         slope = self.law.slope * (self.law.ceiling - self.law.floor)
         return 2 * slope / self.law.relaxation_time
 
 
-# field of a RationalLogit: what changes it with the pulse width and with the anisotropy
+# field of a RationalLogit: its rate with the pulse width, its rate with the anisotropy
 _RATES = {
     "midpoint": ("threshold_exponent", "anisotropy_exponent"),
     "steepness": ("slope_exponent", "slope_anisotropy_exponent"),
@@ -445,16 +455,16 @@ _RATES = {
 
 
 def curve_at(xp, fields, s, log_ratio, unit=1.0) -> RationalLogit:
-    """The curve at one pulse width and anisotropy, over the current in `unit` (A).
+    """The curve over the current at one pulse width and anisotropy.
 
     Args:
         xp: `numpy` or `keras.ops`.
         fields: as `EmpiricalCurve.fields`, numbers or tensors.
-        s: logarithm of the pulse width over the curve's, an array or tensor.
+        s: logarithm of the pulse width over the curve's pulse width, an array or tensor.
         log_ratio: logarithm of `K_eff` over the device's own, same shape.
-        unit: A.
+        unit: unit of the current, in A.
     """
-    # Rates of 0 stay in the sums: a knob without effect has the gradient 0, not none.
+    # The sums keep rates of 0, so that a knob without effect has a gradient of 0 instead of None.
     change = {
         name: fields[by_width] * s + fields[by_ratio] * log_ratio
         for name, (by_width, by_ratio) in _RATES.items()
@@ -481,7 +491,7 @@ def curve_at(xp, fields, s, log_ratio, unit=1.0) -> RationalLogit:
 
 @functools.cache
 def _laws(no_floor, no_ceiling):
-    """`law` and `tangents` of `switching.get_curve`, the same for all such measured curves."""
+    """`law` and `tangents` of `laws.get_curve`, cached: curves of one kind share one function."""
 
     def fields_of(values):
         fields = dict(zip(LIMITS, values))
@@ -521,8 +531,9 @@ def _tangents(xp, curve, fields) -> RationalLogit:
     )
 
 
-# The shape (a, ln b, c, ln(d - c^2/4)) that is nearest to (1 - exp(-E exp(z)))^C, the curve of
-# version 0.1.0: powers of ln(1 + ln C) / ln 18, fitted to P over ln C of 0 to 17 (off by 0.002).
+# Coefficients of the shape (a, ln b, c, ln(d - c^2/4)) that is nearest to the curve of version
+# 0.1.0, (1 - exp(-E exp(z)))^C, in powers of ln(1 + ln C) / ln 18. They are fitted for ln C from 0
+# to 17; P is off by at most 0.002.
 _OF_SKEW = np.array(
     [
         [-0.85, 1.11, 2.09, -1.60],
@@ -534,7 +545,7 @@ _OF_SKEW = np.array(
 
 
 def _without_skew(config):
-    """A configuration of version 0.1.0 with the nearest shape of today."""
+    """Translate a configuration of version 0.1.0 to the nearest shape of today."""
     config = dict(config)
     skew, rate = (
         checks.number(name, config.pop(name, default), "(version 0.1.0)", *limits)
@@ -543,7 +554,8 @@ def _without_skew(config):
     clash = sorted(set(SHAPE) & set(config))
     if clash:
         raise ValueError(
-            f"log_skew = {skew:g} is the shape of version 0.1.0 and must come without {clash}."
+            f"log_skew = {skew:g} is the shape of version 0.1.0 and cannot stand beside {clash}; "
+            "leave out one of the two."
         )
     x = math.log1p(skew) / math.log(18)
     a, log_b, c, log_rest = _OF_SKEW @ x ** np.arange(4)

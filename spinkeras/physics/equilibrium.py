@@ -1,23 +1,25 @@
-"""A junction of a low barrier that runs freely: how often it is found reversed, and how fast.
+"""A junction with a low barrier runs freely: how often it is reversed, and how fast it changes.
 
-Without a reset the magnetisation of a superparamagnetic junction settles to `exp(Delta (z - i)^2)`
-over `z = cos(theta)` and then wanders: its bit, 1 where `z < 0`, is a random telegraph signal. It
-depends on the drive `h = I / (Ic0 / Delta)` and on `Delta`, whatever the time; with `i = h / Delta`
-and `root = Delta^1/2`,
+A superparamagnetic junction needs no reset. Its magnetisation reaches the stationary density
+`exp(Delta (z - i)^2)` over `z = cos(theta)` and wanders within this density. Its bit, 1 for
+`z < 0`, is a random telegraph signal. The probability `P` of the bit 1 depends only on the drive
+`h = I / (Ic0 / Delta)` and on `Delta`, not on the time. With `i = h / Delta` and
+`root = Delta^1/2`,
 
     P = [erfi(root (1 + i)) - erfi(root i)] / [erfi(root (1 + i)) + erfi(root (1 - i))]
 
-With averages over `|z|` at no drive, of weight `exp(Delta z^2)` on [0, 1], the `RationalLogit` of
+The library approximates `P` by a `RationalLogit`. `<...>` is an average over `|z|` without a drive,
+with the weight `exp(Delta z^2)` on [0, 1]:
 
     slope = <|z|>,  a = c = 0,  b = d / (2 slope)
     d = 4/3 <(|z| - slope)^3> / (slope^2 (1 - 2 slope))
 
-has the exact slope and third derivative at 1/2 and, far away, the exact slope of the logit, 2. It
-is within 1.2e-4 of `P` for every `Delta`, and nothing in it is fitted. A field `B_z` along the
-axis moves the curve by `h_z = Ms Vol B_z / (2 kB T)`.
+This curve has the exact slope and the exact third derivative at `P = 1/2`. Far from there, it has
+the exact slope of the logit, 2. It is within 1.2e-4 of `P` for every `Delta`, and no number in it
+is fitted. A field `B_z` along the axis moves the curve by `h_z = Ms Vol B_z / (2 kB T)`.
 
-The rates are Chebyshev series in `Delta` and `(h^2 + 0.49)^1/2`, fitted to the exact ones
-(`tools.fit_equilibrium`): within 0.5 % (slowest rate) and 0.7 % (correlation time).
+The rates are Chebyshev series in `Delta` and `(h^2 + 0.49)^1/2`. They are fitted to the exact rates
+(`tools.fit_equilibrium`): the slowest rate within 0.5 %, the correlation time within 0.7 %.
 
 References: W. F. Brown, Phys. Rev. 130, 1677 (1963) for the equation; K. Y. Camsari, R. Faria,
 B. M. Sutton, S. Datta, Phys. Rev. X 7, 031014 (2017) for such junctions as stochastic bits.
@@ -36,14 +38,14 @@ from spinkeras.physics.device import MTJDevice, get_device
 from spinkeras.physics.series import chebyshev_series
 
 STABILITY_DOMAIN = (0.1, 20.0)
-"""Thermal stabilities of the law: a junction above them keeps its state too long to be one."""
+"""Range of thermal stabilities. A junction above it keeps its state too long to run freely."""
 
 HIGHEST_DRIVE = 8.0
-"""Greatest `|h|` of the rates, where `P (1 - P)` is below 1e-7; beyond it they are those there."""
+"""Greatest `|h|` of the rates, where `P (1 - P)` is below 1e-7; they stay constant beyond it."""
 
 _FIT = json.loads(resources.files("spinkeras.physics").joinpath("equilibrium_fit.json").read_text())
 _RATE, _TIME = (np.array(_FIT[name])[None] for name in ("log_rate", "log_correlation_time"))
-_ROUNDING = 0.49  # of the drive's absolute value at 0
+_ROUNDING = 0.49  # makes the absolute value of the drive smooth at 0
 _Z, _WEIGHTS = ((v + shift) / 2 for v, shift in zip(np.polynomial.legendre.leggauss(24), (1, 0)))
 
 
@@ -55,7 +57,7 @@ def equilibrium_curve(xp, log_duration, stability, offset=0.0) -> RationalLogit:
 
     Args:
         xp: `numpy` or `keras.ops`.
-        log_duration: `ln u`, which changes nothing.
+        log_duration: `ln u`; has no effect.
         stability: `Delta`, same shape.
         offset: `h_z`, the drive at which the probability is 1/2.
     """
@@ -64,7 +66,7 @@ def equilibrium_curve(xp, log_duration, stability, offset=0.0) -> RationalLogit:
 
 
 def _tangents(xp, log_duration, stability, offset):
-    """The curve, and the derivatives of its numbers by `ln u` and by `ln Delta`, side by side."""
+    """The curve, and the derivatives of its numbers by `ln u` and by `ln Delta`, stacked."""
     slope, d, by_slope, by_d = _shape(xp, stability)
     by_b = (by_d - d * by_slope / slope) / (2 * slope)
     none = 0 * slope
@@ -105,17 +107,17 @@ def _shape(xp, stability):
 
 
 def equilibrium_law(device):
-    """The function `(xp, log_duration, stability)` to the curve, see `laws.get_curve`.
+    """The function `(xp, log_duration, stability) -> RationalLogit`, see `laws.get_curve`.
 
     Args:
-        device: `MTJDevice`; gives the field along the axis.
+        device: `MTJDevice`; its `offset_field` is the field along the axis.
     """
     offset = drive_of_field(device, device.offset_field)
 
     def curve(xp, log_duration, stability):
         return equilibrium_curve(xp, log_duration, stability, offset)
 
-    curve.domain = (1e-30, 1e30), STABILITY_DOMAIN  # of any time
+    curve.domain = (1e-30, 1e30), STABILITY_DOMAIN  # the law holds at any time
     curve.per_tesla = drive_of_field(device, 1.0)
     curve.telegraph = Telegraph(device)
     curve.law, curve.tangents, curve.parameters = equilibrium_curve, _tangents, (offset,)
@@ -123,7 +125,7 @@ def equilibrium_law(device):
 
 
 def drive_of_field(device, field):
-    """`h_z = Ms Vol B_z / (2 kB T)`: the drive at which a field along the axis leaves P at 1/2."""
+    """`h_z = Ms Vol B_z / (2 kB T)`: the drive that cancels a field along the axis (P = 1/2)."""
     moment = device.saturation_magnetization * device.volume
     return moment * field / (2 * device.thermal_energy)
 
@@ -143,7 +145,10 @@ def relaxation_rate(xp, drive, stability):
 
 
 def bit_correlation_time(xp, drive, stability):
-    """Integral correlation time of the bit, in units of `t_D`; arguments as `relaxation_rate`."""
+    """Integral correlation time of the bit in units of `t_D`.
+
+    The arguments are the same as for `relaxation_rate`.
+    """
     return xp.exp(_series(xp, drive, stability, _TIME))
 
 
@@ -156,10 +161,10 @@ def _series(xp, drive, stability, table):
 
 
 def relaxation_time(current, device, anisotropy=None):
-    """Time in s in which a free-running junction forgets how it began (NumPy).
+    """Time in s in which a free-running junction loses the memory of its first state (NumPy).
 
-    The inverse of its slowest rate; with `device.relaxation_time`, a measured one at balance (no
-    drive against the stray field), all times scale to that.
+    The relaxation time is the inverse of the slowest rate. A `device.relaxation_time`, measured at
+    balance (the drive only cancels the stray field), scales all times.
 
     Args:
         current: A, scalar or array.
@@ -182,9 +187,9 @@ def relaxation_time(current, device, anisotropy=None):
 def correlation_time(current, device, anisotropy=None):
     """Integral correlation time in s of the bit of a free-running junction (NumPy).
 
-    Two reads a time `t` apart are correlated by `exp(-t / correlation_time)`, for one that hardly
-    ever crosses `z = 0` without switching exactly, for others (`Delta` below 4) nearly. Arguments
-    and errors as `relaxation_time`.
+    Two reads a time `t` apart have the correlation `exp(-t / correlation_time)`. This is exact for
+    a junction that hardly ever crosses `z = 0` without switching, and approximate for others
+    (`Delta` below 4). Arguments and errors are the same as for `relaxation_time`.
     """
     device, drive, stability = _prepared(current, device, anisotropy)
     return time_unit(device) * bit_correlation_time(np, drive, stability)
@@ -194,8 +199,8 @@ def dwell_times(current, device, anisotropy=None):
     """Mean times in s in the parallel and in the antiparallel state, `1 / (rate P)` and
     `1 / (rate (1 - P))` (NumPy).
 
-    Below a thermal stability of about 4 the junction crosses `z = 0` so often that they mean
-    little: use `correlation_time`. Arguments and errors as `relaxation_time`.
+    Below a thermal stability of about 4 the junction crosses `z = 0` so often that dwell times mean
+    little: use `correlation_time`. Arguments and errors are the same as for `relaxation_time`.
     """
     device, drive, stability = _prepared(current, device, anisotropy)
     probability = equilibrium_curve(np, 0.0, stability).probability(drive)
@@ -206,7 +211,7 @@ def dwell_times(current, device, anisotropy=None):
 
 @dataclasses.dataclass(frozen=True)
 class Telegraph:
-    """The bit of a free-running junction in time: how it forgets, and what a read does to it."""
+    """The bit of a free-running junction over time: its memory, and the effect of a read."""
 
     device: MTJDevice
 
@@ -215,21 +220,21 @@ class Telegraph:
 
         Args:
             xp: `numpy` or `keras.ops`.
-            curve: that of the law at this setting.
-            z: `h` less the curve's midpoint.
+            curve: `RationalLogit` of the law at this setting.
+            z: `h` minus the curve's midpoint.
             stability: `Delta`, same shape.
         """
         return time_unit(self.device) * bit_correlation_time(xp, z, stability)
 
     def relaxation_time(self, stability):
-        """At balance, in s (NumPy)."""
+        """Relaxation time at balance in s (NumPy)."""
         return time_unit(self.device) / relaxation_rate(np, 0 * stability, stability)
 
     @property
     def push(self):
-        """How far a charge through the junction pushes the bit, in 1/C.
+        """Push of the bit per charge through the junction, in 1/C.
 
-        Pushed by 0.1, the probability of a bit in balance changes by up to 0.05.
+        A push of 0.1 changes the probability of a bit in balance by up to 0.05.
         """
         return 1 / (self.device.critical_current_per_stability * time_unit(self.device))
 
@@ -241,7 +246,7 @@ def balance_current(device) -> float:
 
 
 def time_unit(device):
-    """`t_D` in s, or what takes its place where the relaxation time at balance was measured."""
+    """`t_D` in s, or the time that replaces it if `device.relaxation_time` was measured."""
     if device.relaxation_time is None:
         return device.diffusion_time
     stability = np.asarray(device.thermal_stability)
@@ -258,24 +263,24 @@ def check_stability(stability, device):
         raise ValueError(
             f"The thermal stability {stability[bad].flat[0]:g} is outside [{low:g}, {high:g}], the "
             "domain of switching_model='equilibrium' (an anisotropy of "
-            f"{low * unit:.3g} to {high * unit:.3g} J/m^3 for this device). A junction above it "
-            "does not come to equilibrium: write it with pulses, switching_model='macrospin'."
+            f"{low * unit:.3g} to {high * unit:.3g} J/m^3 for this device). A junction above the "
+            "domain does not reach equilibrium: write it with pulses, switching_model='macrospin'."
         )
 
 
 def check_device(device):
-    """Refuse a device whose free running the law does not describe."""
+    """Refuse a free-running device that the law does not describe."""
     if device.has_free_running_curve:
         raise ValueError(
-            f"The device {device.name or 'unnamed'!r} runs freely by its own switching_curve, an "
-            "EquilibriumCurve, which has its times and its balance; leave "
+            f"The device {device.name or 'unnamed'!r} runs freely by its own switching_curve. This "
+            "EquilibriumCurve already sets the times and the balance of the device. Leave "
             "switching_model='equilibrium' out, or give device.replace(switching_curve=None)."
         )
     if device.write_resistance is not None:
         raise ValueError(
             f"The device has write_resistance = {device.write_resistance:g} ohm, so its current "
             "flows beside the junction; switching_model='equilibrium' is the law of a two-terminal "
-            "one. Leave write_resistance out, or use another switching_model."
+            "device. Leave write_resistance out, or use another switching_model."
         )
 
 

@@ -1,10 +1,11 @@
-"""What a junction's resistance makes of a voltage: `V = I R_state(V)`, both ways.
+"""Convert a voltage over the write path to a current and back: `V = I R_state(V)`.
 
-    R_P                                            whatever the bias
+    R_P                                            at any bias
     R_AP(V) = R_P (1 + TMR / (1 + (V / V_half)^2))    V_half is `tmr_half_voltage`
 
-The state is that before the reversal, whose current decides about it. A three-terminal device is
-driven through its channel, whose resistance does not depend on the state.
+The state is the state before the reversal, because the current in this state causes the reversal.
+The drive of a three-terminal device flows through the channel, whose resistance does not depend on
+the state.
 """
 
 import keras
@@ -47,12 +48,12 @@ def current_of_voltage(voltage: Array, device: DeviceLike, state: str | None = N
 
 
 def voltage_of_current(current: Array, device: DeviceLike, state: str | None = None) -> Array:
-    """Voltage in V over the write path that carries a current, the inverse of `current_of_voltage`.
+    """Voltage in V over the write path at a given current, the inverse of `current_of_voltage`.
 
     Args:
         current: A, scalar, array or tensor, of either sign.
         device: `MTJDevice` or preset name.
-        state: as `current_of_voltage`.
+        state: as for `current_of_voltage`.
 
     Raises:
         ValueError: for another state.
@@ -75,15 +76,15 @@ def voltage_of_current(current: Array, device: DeviceLike, state: str | None = N
 
 
 def antiparallel_by(xp, current, parallel, tmr, half_voltage):
-    """`R_AP` in ohm under the bias that a current produces, from three numbers of the device.
+    """`R_AP` in ohm under the bias that a current produces.
 
     Args:
         xp: `numpy` or `keras.ops`.
         current: A.
-        parallel, tmr, half_voltage: ohm, ratio, V.
+        parallel, tmr, half_voltage: `R_P` in ohm, TMR as a ratio, `V_half` in V of the device.
     """
-    # In v = V / V_half: v^3 - a v^2 + v - a (1 + TMR) = 0, one root. Three steps of third order
-    # reach 1e-11 for every TMR, with one division each; the last one carries the gradient.
+    # v = V / V_half is the one root of v^3 - a v^2 + v - a (1 + TMR) = 0. Three steps of third
+    # order reach 1e-11 for every TMR, with one division each; the last step carries the gradient.
     a = xp.abs(current * parallel) / half_voltage
     top = a * (1 + tmr)
     v = a * (1 + tmr / (1 + a * top))
@@ -96,7 +97,7 @@ def antiparallel_by(xp, current, parallel, tmr, half_voltage):
 
 
 def namespace(value, factor=1.0):
-    """`keras.ops` and the value where it or its factor is a tensor, else NumPy and an array."""
+    """`keras.ops` and the value if the value or the factor is a tensor, else NumPy and an array."""
     kinds = (keras.Variable, keras.KerasTensor)
     if any(ops.is_tensor(v) or isinstance(v, kinds) for v in (value, factor)):
         return ops, value

@@ -167,7 +167,7 @@ WRONG = {
     ),
     "a fixed rate of pulses": (
         {"relaxation_time": 1e-6, "fixed": {"a_rate": 0.1}},
-        "a_rate = 0.1: what a junction that runs freely answers depends on no pulse width",
+        "a_rate = 0.1: the state of a junction that runs freely depends on no pulse width",
     ),
     "bounds apart": (
         {"relaxation_time": 1e-6, "free": {"threshold": (1e-3, -1e-3)}},

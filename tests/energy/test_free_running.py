@@ -184,9 +184,9 @@ def test_pulses_that_need_no_drive_are_priced_without_a_reset(threshold, tmp_pat
     assert not model.layers[-1].free_running
     report = spinkeras.energy_report(model, x, print_fn=None)
     assert report.layers[0]["reset_pj"] == 0 < report.layers[0]["write_pj"]
-    assert f"reset not counted (a threshold of {threshold * 1e6:g} uA" in str(report)
+    assert f"reset not counted (a curve with a threshold of {threshold * 1e6:g} uA" in str(report)
     for asked in (spinkeras.energy.reset_current, spinkeras.energy.reset_energy):
-        with pytest.raises(ValueError, match=r"threshold .* A\) does not tell how a pulse resets"):
+        with pytest.raises(ValueError, match=r"threshold .* A\) does not describe a reset pulse"):
             asked(device)
         assert asked(device.replace(switching_curve=curve.replace(threshold=1e-6))) > 0
     rows = spinkeras.device_settings(model, tmp_path / "table.csv")

@@ -158,10 +158,10 @@ def test_a_curve_of_its_own_tells_how_to_reset_what_switches_without_a_drive():
     leaky = spinkeras.EmpiricalCurve(threshold=-1e-5, slope=2e4, pulse_width=2e-9, floor=0.05)
     back = spinkeras.EmpiricalCurve(threshold=1e-4, slope=1e5, pulse_width=2e-9)
     device = spinkeras.MTJDevice.preset("stt_reference").replace(switching_curve=leaky)
-    with pytest.raises(ValueError, match="does not tell how a pulse resets it"):
+    with pytest.raises(ValueError, match="does not describe a reset pulse"):
         energy.reset_current(device)
     both = device.replace(reset_curve=back)
     alone = device.replace(switching_curve=back)
     assert energy.reset_current(both) == energy.reset_current(alone)
-    with pytest.raises(ValueError, match="does not tell how a pulse resets it"):
+    with pytest.raises(ValueError, match="does not describe a reset pulse"):
         energy.reset_current(both.reversed())

@@ -202,7 +202,7 @@ def test_draws_that_would_be_wrong_are_refused(options, message, device):
 
 
 def test_a_device_that_runs_freely_is_not_written_by_pulses():
-    with pytest.raises(ValueError, match=r"'smtj_reference' runs freely by its own.*leave switch"):
+    with pytest.raises(ValueError, match=r"'smtj_reference' runs freely by its own.*Leave switch"):
         SpinNeuron(MEASURED, switching_model="equilibrium")
     with pytest.raises(ValueError, match=r"runs freely by its own switching_curve"):
         equilibrium.correlation_time(0.0, MEASURED)

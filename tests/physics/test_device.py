@@ -395,7 +395,11 @@ def test_temperature_moves_the_material_along():
         ({}, {"temperature": 310.0, "demagnetizing_factor": 4.0}, "demagnetizing_factor = 4"),
         ({"temperature": 600.0}, {"temperature": 300.0, "curie_temperature": 550.0}, "of the dev"),
         ({"relaxation_time": 1e-8}, {"temperature": 310.0}, "relaxation_time of this device holds"),
-        ({"switching_curve": EmpiricalCurve.preset("sot_80nm")}, {"temperature": 310.0}, "fit one"),
+        (
+            {"switching_curve": EmpiricalCurve.preset("sot_80nm")},
+            {"temperature": 310.0},
+            "fit another",
+        ),
     ],
 )
 def test_temperatures_that_mean_nothing(change, options, message):
