@@ -88,7 +88,7 @@ def test_names_in_the_encoding_of_windows_may_follow_comments(tmp_path, before, 
     with pytest.warns(UserWarning, match="guessed the encoding Windows-1252"):
         same(calibration.read_table(write(tmp_path, text, encoding="cp1252")))
     spoiled = text + text.splitlines()[-1].replace("1000", "1000\u00b5")
-    with pytest.raises(ValueError, match=r"is not text in UTF-8.*save it in this encoding"):
+    with pytest.raises(ValueError, match=r"is not text in UTF-8.*save the file in UTF-8"):
         calibration.read_table(write(tmp_path, spoiled, encoding="cp1252"))
 
 
@@ -165,7 +165,9 @@ def test_workbooks(tmp_path, monkeypatch):
         for name in ("run 1", "run 2"):
             frame.to_excel(book, sheet_name=name, index=False)
     same(read_quietly(path, sheet="run 2"))
-    with pytest.raises(ValueError, match=r"has the sheets \['run 1', 'run 2'\]; say which one"):
+    with pytest.raises(
+        ValueError, match=r"has the sheets \['run 1', 'run 2'\]; choose one by sheet="
+    ):
         calibration.read_table(path)
     with pytest.raises(ValueError, match=r"no sheet 'run 3' with cells"):
         calibration.read_table(path, sheet="run 3")
@@ -381,7 +383,7 @@ MALFORMED = {
     "few ramps": ("Ic (uA)\n20\n21", {"ramp": {"rate": 1}}, "2 ramps tell no distribution"),
     "equal ramps": ("Ic (uA)\n" + "20\n" * 12, {"ramp": {"rate": 1}}, "All 12 ramps switched at"),
     "ramps down": ("Ic (uA)\n" + "-20\n" * 12, {"ramp": {"rate": 1}}, "Ic .uA. = -20 is not > 0"),
-    "sheet of a text": (HEAD, {"sheet": "x"}, "is for workbooks; lab.csv is a text file"),
+    "sheet of a text": (HEAD, {"sheet": "x"}, "is for workbooks, but lab.csv is a text file"),
     "broken workbook": ("PK\3\4 no", {}, "cannot be read as a workbook|needs pandas and openpyxl"),
 }  # fmt: skip
 
