@@ -291,7 +291,7 @@ WRONG = {
                 r" are likely ns: units=\{'pulse_width_s': 'ns'\}"),
     "s in ns": ({"pulse_width_s": None, "t_p (ns)": [2e-9] * 6}, "may be in SI units already"),
     "percent": ({"switched": None, "P": SWITCHED / 10}, r"P = 15.4 .* likely percent: units="),
-    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "say units="),
+    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "use units="),
     "mV of a gate": ({"gate_voltage_v": [500] * 6}, "not -10 to 10 V; the numbers are likely mV"),
     "all negative": ({"current_a": -CURRENT * 1e-6}, "Every current of the table is <= 0.*reverse"),
     "all negative, sorted": ({"current_a": -CURRENT[::-1] * 1e-6}, "Every current of the table"),
@@ -313,7 +313,7 @@ def test_units_and_signs_are_checked_at_the_door(fit, name):
 def test_resistance_in_kiloohm():
     table = {n: c for n, c in TABLE.items() if n != "current_a"} | {"voltage_v": CURRENT / 100}
     with pytest.raises(
-        ValueError, match=r"resistance = 2.5 ohm give 0.36 A, .*likely it is in kohm"
+        ValueError, match=r"resistance = 2.5 ohm give 0.36 A, .*resistance is likely in kohm"
     ):
         calibration.fit_empirical(table, resistance=2.5)
 
@@ -337,8 +337,8 @@ MALFORMED = {
     "names twice": (HEAD + "60,2,0.1,50", {"columns": ["a"] * 4}, "a line of names"),
     "too few names": ("60,2,0.1,50", {"columns": ["current_a"]}, "4 values, but columns names 1"),
     "no drive": ("t_ns,P,N\n2,0.1,50", {}, "needs one column for the drive"),
-    "two drives": ("I_uA,V," + "t_ns,P,N\n60,1,2,0.1,50", {}, r"\['I_uA', 'V'\] all may be"),
-    "two of a kind": ("I_uA,I (mA),t_ns,P,N\n60,1,2,0.1,50", {}, r"all be current_a. Say which"),
+    "two drives": ("I_uA,V," + "t_ns,P,N\n60,1,2,0.1,50", {}, r"\['I_uA', 'V'\] may all be"),
+    "two of a kind": ("I_uA,I (mA),t_ns,P,N\n60,1,2,0.1,50", {}, r"all be current_a. Choose one"),
     "no width": ("I_uA,P,N\n60,0.1,50", {}, r"lacks the columns \['pulse_width_s'\]"),
     "shares, no trials": ("I_uA,t_ns,P\n60,2,0.1", {}, "Fractions need the number of trials"),
     "no outcome": ("I_uA,t_ns,N\n60,2,50", {}, r"lacks the columns \['switched'\]"),
@@ -359,7 +359,7 @@ MALFORMED = {
     "point and comma": (HEAD.replace(",", ";") + "60;2;0,1;50\n66;2;0.2;50", {}, "a point, while"),
     "share above 1": (HEAD + "60,2,1.2,50", {}, "P = 1.2 is not a probability, 0 to 1"),
     "share below 0": (HEAD + "60,2,-0.1,50", {}, "P = -0.1 is not a probability"),
-    "share of no count": (HEAD + "60,2,0.123,50", {}, "P = 0.123 times its trials is no whole"),
+    "share of no count": (HEAD + "60,2,0.123,50", {}, "P = 0.123 times its trials is not a whole"),
     "part of a trial": (HEAD + "60,2,0.5,50.5", {}, "N = 50.5 is not a whole number >= 1"),
     "no trials": (HEAD + "60,2,0,0", {}, "N = 0 is not a whole number >= 1"),
     "more than all": ("I_uA,t_ns,n_sw,N\n60,2,51,50", {}, "n_sw = 51 exceeds the trials"),
