@@ -598,7 +598,7 @@ def test_a_table_of_one_direction_is_about_that_direction():
     assert curve.device.initial_state == "antiparallel"
     with pytest.raises(ValueError, match=r"reset_efficiency is free, but .* both directions"):
         calibration.fit_device(part, REFERENCE, ["reset_efficiency"])
-    with pytest.raises(ValueError, match="direction = P->AP is not that of the fitted curve"):
+    with pytest.raises(ValueError, match="direction = P->AP does not belong to the fitted curve"):
         curve.predict(1e-5, 2e-9, direction="P->AP")
 
 
@@ -651,14 +651,14 @@ def test_a_fault_of_one_direction_names_it():
 
 def test_a_curve_holds_at_one_temperature():
     several = small_table() | {"temperature_k": [250.0] * 3 + [300.0] * 3}
-    with pytest.raises(ValueError, match=r"the temperatures 250, 300 K, and a curve holds at one"):
+    with pytest.raises(ValueError, match=r"the temperatures 250, 300 K, but a curve holds at one"):
         calibration.fit_empirical(several)
     one = small_table() | {"temperature_k": [350.0] * 6}
     fit = calibration.fit_empirical(one, device=REFERENCE)
     warmer = REFERENCE.at_temperature(350.0)
     assert fit.device.replace(switching_curve=None) == warmer
     assert fit.curve == calibration.fit_empirical(small_table()).curve
-    with pytest.raises(ValueError, match=r"temperature = 300.0 is not that of the fitted curve"):
+    with pytest.raises(ValueError, match=r"temperature = 300.0 does not belong to the fitted"):
         fit.predict(7e-5, 2e-9, temperature=300.0)
 
 
