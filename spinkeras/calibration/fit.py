@@ -203,8 +203,9 @@ def fit_empirical(
 ) -> FitResult:
     """Fit an `EmpiricalCurve` to measured switching counts, by maximum binomial likelihood.
 
-    If the table has both directions (column `direction`), each has its own curve. `.curve` is for the device's own direction (without a device: P->AP), `.reset_curve` for the other. The
-    names of the parameters of `.reset_curve` start with `reset_`. A curve holds at one temperature.
+    If the table has both directions (column `direction`), each has its own curve. `.curve` is for
+    the device's own direction (without a device: P->AP), `.reset_curve` for the other. The names of
+    the parameters of `.reset_curve` start with `reset_`. A curve holds at one temperature.
 
     With `relaxation_time`, an `EquilibriumCurve` is fitted to the reads of a free-running junction.
 
@@ -227,11 +228,12 @@ def fit_empirical(
             temperature of the table, if there is one, and the direction of a table of one
             direction.
         resistance: ohm, for a table of voltages. Default: as in `fit_device`.
-        relaxation_time: s, of a free-running junction at balance (both states equally likely). The
-            table then holds reads at intervals of `pulse_width_s`: in `switched` of `trials` reads
-            the junction was reversed. Successive reads are correlated, so `n` reads at intervals
-            `t` count as `n tanh(t / (2 time))`, also in `.table` of the result. Here `time` is the
-            correlation time of the fitted `EquilibriumCurve`. Default `None`: a table of pulses.
+        relaxation_time: s, of a free-running junction at balance (halfway from floor to ceiling).
+            The table then holds reads at intervals of `pulse_width_s`: in `switched` of `trials`
+            reads the junction was reversed. Successive reads are correlated, so `n` reads at
+            intervals `t` count as `n tanh(t / (2 time))`, also in `.table` of the result. Here
+            `time` is the correlation time of the fitted `EquilibriumCurve`. Default `None`: a
+            table of pulses.
         max_relative_error: largest standard error of a field that the data determine. It is
             relative for slope and threshold (for threshold, relative to `1 / slope` if that is
             larger) and absolute for the exponents. It is four times as large for `a`, `ln b`, `c`,
@@ -389,7 +391,7 @@ def _needs_exact_solver(exact, switching_model, fit):
     if switching_model != "macrospin":
         if exact:
             raise ValueError(
-                f'exact=True needs switching_model="macrospin"; {switching_model!r} is no '
+                f'exact=True needs switching_model="macrospin"; {switching_model!r} does not '
                 "approximate the exact solver."
             )
         return False

@@ -393,7 +393,7 @@ def test_empirical_fit_recovers_every_parameter():
         (["threshold"], {"shape": 1.0}, r"fields of EmpiricalCurve; unknown \['shape'\]"),
         (["threshold"], {"log_skew": 0.0}, r"fields of EmpiricalCurve; unknown \['log_skew'\]"),
         (["threshold"], {"threshold": 1e-3}, "must name fields of EmpiricalCurve"),
-        (["threshold", "slope_exponent"], None, "slope_exponent is not limited by them at all"),
+        (["threshold", "slope_exponent"], None, "data do not limit slope_exponent at all"),
         (
             ["threshold", "slope", "b", "d"],
             None,
@@ -416,7 +416,7 @@ def test_shape_of_a_measured_junction():
     free = ["threshold", "slope", "a", "b", "c", "d"]
     with (
         pytest.warns(UserWarning, match=POOR),
-        pytest.warns(UserWarning, match="best that the curve allows, which must rise"),
+        pytest.warns(UserWarning, match="best among curves that rise"),
     ):
         named = calibration.fit_empirical(PERPENDICULAR, free, resistance=2530.0)
     assert 46.1 < named.deviance < 50
@@ -506,7 +506,7 @@ def test_currents_that_all_lie_above_the_threshold():
         assert fit.standard_errors["threshold"] < most
     # Where they tell no threshold at all, that is said, and no bound is blamed.
     flat = table | {"switched": [9000, 9050, 9100, 9150, 9200]}
-    with pytest.raises(ValueError, match="threshold is not limited by them at all") as refusal:
+    with pytest.raises(ValueError, match="data do not limit threshold at all") as refusal:
         calibration.fit_empirical(flat)
     assert "bound" not in str(refusal.value)
 
@@ -671,7 +671,7 @@ def test_a_curve_holds_at_one_temperature():
         (
             {"temperature_k": [300.0] * 3 + [600.0] * 3},
             {"temperature_law": {"curie_temperature": 500.0}},
-            "goes up to 600 K, where the curie_temperature of 500 K leaves no magnetisation",
+            "goes up to 600 K, but with a curie_temperature of 500 K the magnetisation",
         ),
     ],
 )
