@@ -118,14 +118,14 @@ def fit_device(
         `FitResult` with the fitted device in `.device`.
 
     Raises:
-        ValueError: for a table that cannot be used (the message names the row), for fields that the
-            data cannot determine (the message names them and a cure), or if the best fit leaves
-            the domain of the switching law.
+        ValueError: for a table that cannot be used (the message names the row) and for fields that
+            the data cannot determine (the message names them and a cure). Also if the best fit
+            leaves the domain of the switching law.
 
     Warns:
-        UserWarning: if an estimate lies on its bound, if the law does not describe the data, or if
-            the error of the closed form matters but the table has too many settings for the exact
-            solver.
+        UserWarning: if an estimate lies on its bound, or if the law does not describe the data.
+            Also if the error of the closed form matters, but the table has too many different
+            currents for the exact solver.
 
     Example:
 
@@ -239,8 +239,8 @@ def fit_empirical(
             larger) and absolute for the exponents. It is four times as large for `a`, `ln b`, `c`,
             `ln d`, the logits of floor and ceiling and all rates. Default 0.5.
         posterior, seed: as in `fit_device`. The prior is uniform in the logarithm of threshold,
-            slope, `b` and `d`, in the logits of floor and ceiling, and in the values of the other
-            fields and of a threshold of either sign. It excludes curves that fall.
+            slope, `b` and `d` and in the logits of floor and ceiling. It is uniform in the value
+            of all other fields and of a threshold of either sign. It excludes falling curves.
 
     The threshold is positive unless the table has negative currents, bounds of `free` reach 0 or
     below, or the junction is free-running.
@@ -385,7 +385,7 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
 
 
 def _needs_exact_solver(exact, switching_model, fit):
-    """Whether the error of the closed form, up to 0.001, matters beside that of the counts."""
+    """Whether the error of the closed form, up to 0.001, matters beside the noise of the counts."""
     if exact not in (None, True, False):
         raise ValueError(f"exact = {exact!r} must be True, False or None (the default).")
     if switching_model != "macrospin":
@@ -437,8 +437,8 @@ def _reaches_zero(free, fixed):
 def _independent(reads, time):
     """The table with the equivalent number of independent reads, for a correlation time in s.
 
-    The mean of `n` reads of a bit, each correlated with the next by `r`, has the variance
-    `p (1 - p) (1 + r) / (1 - r) / n`.
+    If successive reads have the correlation `r`, the mean of `n` reads has the variance
+    `p (1 - p) (1 + r) / (1 - r) / n`, where `p` is the mean of one read.
     """
     memory = np.maximum(time, 1e-3 * reads["pulse_width_s"])  # shorter times make no difference
     worth = np.tanh(reads["pulse_width_s"] / (2 * memory))
@@ -483,7 +483,7 @@ def _at_one_temperature(device, table):
 
 
 def _refuse_other_conditions(table, direction, temperature):
-    """Refuse a prediction for another direction or temperature than that of the data."""
+    """Refuse a prediction for a direction or temperature that the data do not have."""
     for name, value in (("direction", direction), ("temperature_k", temperature)):
         here = np.unique(table.get(name, []))
         if value is not None and value not in here:

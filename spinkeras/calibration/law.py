@@ -179,12 +179,12 @@ def scaled_fields(free, device, table):
     powers = np.array([_POWERS[name] for name in scaled.names])[:, shown]
     if np.linalg.matrix_rank(powers) < len(scaled.names):
         raise ValueError(
-            f"The fields {scaled.names} enter the switching probability only through Delta ~ "
+            f"The fields {scaled.names} enter the switching probability only through products, so "
+            "no data can tell them apart. Free fewer fields. The products are Delta ~ "
             "anisotropy diameter^2 thickness / temperature, Ic0/Delta ~ damping temperature / "
-            "spin_torque_efficiency, t_D ~ saturation_magnetization diameter^2 thickness / "
-            "(damping temperature) and, with several gate voltages, vcma_coefficient / (thickness "
-            "anisotropy), with several temperatures saturation_magnetization^2 / anisotropy, so "
-            "no data can tell them apart. Free fewer of them."
+            "spin_torque_efficiency and t_D ~ saturation_magnetization diameter^2 thickness / "
+            "(damping temperature). Several gate voltages add vcma_coefficient / (thickness "
+            "anisotropy), several temperatures add saturation_magnetization^2 / anisotropy."
         )
     return scaled
 

@@ -222,8 +222,8 @@ def _refuse_without_transition(table, names):
         ends = [f"all fail up to {failed:g} A"] if np.isfinite(failed) else []
         ends += [f"all succeed from {succeeded:g} A on"] if np.isfinite(succeeded) else []
         raise ValueError(
-            "At no setting do both outcomes occur, nor in an overlapping range of currents (at "
-            f"{where} {' and '.join(ends)}), so the data do not determine {names}: any steeper "
+            "At no setting do both outcomes occur, and their ranges of current do not overlap (at "
+            f"{where} {' and '.join(ends)}). So the data do not determine {names}: any steeper "
             "transition fits as well. Add settings inside the transition, where both outcomes "
             "occur."
         )

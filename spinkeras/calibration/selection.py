@@ -70,7 +70,7 @@ def _reaches(fit, fixed):
 
 
 def covariance_of_choice(fit, richer):
-    """Covariance to add to that of an estimate because another shape may be the right one.
+    """The covariance to add to an estimate because another shape may be the right one.
 
     Each shape has an estimate `theta` and an Akaike weight `w ~ exp(-(deviance + 2 numbers) / 2)`,
     where `numbers` is its number of parameters. With all shapes, including that of `fit`, the

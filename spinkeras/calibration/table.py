@@ -329,7 +329,7 @@ def refuse_units(drive, column, values, refuse):
     refuse(
         np.abs(values) > most,
         drive,
-        f"{told} is no {'current' if unit == 'A' else 'voltage'} of a junction{hint}",
+        f"{told} is not a {'current' if unit == 'A' else 'voltage'} of a junction{hint}",
     )
 
 
@@ -348,7 +348,7 @@ def _temperatures(values, column, refuse, where):
     if unstated and np.max(values) < _COLD:
         raise ValueError(
             f"{where}: {column.name} = {np.min(values):g} to {np.max(values):g} may be K or degC; "
-            f"say units={{{column.name!r}: 'degC'}}, or 'K'."
+            f"state units={{{column.name!r}: 'degC'}}, or 'K'."
         )
     likely = _likely(column, "degC")
     refuse(~((values >= 1) & (values <= 1000)), _KELVIN, f"is not 1 to 1000 K{likely}")

@@ -282,7 +282,7 @@ FITS = (
     lambda table, **o: calibration.fit_empirical(table, resistance=2500.0),
 )
 WRONG = {
-    "uA in A": ({"current_a": CURRENT}, r"current_a = 60 A is no current of a junction; the numbers"
+    "uA in A": ({"current_a": CURRENT}, r"current_a = 60 A is not a current of a junction; the"
                 r" are likely uA: units=\{'current_a': 'uA'\} \(6 such rows\)"),
     "nA in A": ({"current_a": CURRENT * 1e3}, r"likely nA|likely uA"),
     "A in uA": ({"current_a": None, "I_uA": CURRENT * 1e-6}, r"I_uA = 6e-05 .* likely A: units="),
