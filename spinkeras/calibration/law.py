@@ -53,7 +53,7 @@ _SHAPE, _PLATEAUS = (
     for names in (empirical.SHAPE, ("floor", "ceiling"))
 )
 
-# name: scale on which a parameter is fitted; other scales are linear
+# name: scale on which a parameter is fitted; all other parameters have a linear scale
 SCALES = {name: "log" for name in (*_POWERS, "threshold", "slope", "b", "d")}
 SCALES |= {"floor": "logit", "ceiling": "logit", "vcma_coefficient": "femto"}
 SIGNED = SCALES | {"threshold": "micro"}

@@ -104,7 +104,7 @@ def sample_posterior(
     rng = np.random.default_rng(seed)
     start = theta + rng.standard_normal((chains, len(theta))) @ scale.T
     values = np.clip(start, low, high)
-    for k in range(chains):  # move starts outside the domain, or with falling curves, inside
+    for k in range(chains):  # move a start with a large excess towards the estimate
         for _ in range(20):
             if probability(np, dict(zip(scaled.names, values[k])), table)[1] > 0.02:
                 values[k] = (values[k] + theta) / 2

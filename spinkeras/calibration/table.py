@@ -343,7 +343,7 @@ def _likely(column, unit):
 
 
 def _temperatures(values, column, refuse, where):
-    """Temperatures in K, checked."""
+    """Temperatures in K, after a check."""
     unstated = column.name != _KELVIN and not column.stated
     if unstated and np.max(values) < _COLD:
         raise ValueError(
@@ -436,8 +436,11 @@ def _counts(fraction, trials, used, cells, refuse):
     digits = max(len(f"{v:.12g}".partition(".")[2]) for v in np.unique(fraction)[:1000])
     digits = min(digits, 12) if np.all(np.abs(fraction) < 1e12) else 12
     off = np.abs(exact - switched) > 1e-6 * trials + np.minimum(0.5 * 10.0**-digits, 1) * trials
-    rule = f"times its trials is not a whole number of pulses (trials {trials[0]:g})"
-    refuse(off, "fraction", rule)
+    refuse(
+        off,
+        "fraction",
+        f"times its trials is not a whole number of pulses (trials {trials[0]:g})",
+    )
     common = int(np.gcd.reduce(np.append(switched, trials).astype(np.int64)))
     inside = int(np.sum((switched > 0) & (switched < trials)))
     if common > 1 and inside * math.log10(common) > 6:

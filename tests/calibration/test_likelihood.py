@@ -72,7 +72,7 @@ def test_what_the_data_do_not_limit_has_a_huge_error():
 def test_exchangeable_parameters_are_named():
     # In the ballistic regime only eta / (Ms V) counts.
     table = synthetic(widths=(2e-9,), trials=100)
-    with pytest.raises(ValueError, match=r"A change of one of \['saturation_magnetization', 'spin"):
+    with pytest.raises(ValueError, match=r"make up for a change of one of \['saturation"):
         calibration.fit_device(
             table,
             TRUTH,
