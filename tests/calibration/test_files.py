@@ -283,7 +283,7 @@ FITS = (
 )
 WRONG = {
     "uA in A": ({"current_a": CURRENT}, r"current_a = 60 A is not a current of a junction; the"
-                r" are likely uA: units=\{'current_a': 'uA'\} \(6 such rows\)"),
+                r" numbers are likely uA: units=\{'current_a': 'uA'\} \(6 such rows\)"),
     "nA in A": ({"current_a": CURRENT * 1e3}, r"likely nA|likely uA"),
     "A in uA": ({"current_a": None, "I_uA": CURRENT * 1e-6}, r"I_uA = 6e-05 .* likely A: units="),
     "mV in V": ({"current_a": None, "voltage_v": CURRENT * 10}, "likely mV"),
