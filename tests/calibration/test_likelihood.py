@@ -56,7 +56,7 @@ def test_transition_is_looked_for_at_every_gate_voltage():
     with pytest.raises(ValueError, match="At no setting do both outcomes occur"):
         calibration.fit_device(table, REFERENCE, ["anisotropy"])
     table["switched"] = [1000, 1000, 1000, 0, 0, 0]  # nowhere do all succeed "from inf A on"
-    message = r"at 2e-09 s and a gate voltage of 0 V all fail up to 7\.2e-05 A\), so the data"
+    message = r"at 2e-09 s and a gate voltage of 0 V all fail up to 7\.2e-05 A\)\. So the data"
     with pytest.raises(ValueError, match=message):
         calibration.fit_device(table, REFERENCE, ["anisotropy"])
 
