@@ -1,4 +1,4 @@
-"""From lab data to a device: read a table, fit a law, draw what is not known."""
+"""Device parameters from measurements: read a table, fit a law, draw random devices."""
 
 from spinkeras.calibration.fit import fit_device, fit_empirical
 from spinkeras.calibration.posterior import Posterior, sample_devices

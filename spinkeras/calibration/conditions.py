@@ -1,4 +1,7 @@
-"""What is held while current and pulse width vary: gate voltage, temperature, direction."""
+"""Conditions of a measurement: gate voltage, temperature, direction.
+
+A condition stays constant while the current and the pulse width vary.
+"""
 
 import re
 
@@ -7,10 +10,10 @@ import numpy as np
 from spinkeras import checks
 from spinkeras.physics.device import STATES
 
-DIRECTIONS = {"P->AP": STATES[0], "AP->P": STATES[1]}  # by name, where a pulse starts
+DIRECTIONS = {"P->AP": STATES[0], "AP->P": STATES[1]}  # name: state in which a pulse starts
 _PATTERN = re.compile(r"(AP|P)(?:TO|2|[-=]*[>→/]?)(AP|P)")
 
-# column of a table: its value in words
+# column of a table: function that describes one of its values in words
 CONDITIONS = {
     "gate_voltage_v": lambda value: f"a gate voltage of {f'{value:+.3g}' if value else 0} V",
     "temperature_k": lambda value: f"{value:.4g} K",
@@ -19,7 +22,7 @@ CONDITIONS = {
 
 
 def direction_of(cell):
-    """`"P->AP"` or `"AP->P"` of a cell such as `P-AP`, `p to ap`, `APtoP`; else `None`."""
+    """`"P->AP"` or `"AP->P"` for a cell such as `P-AP`, `p to ap` or `APtoP`; else `None`."""
     text = re.sub(r"[\s_()]", "", str(cell).upper())
     text = text.replace("ANTIPARALLEL", "AP").replace("PARALLEL", "P")
     match = _PATTERN.fullmatch(text)
@@ -27,7 +30,7 @@ def direction_of(cell):
 
 
 def stated_direction(value):
-    """The direction that a caller states, checked; `None` stays."""
+    """The direction that the caller states, after a check; `None` for `None`."""
     if value is None:
         return None
     direction = direction_of(value) if isinstance(value, str) else None
@@ -37,25 +40,25 @@ def stated_direction(value):
 
 
 def direction_from(device):
-    """The direction in which a device is written."""
+    """The direction in which pulses reverse a device."""
     return next(name for name, state in DIRECTIONS.items() if state == device.initial_state)
 
 
 def directions(table):
-    """The directions of a table's rows, each once; none where it has no such column."""
+    """The directions of a table's rows, each once; empty for a table without this column."""
     return list(dict.fromkeys(table.get("direction", np.array([])).tolist()))
 
 
 def select(table, rows):
-    """A table with some of its rows only."""
+    """A table of only some of the rows."""
     return {name: column[rows] for name, column in table.items()}
 
 
 def groups(table):
-    """Rows by what they hold.
+    """The rows of a table, grouped by their conditions.
 
     Returns:
-        Pairs of the held values `{column: value}` and the rows, a boolean array.
+        Pairs of the conditions, `{column: value}`, and of their rows, a boolean array.
     """
     held = [name for name in CONDITIONS if name in table]
     codes = [np.unique(table[name], return_inverse=True)[1] for name in held]
@@ -66,6 +69,6 @@ def groups(table):
 
 
 def in_words(held, table):
-    """The held values that differ within a table, such as `250 K, AP->P`; or nothing."""
+    """The conditions that vary within a table, as text such as `250 K, AP->P`; may be empty."""
     varied = [name for name in held if len(np.unique(table[name])) > 1]
     return ", ".join(CONDITIONS[name](held[name]) for name in varied)

@@ -1,27 +1,27 @@
-"""What the residuals of a fit say about it, in words."""
+"""Describes in words what the residuals of a fit have in common."""
 
 import numpy as np
 from scipy import stats
 
 from spinkeras.calibration.conditions import CONDITIONS
 
-_CLEAR = 3.0  # standard deviations
+_CLEAR = 3.0  # standard deviations from which a deviation is reported
 
 
 def pattern(table, probability, residuals):
-    """Sentences about what the residuals have in common; none if they look like chance.
+    """Sentences about what the residuals have in common; empty if they look random.
 
-    Residuals of a law that holds are about standard normal and independent, so the mean of `m` of
-    them has the standard deviation `1 / sqrt(m)`. Reported is what is 3 standard deviations off:
-    the mean at a pulse width, a gate voltage, a temperature, in a direction, at the foot, the
-    middle and the shoulder of the curve; the number of runs of one sign along the current (Wald
-    and Wolfowitz); single rows of
-    more than 4.
+    If the law holds, the residuals are independent and nearly standard normal. Then the mean of `m`
+    of them has the standard deviation `1 / sqrt(m)`. The function reports a mean that differs from
+    0 by more than 3 standard deviations: the mean at one pulse width, gate voltage or temperature,
+    in one direction, or at the foot, the middle or the shoulder of the curve. It also reports too
+    few runs of residuals of one sign along the current (test of Wald and Wolfowitz), and the
+    largest residual if it exceeds 4.
 
     Args:
         table: pooled counts.
-        probability: fitted, of every row.
-        residuals: signed, of every row.
+        probability: fitted probability of every row.
+        residuals: signed residual of every row.
     """
     part = np.digitize(probability, (0.2, 0.8))
     names = np.array(["at the foot (P < 0.2)", "in the middle (P 0.2 to 0.8)",
@@ -56,7 +56,7 @@ def _shifts(labels, residuals):
 
 
 def _runs(table, residuals):
-    """Whether residuals of one sign follow each other along the current."""
+    """A sentence if residuals of one sign follow each other along the current, else `None`."""
     keys = ["current_a", "pulse_width_s", *(name for name in CONDITIONS if name in table)]
     order = np.lexsort([np.unique(table[key], return_inverse=True)[1] for key in keys])
     above = residuals[order] > 0
@@ -70,16 +70,16 @@ def _runs(table, residuals):
     if (expected - runs) < _CLEAR * np.sqrt(variance):
         return None
     return (
-        f"residuals of one sign follow each other along the current ({runs} runs where chance "
-        f"makes {expected:.0f}): the shape is another"
+        f"residuals of one sign follow each other along the current ({runs} runs; random "
+        f"residuals give {expected:.0f}): the curve has another shape"
     )
 
 
 def poor(fit):
-    """Why an `Estimate` does not describe its table, or `None` if it does (p of 0.01 or more).
+    """Why an `Estimate` does not describe its table, or `None` if it does (`p >= 0.01`).
 
-    Deviance and Pearson's chi-squared must both say so: with few pulses at a setting one of them
-    may exceed its degrees of freedom by itself.
+    The deviance and Pearson's chi-squared must both be too large. With few pulses at a setting,
+    one of them may exceed its degrees of freedom although the law holds.
     """
     freedom = fit.degrees_of_freedom
     p_value = stats.chi2.sf(fit.deviance, freedom) if freedom else 1.0
@@ -92,9 +92,9 @@ def poor(fit):
     said = pattern(fit.table, p, fit.residuals) or ["the residuals have no pattern"]
     return (
         f"The fit does not describe the table: deviance {fit.deviance:.1f} on "
-        f"{freedom} degrees of freedom (p = {p_value:.2g}). Look at this: "
-        f"{'; '.join(said)}. The standard errors are too small, by "
-        f"{np.sqrt(fit.deviance / freedom):.2g} if the scatter is extra noise: scaled() gives "
-        "larger ones. A pattern asks for another law, more free parameters, or a look at the table "
-        "(drift, two devices or directions in one)."
+        f"{freedom} degrees of freedom (p = {p_value:.2g}). Look at these findings: "
+        f"{'; '.join(said)}. The standard errors are too small, by a "
+        f"factor of {np.sqrt(fit.deviance / freedom):.2g} if the scatter is extra noise; scaled() "
+        "gives larger ones. If the residuals have a pattern, try another law or more free "
+        "parameters, or check the table (drift, two devices or directions in one table)."
     )

@@ -1,4 +1,4 @@
-"""Text files and Excel sheets of measurements, as columns of cells with their line numbers."""
+"""Reads text files and Excel sheets of measurements into columns of cells with line numbers."""
 
 import collections
 import csv
@@ -16,15 +16,15 @@ _EXCEL = (".xlsx", ".xlsm", ".xls", ".ods")
 
 @dataclasses.dataclass
 class Cells:
-    """Columns as they were found, before anything is known about their meaning.
+    """Columns of the data, before their quantities and units are known.
 
     Attributes:
-        columns: cells by name of the column.
-        lines: line of the file of every row, or `None` for what was not a file.
-        where: what an error calls the data.
-        kept: number of every row before some were taken out, or `None`.
-        commas: a comma in a cell may be a decimal one.
-        notes: what was guessed, for the one warning about it.
+        columns: `{name of the column: list of its cells}`.
+        lines: line number in the file of every row, or `None` if the data are not from a file.
+        where: name of the data in error messages.
+        kept: original number of every row after rows were left out, or `None`.
+        commas: whether a comma in a cell may be a decimal comma.
+        notes: texts about guesses, which one warning lists together.
     """
 
     columns: dict
@@ -35,14 +35,14 @@ class Cells:
     notes: list = dataclasses.field(default_factory=list)
 
     def row(self, index):
-        """Where a row is, in words."""
+        """The place of a row, in words."""
         if self.lines is None:
             index = index if self.kept is None else self.kept[index]
             return f"row {index} (counted from 0)"
         return f"line {self.lines[index]}"
 
     def take(self, rows):
-        """These columns with some of the rows only."""
+        """These columns with only some of the rows."""
         columns = {name: [cells[k] for k in rows] for name, cells in self.columns.items()}
         lines = None if self.lines is None else [self.lines[k] for k in rows]
         kept = [k if self.kept is None else self.kept[k] for k in rows]
@@ -52,13 +52,14 @@ class Cells:
 def read(path, names=None, sheet=None) -> Cells:
     """Cells of a file.
 
-    Separated by tabs, semicolons, commas or spaces, whichever the first line of cells has, in this
-    order. Blank lines, and those that start with `#` or `%`, are skipped.
+    Tabs, semicolons, commas or spaces separate the cells. The separator is the first of these, in
+    this order, that the first line of cells contains. Blank lines, and lines that start with `#`
+    or `%`, are skipped.
 
     Args:
-        path: of a text file or an Excel or OpenDocument workbook.
-        names: of the columns, for a file that does not name them.
-        sheet: name of the sheet, for a workbook with more than one.
+        path: path of a text file or of an Excel or OpenDocument workbook.
+        names: names of the columns, for a file without a line of names.
+        sheet: name of the sheet, for a workbook with several sheets.
     """
     where = os.path.basename(os.fspath(path))
     with open(path, "rb") as file:
@@ -67,7 +68,9 @@ def read(path, names=None, sheet=None) -> Cells:
         records, lines = _sheet(content, where, sheet)
         return _named(records, lines, None, names, where, commas=True)
     if sheet is not None:
-        raise ValueError(f"sheet = {sheet!r} is for workbooks; {where} is a text file.")
+        raise ValueError(
+            f"sheet = {sheet!r} is for workbooks, but {where} is a text file; leave sheet out."
+        )
     text, notes = _text(content, where)
     records, lines, comment, separator = _split(text, where)
     cells = _named(records, lines, comment, names, where, commas=separator != ",")
@@ -76,13 +79,13 @@ def read(path, names=None, sheet=None) -> Cells:
 
 
 def _text(content, where):
-    """Text of a file and what was guessed about its encoding."""
+    """Text of a file, and a list of guesses about its encoding."""
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding), []
     except UnicodeDecodeError as error:
-        # Programs on Windows write a unit like uA with the Greek letter in their own encoding.
-        # Comments and names may have it; cells of numbers may not.
+        # Programs on Windows may write the Greek letter of a unit such as uA in Windows-1252.
+        # Only comments and names may contain such letters, because numbers never need them.
         lines = [line.strip() for line in content.split(b"\n")]
         cells = [line for line in lines if line and not line.startswith((b"#", b"%"))]
         if encoding == "utf-8-sig" and all(line.isascii() for line in cells[1:]):
@@ -91,13 +94,12 @@ def _text(content, where):
             except UnicodeDecodeError:
                 pass
         raise ValueError(
-            f"{where} is not text in UTF-8 ({error}); save it in this encoding, which Excel calls "
-            "CSV UTF-8."
+            f"{where} is not text in UTF-8 ({error}); save the file in UTF-8 (in Excel: CSV UTF-8)."
         ) from None
 
 
 def _split(text, where):
-    """Records, their lines, the last comment before them, and the separator."""
+    """Records, their line numbers, the last comment before the records, and the separator."""
     comment, separator = None, None
     for line in text.splitlines():
         if line.lstrip(' "\t').startswith(_COMMENTS):
@@ -118,7 +120,7 @@ def _split(text, where):
                 records.append(record)
                 lines.append(number)
     except csv.Error as error:
-        raise ValueError(f"{where}, line {reader.line_num}: not CSV: {error}.") from None
+        raise ValueError(f"{where}, line {reader.line_num} is not valid CSV: {error}.") from None
     return records, lines, comment, separator
 
 
@@ -128,7 +130,7 @@ def _numbered(reader):
 
 
 def _words(line):
-    """Cells separated by spaces; a unit in brackets belongs to the name before it."""
+    """Cells of a line with spaces between them; a unit in brackets belongs to the name before."""
     return re.findall(r"\S+(?:\s+[\[(][^\])]*[\])])*", line)
 
 
@@ -143,11 +145,11 @@ def _sheet(content, where, sheet):
             f"{where} is a workbook, which needs pandas and openpyxl ({error}): "
             "pip install spinkeras[excel], or save the sheet as CSV."
         ) from error
-    except Exception as error:  # the readers of damaged workbooks raise what they like
+    except Exception as error:  # readers raise many kinds of errors for a damaged workbook
         raise ValueError(f"{where} cannot be read as a workbook ({error}).") from None
     frames = {name: frame for name, frame in frames.items() if frame.notna().any(axis=None)}
     if sheet is None and len(frames) > 1:
-        raise ValueError(f"{where} has the sheets {list(frames)}; say which one: sheet=....")
+        raise ValueError(f"{where} has the sheets {list(frames)}; choose one by sheet=....")
     if sheet is not None and sheet not in frames:
         raise ValueError(f"{where} has no sheet {sheet!r} with cells in it; it has {list(frames)}.")
     records, lines = [], []
@@ -162,7 +164,7 @@ def _sheet(content, where, sheet):
 
 
 def _named(records, lines, comment, names, where, commas):
-    """Cells with the names of their columns: given, in the first record, or in the comment."""
+    """`Cells` with names of columns from the caller, the first record or the comment."""
     notes = []
     bare = bool(records) and all(is_number(c) or direction_of(c) for c in records[0])
     if not records:
@@ -171,16 +173,16 @@ def _named(records, lines, comment, names, where, commas):
         if not bare:
             raise ValueError(
                 f"{where} has a line of names, {[str(c) for c in records[0]][:20]}; a list of "
-                "columns is for files without one. Say which column is what by a dictionary: "
-                "columns={'voltage_v': 'V'}."
+                "columns is only for files without such a line. Give the column of each quantity "
+                "in a dictionary: columns={'voltage_v': 'V'}."
             )
         header = [str(name).strip() for name in names]
     elif bare:
         header = _from_comment(comment, len(records[0]))
         if header is None:
             raise ValueError(
-                f"{where} has no line of names: its first line is {_shown(records[0])}. Name the "
-                "columns in their order, for example columns=['voltage_v', 'fraction']."
+                f"{where} has no line of names: its first line is {_shown(records[0])}. Name "
+                "all columns in order, for example columns=['voltage_v', 'fraction']."
             )
         notes.append(f"the names {header} from the comment above the numbers")
     else:
@@ -218,7 +220,7 @@ def is_number(cell):
 
 
 def _from_comment(comment, length):
-    """Names in a comment, if it has as many as there are columns."""
+    """Names in a comment, if it has one name per column; else `None`."""
     if not comment:
         return None
     for mark in ("\t", ";", ","):

@@ -1,15 +1,16 @@
-"""From lab data to a device: maximum likelihood, its uncertainty and its goodness of fit.
+"""Fits devices and curves to measured counts: estimates, standard errors, goodness of fit.
 
-The table of counts is described in `spinkeras.calibration.table`. The switched count of a setting
-is binomial,
+`spinkeras.calibration.table` describes the table of counts. The switched count `k` of the `n`
+pulses at a setting is binomial, so that the likelihood is
 
     ln(likelihood) = sum over settings of  k ln P + (n - k) ln(1 - P)
 
 with `P = P(I, t_p, V_gate; parameters)`,
 
-and the deviance, twice its distance from that of the observed fractions, is about chi-squared with
-`settings - parameters` degrees of freedom if the model holds. `posterior=True` adds draws of
-`spinkeras.calibration.posterior`, from the same likelihood.
+The deviance is twice the difference between `ln(likelihood)` of the observed fractions and of the
+fit. If the law holds, the deviance approximately follows the chi-squared distribution with
+`settings - parameters` degrees of freedom. `posterior=True` adds draws from the posterior of the
+same likelihood (`spinkeras.calibration.posterior`).
 """
 
 import dataclasses
@@ -51,8 +52,8 @@ __all__ = [
     "sample_devices",
 ]
 
-_MANY_PULSES = 1e4  # sum of P (1 - P) over the pulses
-_MOST_SOLUTIONS = 2000  # of the exact solver, unasked
+_MANY_PULSES = 1e4  # sum of P (1 - P) over the pulses from which the exact solver is used
+_MOST_SOLUTIONS = 2000  # most calls of the exact solver unless exact=True
 
 
 def fit_device(
@@ -71,58 +72,60 @@ def fit_device(
     """Fit fields of a device to measured switching counts, by maximum binomial likelihood.
 
     Rows of both directions (column `direction`) share all fields but the efficiency: pulses in the
-    device's own direction have its `spin_torque_efficiency`, the others its `reset_efficiency`. A
-    table of one direction is about a device that is written in it, `device.starting(...)`. Rows of
-    several temperatures (column `temperature_k`) are those of `device.at_temperature(...)`; the
-    fields that are found are those at the device's own `temperature`.
+    device's own direction have its `spin_torque_efficiency`, the others its `reset_efficiency`. For
+    a table of one direction, pulses reverse the device in this direction, as after
+    `device.starting(...)`. Rows of several temperatures (column `temperature_k`) follow
+    `device.at_temperature(...)`; the fitted fields hold at the device's own `temperature`.
 
-    At one gate voltage the switching law knows a device by three numbers, `Delta`, `Ic0 / Delta`
-    and `t_D`. So at most three fields can be free, and data at one pulse width usually determine
-    two. Several gate voltages add a fourth,
+    At one gate voltage the switching law depends on three numbers of a device: `Delta`,
+    `Ic0 / Delta` and `t_D`. So at most three fields can be free, and data at one pulse width
+    usually determine two. Several gate voltages add a fourth number,
     `K_eff(V_gate) / K_eff = 1 - xi V_gate / (t_ox t_f K_eff)`.
 
     Args:
         data: table of counts, see `spinkeras.calibration.table`: a CSV path, a dictionary or a data
             frame.
-        device: `MTJDevice` or preset name; gives every field that is not free.
+        device: `MTJDevice` or preset name; provides every field that is not free.
         free: names of the fields to fit, or a dictionary `{name: (lowest, highest)}` with bounds
-            in SI units. Any of diameter, thickness, saturation_magnetization, damping,
-            spin_torque_efficiency, anisotropy (at zero gate voltage), temperature (not beside a
-            column of it) and, with rows at several gate voltages, vcma_coefficient, with rows of
-            both directions reset_efficiency. Default: anisotropy and the efficiencies.
-        switching_model: the law, as in `spinkeras.switching_probability`, but for a measured
+            in SI units. Possible names: diameter, thickness, saturation_magnetization, damping,
+            spin_torque_efficiency, anisotropy (at zero gate voltage) and temperature (only for a
+            table without a column of temperatures). Rows at several gate voltages allow
+            vcma_coefficient, rows of both directions reset_efficiency. Default: anisotropy and the
+            efficiencies.
+        switching_model: the law, as in `spinkeras.switching_probability`, except for a measured
             curve. Default `"macrospin"`.
-        resistance: ohm, for a table of voltages. Default: that of the device in the state in which
-            the pulses start, see `read_table`; none where that would change with a free diameter:
-            give the measured one.
+        resistance: ohm, for a table of voltages. Default: the resistance of the device in the start
+            state of the pulses, see `read_table`. There is no default if this resistance changes
+            with a free diameter; then give the measured resistance.
         temperature_law: options of `MTJDevice.at_temperature`, such as `{"curie_temperature":
-            900.0}`, for a table with temperatures. Default: its own.
-        max_relative_error: largest relative standard error that counts as determined (of
-            vcma_coefficient: relative to itself or to 10 fJ/(V m), whichever is larger). Default
-            0.5. With `posterior` it may be `math.inf`: the bounds of `free` then limit what the
-            data do not.
-        exact: compare with the exact solver instead of the closed form, whose error of up to 0.001
-            many pulses would see (`"macrospin"` only). Default `None`: where that matters, from
-            some 60 000 pulses in the transition on, and the table has 2000 currents or fewer (about
-            10 ms each, two or three times). `True`, `False`: always, never.
-        posterior: `True` adds draws from the posterior (TensorFlow Probability, NUTS, some tens
-            of seconds), the prior being uniform between the bounds of `free`, in the logarithm
-            but for vcma_coefficient, with a smooth shoulder over the outer 3 %. A dictionary sets
-            the number of `chains` (4), `draws` per chain (1000) and `warmup` steps (500).
-        seed: integer, of the posterior.
+            900.0}`, for a table with temperatures. Default: the defaults of `at_temperature`.
+        max_relative_error: largest relative standard error of a field that the data determine. For
+            vcma_coefficient it is relative to its value or to 10 fJ/(V m), whichever is larger.
+            Default 0.5. With `posterior` it may be `math.inf`: then the bounds of `free` limit the
+            fields that the data do not limit.
+        exact: whether to fit the exact solver instead of the closed form, whose error is up to
+            0.001 (`"macrospin"` only). `True`: always; `False`: never. Default `None`: if the error
+            matters (from about 60 000 pulses in the transition on) and the table has at most 2000
+            different currents. The solver takes about 10 ms per current, two or three times.
+        posterior: `True` adds draws from the posterior by the sampler NUTS of TensorFlow
+            Probability, which takes some tens of seconds. The prior is uniform between the bounds
+            of `free`, in the value of vcma_coefficient and in the logarithm of the other fields.
+            It has a smooth shoulder over the outer 3 %. A dictionary sets the number of `chains`
+            (4), `draws` per chain (1000) and `warmup` steps (500). Default `False`.
+        seed: integer, seed of the posterior. Default 0.
 
     Returns:
-        `FitResult`, the new device in `.device`.
+        `FitResult` with the fitted device in `.device`.
 
     Raises:
-        ValueError: for a table that cannot be used (naming the row), for fields that the data
-            cannot determine (naming them and what would help), or if the best fit leaves the
-            domain of the switching law.
+        ValueError: for a table that cannot be used (the message names the row) and for fields that
+            the data cannot determine (the message names them and a cure). Also if the best fit
+            leaves the domain of the switching law.
 
     Warns:
-        UserWarning: if an estimate lies on its bound; if the law does not describe the data; if
-            the pulses are so many that they see the error of the closed form, and the settings too
-            many for the exact solver.
+        UserWarning: if an estimate lies on its bound, or if the law does not describe the data.
+            Also if the error of the closed form matters, but the table has too many different
+            currents for the exact solver.
 
     Example:
 
@@ -138,12 +141,12 @@ def fit_device(
     >>> bool(35 < fit.device.thermal_stability < 45)
     True
 
-    Reference: P. McCullagh and J. A. Nelder, Generalized Linear Models, 2nd ed. (1989), for
-    deviance and expected information.
+    Reference for deviance and expected information: P. McCullagh and J. A. Nelder, Generalized
+    Linear Models, 2nd ed. (1989).
     """
     given = get_device(device)
-    DeviceLaw(given, switching_model)  # refuses what has no such law, before anything is read
-    # The resistance of a junction whose size is fitted is not known before the fit.
+    DeviceLaw(given, switching_model)  # refuses unsuitable input before the table is read
+    # If the diameter is fitted, the resistance is unknown before the fit.
     sized = given.write_resistance is None and "diameter" in str(free)
     table = read_table(data, resistance, device=None if sized else given)
     first = _turned(given, table)
@@ -163,8 +166,8 @@ def fit_device(
             return first.replace(**fit.parameters, **texts)
         except ValueError as error:
             raise ValueError(
-                f"The fit ended at {listed(fit.parameters)}, which the other fields of the device "
-                f"do not allow: {error}"
+                f"The fit ended at {listed(fit.parameters)}, but the other fields of the device do "
+                f"not allow these values: {error}"
             ) from None
 
     fit = fit_to(table, start)
@@ -200,64 +203,65 @@ def fit_empirical(
 ) -> FitResult:
     """Fit an `EmpiricalCurve` to measured switching counts, by maximum binomial likelihood.
 
-    Rows of both directions (column `direction`) have a curve each. One is that of the device's own
-    direction (without a device: P->AP), `.curve`; the other, `.reset_curve`, has the
-    parameters with `reset_` before their names. A curve holds at one temperature.
+    If the table has both directions (column `direction`), each has its own curve. `.curve` is for
+    the device's own direction (without a device: P->AP), `.reset_curve` for the other. The names of
+    the parameters of `.reset_curve` start with `reset_`. A curve holds at one temperature.
 
-    With `relaxation_time`, an `EquilibriumCurve` to the reads of a junction that runs freely.
+    With `relaxation_time`, an `EquilibriumCurve` is fitted to the reads of a free-running junction.
 
     Args:
         data: table of counts, see `spinkeras.calibration.table`: a CSV path, a dictionary or a data
             frame.
         free: names of the fields of `EmpiricalCurve` to fit, or `{name: (lowest, highest)}`.
             Default: threshold and slope, with their exponents if there are several pulse widths,
-            and the anisotropy exponent if there are several gate voltages. Then those of `c`, `a`,
-            `b`, `d`, `ceiling` and `floor` that are worth it: added, or taken away again, one by
-            one as long as the deviance falls by 10.8 or more for each, which chance does in one
-            table of a thousand, and all of them are determined (`a` only beside `c`, `d` beside
-            `b`, because each pair does much the same alone; `floor` and `ceiling` only where a
-            row comes within a tenth of the curve's height).
+            and the anisotropy exponent if there are several gate voltages. The fit then chooses
+            further fields among `c`, `a`, `b`, `d`, `ceiling` and `floor`. It adds or removes them
+            one by one. A field must reduce the deviance by 10.8, which happens by chance in one of
+            1000 tables, and the data must determine all fields. `a` needs `c`, and `d` needs `b`,
+            because alone each does much the same as its partner. `floor` and `ceiling` need a row
+            within a tenth of the curve's height.
         fixed: values of other fields, for example `{"ceiling": 1.0}`; the default `free` leaves
-            these out. Default: those of `EmpiricalCurve`; `pulse_width` is the (geometric) middle
-            of the data.
-        device: `MTJDevice` or preset name. Needed for a table with gate voltages, which it turns
-            into anisotropies; `.device` of the result is this one with the fitted curve, at the
-            temperature of the table if it has one, and written in the direction of the table if
-            it has one only.
-        resistance: ohm, for a table of voltages. Default: as `fit_device`.
-        relaxation_time: s, of a free-running junction, at balance. The table then holds reads:
-            `switched` of `trials` found it reversed, read `pulse_width_s` apart. Reads that follow
-            soon are correlated: `n` of them a time `t` apart count as `n tanh(t / (2 time))`, with
-            the `time` of the fitted `EquilibriumCurve`, also in `.table` of the result. Default
-            `None`: a table of pulses.
-        max_relative_error: largest standard error that counts as determined: relative for
-            threshold (or relative to `1 / slope`, if that is more) and slope, absolute for the
-            exponents; four times as much for `a`, `ln b`, `c`, `ln d`, the logits of floor and
-            ceiling and all rates. Default 0.5.
-        posterior, seed: as in `fit_device`; the prior is uniform in the logarithm of threshold
-            (one of either sign: in itself), slope, `b` and `d`, in the logits of floor and ceiling
-            and in the others themselves, and excludes curves that fall.
+            these fields out. Default: the values of `EmpiricalCurve`, with the geometric middle of
+            the data as `pulse_width`.
+        device: `MTJDevice` or preset name. A table with gate voltages needs it to convert them to
+            anisotropies. `.device` of the result is this device with the fitted curve. It has the
+            temperature of the table, if there is one, and the direction of a table of one
+            direction.
+        resistance: ohm, for a table of voltages. Default: as in `fit_device`.
+        relaxation_time: s, of a free-running junction at balance (halfway from floor to ceiling).
+            The table then holds reads at intervals of `pulse_width_s`: in `switched` of `trials`
+            reads the junction was reversed. Successive reads are correlated, so `n` reads at
+            intervals `t` count as `n tanh(t / (2 time))`, also in `.table` of the result. Here
+            `time` is the correlation time of the fitted `EquilibriumCurve`. Default `None`: a
+            table of pulses.
+        max_relative_error: largest standard error of a field that the data determine. It is
+            relative for slope and threshold (for threshold, relative to `1 / slope` if that is
+            larger) and absolute for the exponents. It is four times as large for `a`, `ln b`, `c`,
+            `ln d`, the logits of floor and ceiling and all rates. Default 0.5.
+        posterior, seed: as in `fit_device`. The prior is uniform in the logarithm of threshold,
+            slope, `b` and `d` and in the logits of floor and ceiling. It is uniform in the value
+            of all other fields and of a threshold of either sign. It excludes falling curves.
 
     The threshold is positive unless the table has negative currents, bounds of `free` reach 0 or
-    below, or the junction runs freely.
+    below, or the junction is free-running.
 
-    Where the fit chooses the shape, the standard errors (and `correlation`) include that another
-    may be the right one: every shape with one number more that the data determine counts with its
-    Akaike weight (S. T. Buckland et al., Biometrics 53, 603 (1997)). With `free` they are those of
-    a curve of the stated shape, as the draws of `posterior` are of a curve of the chosen one.
+    If the fit chooses the shape, the standard errors and `correlation` include the uncertainty of
+    this choice. Every shape with one more parameter that the data determine counts with its Akaike
+    weight (S. T. Buckland et al., Biometrics 53, 603 (1997)). With `free`, the standard errors
+    assume the stated shape. The draws of `posterior` always assume the stated or chosen shape.
 
     The curve rises everywhere in the range of the table: its logit is at least 0.02 times as
-    steep as at the threshold. Where a curve that falls would fit better, a warning says so.
+    steep as at the threshold. A warning appears if a falling curve would fit better.
 
     Returns:
-        `FitResult`, the new curve in `.curve`.
+        `FitResult` with the fitted curve in `.curve`.
 
     Raises:
-        ValueError: as `fit_device`; for a table of several temperatures.
+        ValueError: as in `fit_device`, and for a table of several temperatures.
 
     Warns:
-        UserWarning: if an estimate lies on its bound, or where the curve can hardly rise less; if
-            the curve does not describe the data.
+        UserWarning: if an estimate lies on its bound, if the curve rises as little as is allowed,
+            or if the curve does not describe the data.
 
     Example:
 
@@ -291,11 +295,11 @@ def fit_empirical(
     ways = sorted(conditions.directions(table), key=lambda way: way != own)
     if len(ways) < 2:
         estimates = {"": fit_curve(table)}
-        table = estimates[""].table  # of reads, what they are worth
+        table = estimates[""].table  # reads are now counted as independent reads
     elif relaxation_time is not None:
         raise ValueError(
-            "relaxation_time is of a junction that runs freely, whose reads have no direction; the "
-            "table has both. Leave out its column, or relaxation_time."
+            "relaxation_time is for a free-running junction, whose reads have no direction, but "
+            "the table has both. Leave out the column direction, or relaxation_time."
         )
     else:
         parts = (conditions.select(table, table["direction"] == way) for way in ways)
@@ -330,7 +334,7 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
     unknown = sorted(set(fixed) - set(empirical.LIMITS))
     if unknown:
         raise ValueError(
-            f"fixed must name fields of EmpiricalCurve; unknown {unknown}. It has "
+            f"fixed must name fields of EmpiricalCurve; unknown {unknown}. The fields are "
             f"{list(empirical.LIMITS)}."
         )
     default = {name: limits[1:3] for name, limits in empirical.LIMITS.items()}
@@ -373,7 +377,7 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
         fit = fit_with(free, start)
     if isinstance(base, empirical.EquilibriumCurve):
         ratio = np.exp(law.log_ratio(reads["gate_voltage_v"]))
-        for _ in range(2):  # what reads remember follows from the fit
+        for _ in range(2):  # the correlation of the reads depends on the fit
             times = base.replace(**fit.parameters).correlation_time(reads["current_a"], ratio)
             table = _independent(reads, times)
             fit = fit_with(names, fit.parameters, table=table, search=False)
@@ -381,36 +385,37 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
 
 
 def _needs_exact_solver(exact, switching_model, fit):
-    """Whether the error of the closed form, up to 0.001, would show beside that of the counts."""
+    """Whether the error of the closed form, up to 0.001, matters beside the noise of the counts."""
     if exact not in (None, True, False):
-        raise ValueError(f"exact = {exact!r} must be True, False or None (where it matters).")
+        raise ValueError(f"exact = {exact!r} must be True, False or None (the default).")
     if switching_model != "macrospin":
         if exact:
             raise ValueError(
-                f'exact=True needs switching_model="macrospin"; {switching_model!r} is no '
-                "approximation of the exact solver."
+                f'exact=True needs switching_model="macrospin"; {switching_model!r} does not '
+                "approximate the exact solver."
             )
         return False
     if exact is not None:
         return bool(exact)
-    # An error of 0.002 P (1 - P) shifts no estimate by more than 0.2 standard errors below this.
+    # With fewer, an error of 0.002 P (1 - P) shifts no estimate by over 0.2 standard errors.
     if np.sum(fit.table["trials"] * fit.probability * (1 - fit.probability)) < _MANY_PULSES:
         return False
     columns = [fit.table[name] for name in ("current_a", "gate_voltage_v")]
     solutions = len(np.unique(np.stack(columns), axis=1).T)
     if solutions > _MOST_SOLUTIONS:
         warn(
-            f"So many pulses see the error of the closed form, up to 0.001 in P, and {solutions} "
-            "different currents are many for the exact solver: the standard errors may be too "
-            "small. exact=True uses it all the same (10 ms each), exact=False says that you know."
+            "With so many pulses the error of the closed form, up to 0.001 in P, matters. But "
+            f"{solutions} different currents are many for the exact solver, so it was not used; "
+            "the standard errors may be too small. exact=True uses it (10 ms per current), "
+            "exact=False turns off this warning."
         )
     return solutions <= _MOST_SOLUTIONS
 
 
 def _refined(law, fit, fit_to):
-    """The fit of the exact solver: of the closed form times what it lacks at the estimate.
+    """The fit of the exact solver: the closed form with corrected odds.
 
-    What it lacks hardly changes within the standard errors, so two rounds are enough mostly.
+    The correction hardly changes within the standard errors, so two rounds are mostly enough.
     """
     for _ in range(5):
         odds = law.correction(fit.parameters, fit.table)
@@ -423,25 +428,25 @@ def _refined(law, fit, fit_to):
 
 
 def _reaches_zero(free, fixed):
-    """Whether the caller says that the threshold may be 0 or negative."""
+    """Whether the caller's bounds or value allow a threshold of 0 or below."""
     given = free.get("threshold") if isinstance(free, dict) else fixed.get("threshold")
     ends = given if isinstance(given, (tuple, list)) else [given]
     return any(end <= 0 for end in map(checks.real, ends) if end is not None)
 
 
 def _independent(reads, time):
-    """The table with as many reads as are worth those that remember each other for a time (s).
+    """The table with the equivalent number of independent reads, for a correlation time in s.
 
-    The mean of `n` reads of a bit, each correlated with the next by `r`, has the variance
-    `p (1 - p) (1 + r) / (1 - r) / n`.
+    If successive reads have the correlation `r`, the mean of `n` reads has the variance
+    `p (1 - p) (1 + r) / (1 - r) / n`, where `p` is the mean of one read.
     """
-    memory = np.maximum(time, 1e-3 * reads["pulse_width_s"])  # less is none
+    memory = np.maximum(time, 1e-3 * reads["pulse_width_s"])  # shorter times make no difference
     worth = np.tanh(reads["pulse_width_s"] / (2 * memory))
     return reads | {name: worth * reads[name] for name in ("switched", "trials")}
 
 
 def _measured(table, names, what="pulses"):
-    """Where fitted values come from."""
+    """A sentence on the origin of fitted values."""
     trials = int(np.sum(table["trials"]))
     return (
         f"{', '.join(names)} fitted to {trials} measured {what} at {len(table['trials'])} settings."
@@ -449,7 +454,7 @@ def _measured(table, names, what="pulses"):
 
 
 def _about(device, measured):
-    """`source` and `assumed` of a device some fields of which are fitted to measurements."""
+    """`source` and `assumed` of a device with some fields fitted to measurements."""
     texts = {"source": device.source, "assumed": device.assumed}
     rest = {key: f" The other fields: {text}" if text else "" for key, text in texts.items()}
     texts["source"] = measured + rest["source"]
@@ -457,19 +462,19 @@ def _about(device, measured):
 
 
 def _turned(device: MTJDevice, table: dict) -> MTJDevice:
-    """The device as it is written in a table of one direction; of both, as it is."""
+    """The device in the direction of a table of one direction; otherwise unchanged."""
     ways = conditions.directions(table)
     return device if len(ways) != 1 else device.starting(conditions.DIRECTIONS[ways[0]])
 
 
 def _at_one_temperature(device, table):
-    """The device at the temperature of a table; refuses several, which no curve describes."""
+    """The device at the temperature of a table; several temperatures are an error."""
     temperatures = np.unique(table.get("temperature_k", []))
     if len(temperatures) > 1:
         raise ValueError(
-            f"The table has the temperatures {', '.join(f'{t:g}' for t in temperatures)} K, and a "
-            "curve holds at one. Make a table of each by read_table(..., by=...) and fit each, or "
-            "fit all of them by fit_device."
+            f"The table has the temperatures {', '.join(f'{t:g}' for t in temperatures)} K, but a "
+            "curve holds at one temperature. Make one table per temperature by read_table(..., "
+            "by=...) and fit each table, or fit all temperatures together by fit_device."
         )
     if device is None or not len(temperatures) or temperatures[0] == device.temperature:
         return device
@@ -478,25 +483,25 @@ def _at_one_temperature(device, table):
 
 
 def _refuse_other_conditions(table, direction, temperature):
-    """Refuse a prediction of a curve elsewhere than where it was measured."""
+    """Refuse a prediction for a direction or temperature that the data do not have."""
     for name, value in (("direction", direction), ("temperature_k", temperature)):
         here = np.unique(table.get(name, []))
         if value is not None and value not in here:
-            known = f"it is that of {here[0]}" if len(here) else "the table did not tell it"
+            known = f"the curve is for {here[0]}" if len(here) else "the table does not state it"
             raise ValueError(
-                f"{name.removesuffix('_k')} = {value} is not that of the fitted curve: {known}."
+                f"{name.removesuffix('_k')} = {value} does not belong to the fitted curve: {known}."
             )
 
 
 def _result(table, estimates, posterior, seed, predict, device, curve=None, reset_curve=None):
-    """The `FitResult` of an estimate, or of those of both directions.
+    """The `FitResult` of one estimate, or of two estimates, one per direction.
 
     Args:
         table: all rows.
-        estimates: `Estimate` by what goes before the names of its parameters: of all rows the one
-            of `""`; with that of `"reset_"` each of its direction.
+        estimates: `{prefix of the names of its parameters: Estimate}`. A single estimate of all
+            rows has the prefix `""`; the second of two has the prefix `"reset_"`.
         posterior, seed: as in `fit_device`.
-        predict: as `FitResult.predict`, without defaults.
+        predict: as `FitResult.predict`, but without defaults.
         device, curve, reset_curve: as in `FitResult`.
     """
     fits = list(estimates.values())
@@ -532,20 +537,20 @@ def _result(table, estimates, posterior, seed, predict, device, curve=None, rese
 
 
 def _draws(fit, posterior, seed):
-    if posterior in (False, None):  # {}: draws with the default options
+    if posterior in (False, None):  # an empty dictionary asks for draws with the default options
         return None
     options = posterior if isinstance(posterior, dict) else {}
     unknown = set(options) - {"chains", "draws", "warmup"}
     if unknown:
         raise ValueError(
-            f"posterior has no option {sorted(unknown)}; it takes 'chains', 'draws' and 'warmup'."
+            f"posterior has no option {sorted(unknown)}; choose 'chains', 'draws' or 'warmup'."
         )
     law, at = fit.law.probability, (fit.scaled, fit.theta, fit.information)
     return sample_posterior(law, *at, fit.table, seed, **options)
 
 
 def _first_guess(table, base, signed):
-    """Where the search for a curve starts: a box `{name: (low, high)}` and one point in it."""
+    """Start of the search for a curve: a box `{name: (low, high)}` and one point in it."""
     current, switched, trials = (table[n] for n in ("current_a", "switched", "trials"))
     least, most = np.min(current), np.max(current)
     span = max(np.ptp(current), 1e-3 * np.max(np.abs(current)))
@@ -560,7 +565,7 @@ def _first_guess(table, base, signed):
     p = (switched + 0.5) / (trials + 1)
     start |= {"floor": np.clip(np.min(p), *near["floor"])}
     start |= {"ceiling": np.clip(np.max(p), *near["ceiling"])}
-    # The line through the logits of the fractions, by weighted least squares.
+    # Fit a line to the logits of the fractions by weighted least squares.
     weight, logit = trials * p * (1 - p), np.log(p / (1 - p))
     middle, level = (np.average(v, weights=weight) for v in (current, logit))
     away = weight * (current - middle)

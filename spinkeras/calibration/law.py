@@ -1,8 +1,8 @@
-"""The laws that a table of switching counts is fitted with, as functions of their parameters.
+"""The laws that are fitted to a table of switching counts, as functions of their parameters.
 
-Positive parameters are fitted on a logarithmic scale, a ceiling on a logit scale, a threshold of
-either sign in uA (`Scaled`); a law gives the probability of every row of a table for parameters on
-these scales.
+Positive parameters are fitted on a logarithmic scale, floor and ceiling on a logit scale, and a
+threshold of either sign in uA (`Scaled`). A law takes parameters on these scales and gives the
+probability of every row of a table.
 """
 
 import dataclasses
@@ -22,9 +22,10 @@ from spinkeras.physics.device import (
     magnetization_ratio,
 )
 
-# Powers with which a field enters Delta, Ic0 / Delta, t_D (damping also as 1 + alpha^2), the
-# relative change of the anisotropy per gate voltage, xi / (t_ox t_f K_eff), the share of the
-# demagnetising energy in the anisotropy, and Ic0 / Delta of the other direction.
+# Each field enters six quantities with these powers: Delta; Ic0 / Delta; t_D (where damping also
+# enters as 1 + alpha^2); the relative change of the anisotropy per gate voltage,
+# xi / (t_ox t_f K_eff); the share of the demagnetising energy in the anisotropy; and Ic0 / Delta of
+# the other direction.
 _POWERS = {
     "diameter": (2, 0, 2, 0, 0, 0),
     "thickness": (1, 0, 1, -1, 0, 0),
@@ -39,24 +40,24 @@ _POWERS = {
 _FEMTO = 1e-15
 MICRO = 1e-6
 CORRECTION = "exact_odds"
-"""Column of a table: the odds of the exact solver over those of the closed form."""
+"""Column of a table: the odds of the exact solver divided by the odds of the closed form."""
 _RELIABLE = 1e-7  # probabilities of the exact solver have an absolute error of 3e-8
 _EPSILON = 1e-6  # a fitted probability is at least this far from 0 and 1
 
-# Everywhere a fitted logit is at least this times as steep as at the midpoint, so that the curve
-# rises, as those drawn near it do; far away it is at most that times as steep.
+# The slope of a fitted logit is at least _LEAST_GROWTH times its slope at the midpoint, so that the
+# curve and the draws near it rise. Far from the midpoint it is at most _MOST_GROWTH times as steep.
 _LEAST_GROWTH, _MOST_GROWTH = 0.02, 50.0
-_GRID = np.outer([-1, 1], np.geomspace(0.03, 1e3, 80)).ravel()  # of y
+_GRID = np.outer([-1, 1], np.geomspace(0.03, 1e3, 80)).ravel()  # values of y
 _SHAPE, _PLATEAUS = (
     {name + ending for name in names for ending in ("", "_rate", "_anisotropy_rate")}
     for names in (empirical.SHAPE, ("floor", "ceiling"))
 )
 
-# name: scale on which a parameter is fitted; others are linear
+# name: scale on which a parameter is fitted; all other parameters have a linear scale
 SCALES = {name: "log" for name in (*_POWERS, "threshold", "slope", "b", "d")}
 SCALES |= {"floor": "logit", "ceiling": "logit", "vcma_coefficient": "femto"}
 SIGNED = SCALES | {"threshold": "micro"}
-"""As `SCALES`, for thresholds of either sign."""
+"""Like `SCALES`, but for thresholds of either sign."""
 _FORWARD = {"log": np.log, "logit": special.logit}
 _FORWARD |= {"femto": lambda v: v / _FEMTO, "micro": lambda v: v / MICRO}
 _BACKWARD = {"log": np.exp, "logit": special.expit}
@@ -67,10 +68,10 @@ _DERIVATIVE |= {"femto": lambda v: _FEMTO, "micro": lambda v: MICRO}
 
 @dataclasses.dataclass(frozen=True)
 class Scaled:
-    """Free parameters on the scales on which they are fitted, with bounds there.
+    """Free parameters with their scales, and bounds `low` and `high` on these scales.
 
-    `near` is the box in which a search starts, `given` names what the caller set bounds of.
-    `scales` is `SCALES` or `SIGNED`.
+    `near` is the box in which a search starts. `given` has the names of parameters with bounds from
+    the caller. `scales` is `SCALES` or `SIGNED`.
     """
 
     names: list[str]
@@ -82,14 +83,14 @@ class Scaled:
 
     @classmethod
     def of(cls, owner, free, default, limits, near=None, scales=SCALES):
-        """From the caller's `free`.
+        """Makes a `Scaled` from the caller's `free`.
 
         Args:
             owner: name of the class of the fields.
             free: names or `{name: (lowest, highest)}`.
-            default: bounds by name, of all that can be fitted.
-            limits: as in the dataclasses.
-            near: where to start looking, by name, where that is narrower.
+            default: bounds by name of all fields that can be fitted.
+            limits: limits of the fields, as in the dataclasses.
+            near: box in which the search starts, by name, for fields with a box inside the bounds.
             scales: `SCALES` or `SIGNED`.
         """
         if not isinstance(free, (str, list, tuple, dict)):
@@ -127,14 +128,14 @@ class Scaled:
         return np.array([_FORWARD.get(kind, float)(v) for kind, v in zip(kinds, values)])
 
     def backward(self, theta):
-        """Values in SI units by name; parameters along the last axis of `theta`."""
+        """Values in SI units by name; the last axis of `theta` holds the parameters."""
         return {
             name: _BACKWARD.get(self.scales.get(name), np.asarray)(theta[..., k])
             for k, name in enumerate(self.names)
         }
 
     def derivative(self, theta):
-        """Derivatives of the values by `theta`."""
+        """Derivatives of the values with respect to `theta`."""
         values = self.backward(theta)
         return np.array(
             [_DERIVATIVE.get(self.scales.get(n), lambda v: 1.0)(v) for n, v in values.items()]
@@ -142,7 +143,7 @@ class Scaled:
 
 
 def default_fields(table):
-    """The fields that are fitted unless the caller says which."""
+    """The fields that are fitted if the caller names none."""
     both = len(conditions.directions(table)) > 1
     return ["anisotropy", "spin_torque_efficiency", *(["reset_efficiency"] if both else [])]
 
@@ -157,33 +158,33 @@ def scaled_fields(free, device, table):
     if len(gates) == 1 and "vcma_coefficient" in scaled.names:
         raise ValueError(
             f"vcma_coefficient is free, but every row of the table has the gate voltage "
-            f"{gates[0]:g} V, so the data do not determine it: how the curve moves with the gate "
-            "shows it. Add rows at another gate voltage (column gate_voltage_v), or leave it out "
-            "of `free`."
+            f"{gates[0]:g} V, so the data do not determine it: only a shift of the curve with the "
+            "gate voltage would. Add rows at another gate voltage (column gate_voltage_v), or "
+            "leave vcma_coefficient out of `free`."
         )
     both = len(conditions.directions(table)) > 1
     if "reset_efficiency" in scaled.names and not both:
         raise ValueError(
             "reset_efficiency is free, but the table does not hold both directions, so the data do "
-            "not determine it: give rows of both with a column `direction`, or leave it out of "
-            "`free`."
+            "not determine it. Give rows of both with a column `direction`, or leave "
+            "reset_efficiency out of `free`."
         )
     temperatures = np.unique(table.get("temperature_k", []))
     if "temperature" in scaled.names and temperatures.size:
         raise ValueError(
-            "temperature is free, but the table has a column of temperatures, which says it. Leave "
-            "it out of `free`."
+            "temperature is free, but the table has a column of temperatures, which sets it. Leave "
+            "temperature out of `free`."
         )
     shown = [True, True, True, len(gates) > 1, len(temperatures) > 1, both]
     powers = np.array([_POWERS[name] for name in scaled.names])[:, shown]
     if np.linalg.matrix_rank(powers) < len(scaled.names):
         raise ValueError(
-            f"The fields {scaled.names} enter the switching probability only through Delta ~ "
+            f"The fields {scaled.names} enter the switching probability only through products, so "
+            "no data can tell them apart. Free fewer fields. The products are Delta ~ "
             "anisotropy diameter^2 thickness / temperature, Ic0/Delta ~ damping temperature / "
-            "spin_torque_efficiency, t_D ~ saturation_magnetization diameter^2 thickness / "
-            "(damping temperature) and, with several gate voltages, vcma_coefficient / (thickness "
-            "anisotropy), with several temperatures saturation_magnetization^2 / anisotropy, so "
-            "no data can tell them apart. Free fewer of them."
+            "spin_torque_efficiency and t_D ~ saturation_magnetization diameter^2 thickness / "
+            "(damping temperature). Several gate voltages add vcma_coefficient / (thickness "
+            "anisotropy), several temperatures add saturation_magnetization^2 / anisotropy."
         )
     return scaled
 
@@ -191,31 +192,31 @@ def scaled_fields(free, device, table):
 class DeviceLaw:
     """Switching probability as a function of a device's fields, on the scales of the fit."""
 
-    tolerance = 1e-9  # of the excess
+    tolerance = 1e-9  # largest excess that is accepted
 
     def __init__(self, device, switching_model, temperature_law=None, temperatures=()):
         if not isinstance(switching_model, (str, laws.NeelBrown)):
-            raise ValueError("fit_device needs a named law; measured curves: fit_empirical.")
+            raise ValueError("fit_device needs a named law; for a curve use fit_empirical.")
         if device.switching_curve is not None:
             raise ValueError(
                 f"The device {device.name!r} switches by its switching_curve, not by the fields "
-                "that fit_device finds. Fit the curve with fit_empirical, or give "
+                "that fit_device fits. Fit the curve with fit_empirical, or give "
                 "device.replace(switching_curve=None)."
             )
         if switching_model == "equilibrium":
             raise ValueError(
                 "fit_device fits tables of write pulses; the counts of a free-running junction "
-                "(switching_model='equilibrium') depend on no pulse width and are not fitted. Give "
-                "MTJDevice its values, with offset_field and a measured relaxation_time."
+                "(switching_model='equilibrium') depend on no pulse width and are not fitted. Set "
+                "the fields of MTJDevice, including offset_field and a measured relaxation_time."
             )
         self.build = laws.get_curve(switching_model, device)
         self.model, self.device = switching_model, device
         self.temperature_law = _temperature_law(device, temperature_law, temperatures)
 
     def probability(self, xp, values, rows):
-        """Probability, and how far the logarithm of a setting is outside the law's domain.
+        """Probability, and the excess: the distance from the law's domain, as a logarithm.
 
-        Outside its domain the law is evaluated at the nearest setting inside.
+        Outside its domain the law is evaluated at the nearest setting inside it.
 
         Args:
             xp: `numpy` or `keras.ops`.
@@ -234,7 +235,7 @@ class DeviceLaw:
             )
         ]
         for name, log in logs.items():
-            if name == "reset_efficiency":  # of some rows only
+            if name == "reset_efficiency":  # enters only the rows of the other direction
                 continue
             change = log - math.log(getattr(device, name))
             numbers = [number + power * change for number, power in zip(numbers, _POWERS[name])]
@@ -242,9 +243,9 @@ class DeviceLaw:
                 numbers[2] = numbers[2] + xp.log1p(xp.exp(2 * log)) - math.log1p(device.damping**2)
         log_stability, log_unit, log_time = numbers
         log_duration = np.log(rows["pulse_width_s"]) - log_time
-        zero = 0 * log_duration  # of the full shape and in double precision, also as a tensor
+        zero = 0 * log_duration  # gives terms full shape and double precision
         log_stability, log_unit = log_stability + zero, log_unit + zero
-        log_attempt = zero - log_time  # what a stated attempt time in s is divided by
+        log_attempt = zero - log_time  # ln(1 / t_D), to be added to ln(attempt time)
         excess = 0.0
         way = rows.get("direction")
         if way is not None:
@@ -291,7 +292,7 @@ class DeviceLaw:
         return probability, excess
 
     def _log_asymmetry(self, logs):
-        """By what `Ic0` of the other direction exceeds that of the device's own, a logarithm."""
+        """`ln` of `Ic0` of the other direction over `Ic0` of the device's own direction."""
         own = logs.get("spin_torque_efficiency", math.log(self.device.spin_torque_efficiency))
         other = self.device.reset_efficiency
         return own - logs.get("reset_efficiency", own if other is None else math.log(other))
@@ -300,8 +301,8 @@ class DeviceLaw:
         """`MTJDevice.at_temperature` as logarithms of ratios to the device's own temperature.
 
         Returns:
-            Those of `K_eff`, the thermal energy, `Ms` and the VCMA coefficient; and how far the
-            anisotropy is from being one, 0 mostly.
+            The logarithms for `K_eff`, the thermal energy, `Ms` and the VCMA coefficient; and the
+            excess, which is 0 unless the anisotropy is near 0 or negative.
         """
         law, device = self.temperature_law, self.device
         moment = magnetization_ratio(temperature, device.temperature, law["curie_temperature"])
@@ -319,17 +320,17 @@ class DeviceLaw:
         return change, xp.max(inside - left, axis=-1)
 
     def device_of(self, device, temperature=None, direction=None):
-        """A fitted device at another temperature, in K, or written in another direction."""
+        """A fitted device at another temperature in K, or in another direction."""
         if temperature is not None and temperature != device.temperature:
             device = device.at_temperature(temperature, **self.temperature_law)
         return device if direction is None else device.starting(conditions.DIRECTIONS[direction])
 
     def correction(self, values, rows):
-        """By what the odds of the closed form must be multiplied to be those of the exact solver.
+        """Odds of the exact solver divided by the odds of the closed form, for every row.
 
         Args:
             values: fitted fields in SI units, by name.
-            rows: settings; a correction that they already have does not count.
+            rows: settings; a correction that they already contain is ignored.
         """
         device = self.device.replace(**values)
         bare = {name: column for name, column in rows.items() if name != CORRECTION}
@@ -350,19 +351,19 @@ class DeviceLaw:
         return np.exp(odds[0] - odds[1])
 
     def outside(self, values):
-        """Why a best fit outside the domain is refused."""
+        """Error message for a best fit outside the domain."""
         return (
             "The best fit lies outside the domain of the switching law (for 'macrospin': thermal "
             f"stability {laws.STABILITY_DOMAIN[0]:g} to {laws.STABILITY_DOMAIN[1]:g}, "
-            f"t_p / t_D {laws.DURATION_DOMAIN[0]:g} to {laws.DURATION_DOMAIN[1]:g}); it "
-            f"ended at {values}. Either a pulse width of the table is far "
-            "from those that suit the device, or the device is not a macrospin with the fixed "
-            "fields given here: check them, free others, or use fit_empirical."
+            f"t_p / t_D {laws.DURATION_DOMAIN[0]:g} to {laws.DURATION_DOMAIN[1]:g}); the "
+            f"fit ended at {values}. Either a pulse width of the table does not "
+            "suit the device, or the device is not a macrospin with these fixed fields. Check the "
+            "fields, free others, or use fit_empirical."
         )
 
 
 def _temperature_law(device, options, temperatures):
-    """The keyword arguments of `at_temperature`, all of them, checked."""
+    """All keyword arguments of `at_temperature`, after a check."""
     known = {
         name: parameter.default
         for name, parameter in inspect.signature(device.at_temperature).parameters.items()
@@ -376,31 +377,31 @@ def _temperature_law(device, options, temperatures):
         )
     law = known | options
     if len(temperatures):
-        device.at_temperature(device.temperature, **law)  # refuses what has no such law
+        device.at_temperature(device.temperature, **law)  # refuses unsuitable input
         highest, curie = np.max(temperatures), law["curie_temperature"]
         if highest > 0.999 * curie:
             raise ValueError(
-                f"The table goes up to {highest:g} K, where the curie_temperature of "
-                f"{curie:g} K leaves no magnetisation; check both."
+                f"The table goes up to {highest:g} K, but with a curie_temperature of "
+                f"{curie:g} K the magnetisation vanishes there; check both."
             )
     return law
 
 
 class CurveLaw:
-    """Switching probability as a function of an empirical curve's fields, as `DeviceLaw`.
+    """Switching probability as a function of an empirical curve's fields; used like `DeviceLaw`.
 
     Args:
-        base: `EmpiricalCurve`, for the fields that are not fitted.
+        base: `EmpiricalCurve` that provides the fields that are not fitted.
         device: `MTJDevice` that turns gate voltages into anisotropies, or `None`.
         table: pooled counts; the curve must rise in the range of its settings.
         scales: `SCALES` or `SIGNED`.
     """
 
-    tolerance = 0.05  # a curve that somewhere is flat has an excess of 0.1 or more
+    tolerance = 0.05  # a curve with a flat part has an excess of 0.1 or more
 
     def __init__(self, base, device, table, scales=SCALES):
         self.base, self.device, self.scales = base, device, scales
-        # The curve's own setting, and the middle and the corners of those measured.
+        # Check the curve at its own setting and at the middle and the corners of the table.
         ends = []
         for column in self._settings(table):
             low, high = np.min(column), np.max(column)
@@ -408,7 +409,7 @@ class CurveLaw:
         self._corners = tuple(axis.ravel() for axis in np.meshgrid(*ends))
 
     def probability(self, xp, values, rows):
-        """As `DeviceLaw.probability`; the excess is what a curve lacks to rise everywhere."""
+        """As `DeviceLaw.probability`; the excess is 0 only if the curve rises everywhere."""
         fields = dict(self.base.fields())
         for name, value in values.items():
             scale = self.scales.get(name)
@@ -425,12 +426,12 @@ class CurveLaw:
             overlap = corners.floor - corners.ceiling + 0.01 + 0 * corners.midpoint
             excess = excess + xp.sum(_positive(xp, overlap), axis=-1)
         curve = empirical.curve_at(xp, fields, *self._settings(rows))
-        # The gradient expects the full shape, also where only the slope is fitted.
+        # The gradient needs the full shape even if only the slope is fitted.
         z = rows["current_a"] - curve.midpoint + 0 * curve.slope
         return curve.probability(z), excess
 
     def outside(self, values):
-        """Why the best fit is refused if its excess is beyond `tolerance`."""
+        """Error message for a best fit whose excess exceeds `tolerance`."""
         return (
             f"No curve that rises with the current fits the data; the best fit is {values}. Free "
             "fewer of the shape numbers a, b, c, d and their rates, or check the table."
@@ -446,8 +447,8 @@ class CurveLaw:
             return np.zeros(gate.shape)
         if self.device is None:
             raise ValueError(
-                "The table has gate voltages; give `device`, whose vcma_coefficient, thicknesses "
-                "and anisotropy turn them into anisotropies (fit_device can fit the coefficient)."
+                "The table has gate voltages; give `device`. Its vcma_coefficient, thicknesses and "
+                "anisotropy convert them to anisotropies (fit_device can fit the coefficient)."
             )
         ratio = self.device.anisotropy_at(gate) / self.device.anisotropy
         if np.min(ratio) <= 0:
@@ -460,16 +461,16 @@ class CurveLaw:
 
 
 def _lack_of_rise(xp, curve):
-    """Of curves, an array: 0 where the logit is nowhere too flat, nor too steep far away."""
+    """An array, one value per curve: 0 if the logit is nowhere too flat or too steep."""
     a, b, c, d = (v[..., None] for v in (curve.a, curve.b, curve.c, curve.d))
-    powers = 2 * a, 3 * b + a * c - d, 2 * b * c, b * d  # those of `curve.least_growth`
+    powers = 2 * a, 3 * b + a * c - d, 2 * b * c, b * d  # coefficients as in `curve.least_growth`
     y = _GRID
-    if xp is np:  # and at the exact extremes, so that nothing hides between the points
+    if xp is np:  # add the exact extremes, which may lie between the points
         columns = np.stack([*powers[::-1], np.ones_like(d)], axis=-1)[:, 0]
         turns = [np.roots(np.polyder(column)).real for column in columns]
         y = np.concatenate([np.broadcast_to(y, (len(turns), y.size)), turns], axis=-1)
     growth = 1 + y * (powers[0] + y * (powers[1] + y * (powers[2] + y * powers[3])))
-    growth = growth / (1 + y * (c + y * d)) ** 2  # the slope of the logit over that at y = 0
+    growth = growth / (1 + y * (c + y * d)) ** 2  # slope of the logit divided by its slope at y = 0
     flat = 0.1 * xp.sum(_positive(xp, 1 - growth / _LEAST_GROWTH), axis=-1)
     steep = _positive(xp, curve.b / (_MOST_GROWTH * curve.d) - 1)
     return flat + steep
@@ -484,6 +485,6 @@ def _positive(xp, value):
 
 
 def _clip(xp, log, domain):
-    """A logarithm kept in a domain, and by how much it was outside."""
+    """A logarithm clipped to a domain, and its distance from the domain."""
     inside = xp.clip(log, *(math.log(end) for end in domain))
     return inside, xp.abs(log - inside)

@@ -1,4 +1,4 @@
-"""Maximum binomial likelihood of a law of `calibration.law` on a table of switching counts."""
+"""Fits a law of `calibration.law` to switching counts by maximum binomial likelihood."""
 
 import dataclasses
 import math
@@ -15,9 +15,9 @@ from spinkeras.physics.empirical import SHAPE
 
 _SEARCH_ROWS = 2000
 _STARTS = 256
-_KNOWN_VCMA = 10.0  # fJ/(V m): an error is judged against this where the coefficient is smaller
+_KNOWN_VCMA = 10.0  # fJ/(V m): the error of a smaller coefficient is compared with this value
 
-# known less well, still useful
+# parameters that are useful even with a larger standard error
 _WIDE = {
     name + ending
     for name in (*SHAPE, "floor", "ceiling")
@@ -27,12 +27,12 @@ _WIDE = {
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Where a table is most likely; `theta` on the scales of the fit."""
+    """Estimate of maximum likelihood; `theta` is on the scales of the fit."""
 
     law: Any
     scaled: Scaled
     theta: np.ndarray
-    information: np.ndarray  # expected, about theta
+    information: np.ndarray  # expected (Fisher) information about theta
     covariance: np.ndarray
     table: dict
     probability: np.ndarray
@@ -62,16 +62,16 @@ class Estimate:
 
 
 def maximum_likelihood(law, scaled, start, table, max_relative_error, search=True, steps=300):
-    """The `Estimate` of `law.probability(xp, values, rows) -> P, excess`, of binomial counts.
+    """The `Estimate` of a law for binomial counts.
 
     Args:
-        law: of `spinkeras.calibration.law`.
-        scaled: the free parameters.
-        start: values by name, SI units, at which to start; may be empty.
+        law: law of `spinkeras.calibration.law`, with `probability(xp, values, rows) -> P, excess`.
+        scaled: `Scaled`, the free parameters.
+        start: start values by name in SI units; may be empty.
         table: pooled counts of `spinkeras.calibration.read_table`.
-        max_relative_error: as `fit_device`.
-        search: look around for other starts as well.
-        steps: at most so many from every start.
+        max_relative_error: as in `fit_device`.
+        search: whether to try random starts as well. Default `True`.
+        steps: largest number of steps from each start. Default 300.
     """
     trials = table["trials"]
     if isinstance(max_relative_error, str) or not max_relative_error > 0:
@@ -82,7 +82,7 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
         probability, excess = law.probability(np, dict(zip(scaled.names, theta)), rows)
         return np.clip(probability, FLOOR, 1 - FLOOR), excess
 
-    wall = max(1e3, math.sqrt(np.sum(trials)))  # steep beside any likelihood
+    wall = max(1e3, math.sqrt(np.sum(trials)))  # steeper than any likelihood
 
     def residuals(theta, rows):
         probability, excess = predict(theta, rows)
@@ -99,7 +99,7 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
             args=(rows,),
         )
 
-    # Far from the transition the likelihood is flat, so look around before going uphill.
+    # Far from the transition the likelihood is flat, so the search first compares many starts.
     rng = np.random.default_rng(0)
     some = rng.permutation(len(trials))[:_SEARCH_ROWS]
     sample = {name: column[some] for name, column in table.items()}
@@ -142,16 +142,16 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
             )
     if excess > 1e-9 and not bound:
         warn(
-            f"The estimate ({listed(scaled.backward(theta))}) is the best that the curve allows, "
-            "which must rise with the current; its standard errors are not valid. Free fewer "
-            "parameters, unless the fit is what you want."
+            f"The estimate ({listed(scaled.backward(theta))}) is the best among curves that rise "
+            "with the current, but a falling curve would fit better; its standard errors are not "
+            "valid. Free fewer parameters, or keep the fit if it is good enough."
         )
     residual = _deviance_residuals(probability, table)
     return Estimate(law, scaled, theta, information, covariance, table, probability, residual)
 
 
 def condensed(table):
-    """A table of some 2000 rows or less, neighbouring settings pooled: to choose a model with."""
+    """A table of at most about 2000 rows, with neighbouring settings pooled, to choose a model."""
     trials = table["trials"]
     if len(trials) <= _SEARCH_ROWS:
         return table
@@ -173,13 +173,13 @@ def condensed(table):
 
 
 def _sizes(scaled, theta, law):
-    """What the standard errors are compared with, on the scales of the fit."""
+    """Sizes with which the standard errors are compared, on the scales of the fit."""
     sizes = [4.0 if name in _WIDE else 1.0 for name in scaled.names]
     values = scaled.backward(theta)
     for k, name in enumerate(scaled.names):
         if name == "vcma_coefficient":
             sizes[k] = max(abs(theta[k]), _KNOWN_VCMA)
-        if scaled.scales.get(name) == "micro":  # a threshold; if near 0, the transition's width
+        if scaled.scales.get(name) == "micro":  # a threshold, or if near 0 the width
             width = 1 / values.get("slope", law.base.slope)
             sizes[k] = max(abs(values[name]), width) / MICRO
     return np.array(sizes)
@@ -206,7 +206,7 @@ def _refuse_without_transition(table, names):
     ):
         if none:
             raise ValueError(
-                f"{what}, so the data do not determine {names}: they only bound the threshold. "
+                f"{what}, so the data only limit the threshold and do not determine {names}. "
                 f"Add settings with {cure} current until both outcomes occur."
             )
     held, gaps = [], []
@@ -222,8 +222,8 @@ def _refuse_without_transition(table, names):
         ends = [f"all fail up to {failed:g} A"] if np.isfinite(failed) else []
         ends += [f"all succeed from {succeeded:g} A on"] if np.isfinite(succeeded) else []
         raise ValueError(
-            "At no setting do both outcomes occur, nor in an overlapping range of currents (at "
-            f"{where} {' and '.join(ends)}), so the data do not determine {names}: any steeper "
+            "At no setting do both outcomes occur, and their ranges of current do not overlap (at "
+            f"{where} {' and '.join(ends)}). So the data do not determine {names}: any steeper "
             "transition fits as well. Add settings inside the transition, where both outcomes "
             "occur."
         )
@@ -235,10 +235,11 @@ def _refuse_without_transition(table, names):
 
 
 def _gap(here):
-    """Where failures and successes of such rows do not overlap; `None` where they do.
+    """The gap between failures and successes of these rows; `None` if both overlap.
 
-    Per pulse width: the largest current that ever failed, the smallest that ever succeeded. A
-    failure at no less current and no shorter pulse than some success shows the transition.
+    They overlap if a pulse failed although another pulse, with a current and a width that were not
+    larger, succeeded. The gap is a pulse width, the largest current that failed at this or a larger
+    width, and the smallest current that succeeded.
     """
     current, switched, trials = (here[n] for n in ("current_a", "switched", "trials"))
     widths, group = np.unique(here["pulse_width_s"], return_inverse=True)
@@ -253,7 +254,7 @@ def _gap(here):
 
 
 def _inverse(information, allowed):
-    """Covariance, huge where the information is singular, and the least known direction."""
+    """Covariance, huge if the information is singular, and the least determined direction."""
     unit = np.where(np.isfinite(allowed), allowed, 1.0)
     values, vectors = np.linalg.eigh(information * np.outer(unit, unit))
     values = np.maximum(values, max(1e-14 * values[-1], 1e-30))
@@ -261,12 +262,12 @@ def _inverse(information, allowed):
 
 
 def _refuse_undetermined(errors, allowed, weakest, scaled, theta, table):
-    """Say which standard errors exceed what is allowed, and the weakest combination."""
+    """Raises an error that lists too large standard errors and the weakest combination."""
 
     def in_words(name, error, limit):
         kind = scaled.scales.get(name, "linear")
         if error > 1e3 * max(limit, 1.0):
-            return f"{name} is not limited by them at all"
+            return f"the data do not limit {name} at all"
         if kind == "log":
             return f"{name} has a standard error of {error:.0%} (at most {limit:.0%} is accepted)"
         of = f"logit({name})" if kind == "logit" else name
@@ -280,7 +281,7 @@ def _refuse_undetermined(errors, allowed, weakest, scaled, theta, table):
     ]
     mixed = [name for name, share in zip(scaled.names, weakest) if abs(share) > 0.3]
     exchange = (
-        f"A change of one of {mixed} is made up for by the others. " if len(mixed) > 1 else ""
+        f"Changes of the others make up for a change of one of {mixed}. " if len(mixed) > 1 else ""
     )
     where = "gate voltages" if "vcma_coefficient" in mixed else "pulse widths"
     inside = int(np.sum((table["switched"] > 0) & (table["switched"] < table["trials"])))

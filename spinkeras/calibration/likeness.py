@@ -1,30 +1,30 @@
-"""Whether rows of one setting may be added up: are they alike but for chance?"""
+"""Checks whether rows of one setting agree, except for chance, before their counts are added."""
 
 import numpy as np
 from scipy import stats
 
 from spinkeras.notices import warn
 
-_LEAST_EXPECTED = 1.0  # of either outcome in a row, for chi-squared to hold
-_CERTAIN = 1e-4
-_MOST_VALUES = 20  # of a column that may select
+_LEAST_EXPECTED = 1.0  # least expected count of each outcome in a row; chi-squared needs this
+_CERTAIN = 1e-4  # p below which rows surely differ
+_MOST_VALUES = 20  # most values of a column that may distinguish, for example, devices
 
 
 def warn_if_unlike(setting, settings, switched, trials, others, where):
-    """Warn of rows of one setting that differ by more than chance.
+    """Warn if rows of one setting differ by more than chance.
 
-    Chi-squared of the rows about the mean of their setting, over the settings at which both
-    outcomes are expected in every row.
+    The test is a chi-squared test of the rows against the mean of their setting. It uses the
+    settings at which every row is expected to have both outcomes.
 
     Args:
         setting: number of the setting of each row.
-        settings: columns that make a setting.
+        settings: columns whose values together define a setting.
         switched, trials: counts of the rows.
-        others: columns of the table that are not used, of cells.
-        where: what the warning calls the data.
+        others: columns of cells that the table does not use.
+        where: name of the data in the warning.
 
     Returns:
-        What was guessed, in words: that rows of different values of another column are one device.
+        List of guesses in words: rows with different values in another column belong to one device.
     """
     selecting = dict(_selecting(others, len(setting)))
     chi, freedom = _chi_squared(setting, switched, trials)
@@ -45,14 +45,14 @@ def warn_if_unlike(setting, settings, switched, trials, others, where):
             left[name] = np.sum(parts) - np.sum(kept)
         best = sorted(left, key=left.get)[:3]
         cure = (
-            f" The rows differ in {', '.join(best)}: select by where={{{best[0]!r}: ...}} or make "
-            f"tables by={best if len(best) > 1 else best[0]!r}."
+            f" The rows differ in {', '.join(best)}: select rows by where={{{best[0]!r}: ...}} or "
+            f"make tables by={best if len(best) > 1 else best[0]!r}."
             if best
-            else " Tell different devices or directions apart, or look for a drift."
+            else " Separate different devices or directions, or look for a drift."
         )
         warn(
             f"{where}: rows of one setting are not alike (chi-squared {total:.0f} on {degrees:g}), "
-            f"but were added up; the worst is {place}: {counts}.{cure}"
+            f"but their counts were added; the worst setting is {place}: {counts}.{cure}"
         )
         return []
     return [
@@ -62,7 +62,7 @@ def warn_if_unlike(setting, settings, switched, trials, others, where):
 
 
 def _selecting(others, rows):
-    """Columns with a few values, each in several rows, as numbers."""
+    """Columns with a few different values, each in several rows; the values become integers."""
     for name, cells in others.items():
         values = np.asarray([str(cell).strip() for cell in cells[:1000]])
         if len(np.unique(values)) in range(2, _MOST_VALUES + 1):
@@ -77,7 +77,7 @@ def _values(cells):
 
 
 def _chi_squared(setting, switched, trials):
-    """Per setting, where it can be judged, and its degrees of freedom."""
+    """Chi-squared and degrees of freedom of every setting; 0 where the counts are too small."""
     rows = np.bincount(setting)
     share = np.bincount(setting, switched) / np.bincount(setting, trials)
     expected = trials * share[setting]

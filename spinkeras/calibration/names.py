@@ -1,8 +1,8 @@
-"""What a column of a measured table means: its quantity and its unit, from its name.
+"""Finds the quantity and the unit of a column of a measured table from its name.
 
-A quantity has one name of the library's own, such as `voltage_v`, which is never a guess, and the
-names that laboratories give it, with the unit in brackets, after a slash or at the end:
-`V`, `I_uA`, `t_p (ns)`, `P_sw [%]`.
+The library has one name for each quantity, such as `voltage_v`; this name is never a guess.
+Laboratories use other names, with the unit in brackets, after a slash or at the end: `V`, `I_uA`,
+`t_p (ns)`, `P_sw [%]`.
 """
 
 import dataclasses
@@ -23,18 +23,18 @@ _KELVINS = {"K": 1.0, "degC": 1.0, "°C": 1.0, "C": 1.0, "celsius": 1.0}
 _OFFSETS = {unit: 273.15 for unit in _KELVINS if unit != "K"}
 _SHARES = {"1": 1.0, "%": 1e-2, "percent": 1e-2, "pct": 1e-2}
 
-_DRIVE = ("drive", "amplitude", "pulseamplitude", "ampl")  # the unit tells which
+_DRIVE = ("drive", "amplitude", "pulseamplitude", "ampl")  # the unit shows the quantity
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-    """One thing that a column can hold.
+    """A physical quantity, count or word that a column can hold.
 
     Attributes:
         unit: SI unit.
-        units: what other units are worth in it.
-        names: how laboratories call it, in lower case and without marks.
-        if_unit: names that count only if the unit is stated.
+        units: `{unit: its size in SI units}`.
+        names: names that laboratories use, in lower case and without marks.
+        if_unit: names that belong to this quantity only if the column states a unit.
     """
 
     unit: str
@@ -95,27 +95,27 @@ _ALIASES = {short: name for name, short in _SHORT.items()}
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A column of the file: its name there, and its numbers in SI, `factor` times plus `offset`."""
+    """A column of the file. Its values in SI units are `factor` times its numbers plus `offset`."""
 
     name: str
     factor: float = 1.0
     unit: str = ""
-    stated: bool = False  # the unit was in the name or given
+    stated: bool = False  # whether the name or the caller stated the unit
     offset: float = 0.0
 
 
 def identify(found, columns, units, given, where):
-    """Which column holds which quantity.
+    """The column of every quantity.
 
     Args:
         found: names of the columns.
-        columns: `{quantity: name}`, what the caller says.
-        units: `{name or quantity: unit}`, as well.
+        columns: `{quantity: name}` from the caller, or `None`.
+        units: `{name or quantity: unit}` from the caller, or `None`.
         given: quantities that need no column.
-        where: what an error calls the data.
+        where: name of the data in error messages.
 
     Returns:
-        `{quantity: Column}` and what was guessed, in words.
+        `{quantity: Column}` and a list of guesses in words.
     """
     said = _said(columns, found, where)
     units = _units(units, found, said, where)
@@ -129,12 +129,12 @@ def identify(found, columns, units, given, where):
         if quantity in {*result, *given} or (quantity in drives and any(d in said for d in drives)):
             continue
         if quantity in ("switched", "fraction") and ("switched" in result or "fraction" in said):
-            continue  # two ways to say the same
+            continue  # the count and the fraction give the same information
         names = [n for n in found if n not in taken and _means(n, quantity, units)]
         own = [name for name in names if name == quantity]
         if len(names) > 1 and not own:
             raise ValueError(
-                f"{where}: the columns {names} may all be {quantity}. Say which: "
+                f"{where}: the columns {names} may all be {quantity}. Choose one: "
                 f"columns={{{quantity!r}: {names[0]!r}}}."
             )
         if not names:
@@ -148,7 +148,7 @@ def identify(found, columns, units, given, where):
 
 
 def split(name):
-    """A name in lower case without marks, and its unit or `None`: `"t_p (ns)"` is `tp`, `ns`."""
+    """A name in lower case without marks, and its unit or `None`: `"t_p (ns)"` gives `tp`, `ns`."""
     for pattern in (r"(.+?)\s*[(\[]\s*(\S+?)\s*[)\]]", r"(.+?)\s*/\s*(\S+)", r"(.+)[_ -](\S+)"):
         match = re.fullmatch(pattern, name.strip())
         if match and _known(match[2]):
@@ -157,7 +157,7 @@ def split(name):
 
 
 def _known(unit):
-    """A unit as the tables above spell it."""
+    """A unit in the spelling of the tables above, or `None` for an unknown unit."""
     every = {**_AMPERES, **_VOLTS, **_SECONDS, **_KELVINS, **_SHARES}
     by_case = {key.lower(): key for key in reversed(every)}
     return unit if unit in every else by_case.get(unit.lower())
@@ -174,7 +174,7 @@ def _means(name, quantity, units):
     unit = units.get(name, unit)
     kind = QUANTITIES[quantity]
     if unit is not None and unit not in kind.units:
-        # "n_s" is no number of seconds
+        # the "s" of "n_s" is no unit of a count
         plain, unit = _plain(name), None
     return plain in kind.names or (unit is not None and plain in kind.if_unit)
 
@@ -198,15 +198,16 @@ def _said(columns, found, where):
     if not isinstance(columns, dict):
         raise ValueError(
             f"columns = {columns!r} must be a dictionary {{quantity: name of the column}}, or a "
-            "list of names for a file that has none."
+            "list of names for a file without names."
         )
     said = {}
     for quantity, name in columns.items():
         own = _ALIASES.get(quantity, quantity)
         if own not in QUANTITIES:
-            turned = " It maps quantities to columns, not columns to quantities."
+            turned = " columns maps quantities to columns, not columns to quantities."
             raise ValueError(
-                f"columns has the unknown quantity {quantity!r}; it knows {list(QUANTITIES)}."
+                f"columns has the unknown quantity {quantity!r}; the known ones are "
+                f"{list(QUANTITIES)}."
                 f"{turned if name in QUANTITIES or name in _ALIASES else ''}"
             )
         if name not in found:
@@ -240,7 +241,7 @@ def _units(units, found, said, where):
         unit = result.get(name)
         if unit is not None and unit not in QUANTITIES[quantity].units:
             raise ValueError(
-                f"units[{name!r}] = {unit!r} is no unit of {quantity}; "
-                f"{list(QUANTITIES[quantity].units)} are."
+                f"units[{name!r}] = {unit!r} is not a unit of {quantity}; "
+                f"choose one of {list(QUANTITIES[quantity].units)}."
             )
     return result

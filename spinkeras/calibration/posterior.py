@@ -1,7 +1,7 @@
-"""What is not known, or differs from device to device, as draws.
+"""Draws of parameters that are uncertain or differ from device to device.
 
-The posterior of a calibration, by the No-U-Turn sampler of TensorFlow Probability, and devices
-drawn from it or from a stated spread.
+The No-U-Turn sampler (NUTS) of TensorFlow Probability draws from the posterior of a calibration.
+Devices are drawn from the posterior or from a stated spread.
 """
 
 import dataclasses
@@ -14,21 +14,21 @@ from spinkeras import checks
 from spinkeras.notices import warn
 from spinkeras.physics.device import MTJDevice, get_device
 
-FLOOR = 1e-12  # probabilities are kept this far from 0 and 1, so that one outlier stays finite
-_EDGE = 0.0075  # of the span of a prior: standard deviation of its shoulders
+FLOOR = 1e-12  # least distance of probabilities from 0 and 1, so that an outlier stays finite
+_EDGE = 0.0075  # standard deviation of a prior's shoulders, as a fraction of its span
 
 
 @dataclasses.dataclass(frozen=True)
 class Posterior:
-    """Draws of parameters given the data.
+    """Draws from the posterior, the distribution of the parameters given the data.
 
     Attributes:
         draws: `{name: array of shape (draws, chains)}`, SI units.
-        r_hat: potential scale reduction by name; below 1.01 the chains agree.
-        effective_sample_size: of all chains together, by name.
-        acceptance: mean acceptance probability; 0.8 is aimed at.
-        divergences: number of divergent transitions. Should be 0 or a few in a thousand draws, or
-            more if the posterior reaches the bounds of `free`: running into them counts.
+        r_hat: `{name: potential scale reduction}`; below 1.01 the chains agree.
+        effective_sample_size: `{name: effective number of independent draws}`, all chains together.
+        acceptance: mean acceptance probability; the sampler aims at 0.8.
+        divergences: number of divergent transitions. It should be 0 or a few in 1000 draws. It is
+            larger if the posterior reaches the bounds of `free`, where transitions diverge.
     """
 
     draws: dict[str, np.ndarray]
@@ -53,24 +53,29 @@ class Posterior:
 def sample_posterior(
     probability, scaled, theta, information, table, seed, chains=4, draws=1000, warmup=500
 ) -> Posterior:
-    """NUTS on the scales on which a model was fitted, whitened by the information of the fit.
+    """Draws by NUTS on the scales of the fit, whitened by the information of the fit.
 
-    The prior is uniform between the bounds there, with a Gaussian shoulder over the outer 3 % on
-    both sides (4 standard deviations), so that the density stays smooth; the domain of a switching
-    law has a shoulder of 1 % outside. Linear whitening, first by the information of the fit, then
-    by draws, keeps the ridge of parameters that nearly exchange for each other straight, which a
-    map of the bounds to the whole line would bend.
+    The prior is uniform between the bounds on these scales. It has a Gaussian shoulder over the
+    outer 3 % on both sides (4 standard deviations), so that the density is smooth. The domain of a
+    switching law has a shoulder of 1 % outside.
+
+    Whitening is a linear map that makes the parameters nearly uncorrelated. It uses the information
+    of the fit first and the draws later. If parameters nearly compensate each other, their
+    posterior is a narrow ridge. A linear map keeps this ridge straight; a map of the bounds to the
+    whole line would bend the ridge.
 
     Args:
-        probability: function `(xp, values, rows)` to the probability of every row of a table and
-            to the distance outside the domain of the law.
-        scaled: the free parameters: `names`, bounds `low` and `high` on the scales of the fit, and
-            `backward`, from there to SI units.
+        probability: function `(xp, values, rows)` that returns the probability of every row of a
+            table and the distance from the domain of the law.
+        scaled: free parameters: `names`, bounds `low` and `high` on the scales of the fit, and
+            `backward`, which converts to SI units.
         theta: estimate on these scales.
-        information: its Fisher information.
+        information: Fisher information of the estimate.
         table: pooled counts of `spinkeras.calibration.read_table`.
         seed: integer, 0 to 2147483647.
-        chains, draws, warmup: at least 2 chains, 10 draws each and 10 steps before.
+        chains: number of chains, >= 2. Default 4.
+        draws: draws per chain, >= 10. Default 1000.
+        warmup: steps per chain before the draws, >= 10. Default 500.
     """
     import keras
 
@@ -94,12 +99,12 @@ def sample_posterior(
     span = scaled.high - scaled.low
     edge = _EDGE * span
     low, high = scaled.low + 4 * edge, scaled.high - 4 * edge
-    # A uniform prior has the variance span^2 / 12: where the data say nothing, it sets the scale.
+    # A uniform prior has the variance span^2 / 12, which sets the scale if the data do not.
     scale: np.ndarray = np.linalg.cholesky(np.linalg.inv(information + np.diag(12 / span**2)))
     rng = np.random.default_rng(seed)
     start = theta + rng.standard_normal((chains, len(theta))) @ scale.T
     values = np.clip(start, low, high)
-    for k in range(chains):  # outside the domain, or where a curve falls, is no place to start
+    for k in range(chains):  # move a start with a large excess towards the estimate
         for _ in range(20):
             if probability(np, dict(zip(scaled.names, values[k])), table)[1] > 0.02:
                 values[k] = (values[k] + theta) / 2
@@ -151,7 +156,7 @@ def sample_posterior(
     r_hat = tfp.mcmc.potential_scale_reduction(thetas).numpy()
     logger = tf.get_logger()
     level = logger.level
-    logger.setLevel("ERROR")  # TFP casts the complex result of a Fourier transform, with a warning
+    logger.setLevel("ERROR")  # TFP warns of its own cast of a complex Fourier transform
     size = tfp.mcmc.effective_sample_size(thetas, cross_chain_dims=1).numpy()
     logger.setLevel(level)
     posterior = Posterior(
@@ -171,7 +176,7 @@ def sample_posterior(
 
 
 def merged(first: Posterior, second: Posterior, prefix: str) -> Posterior:
-    """Posteriors of parameters that have nothing in common; those of the second get a prefix."""
+    """One posterior of two independent ones; names of the second get the prefix."""
 
     def joined(name):
         others = getattr(second, name).items()
@@ -189,23 +194,23 @@ def merged(first: Posterior, second: Posterior, prefix: str) -> Posterior:
 def sample_devices(
     source: Any, count: int, seed: int = 0, spread: dict[str, Any] | None = None
 ) -> list[MTJDevice]:
-    """Random devices: from a posterior, around a nominal device with a stated spread, or both.
+    """Draws random devices from a posterior, around a nominal device with a spread, or both.
 
-    A posterior is the uncertainty about *one* device; a spread is how devices of a chip differ.
-    With both, every device is a draw of the posterior that the spread then scatters.
+    A posterior describes the uncertainty about *one* device; a spread describes how the devices of
+    a chip differ. With both, the spread varies each device drawn from the posterior.
 
     Args:
-        source: result of `fit_device` or `fit_empirical` with a posterior (the latter with its
-            `device`), or an `MTJDevice` or preset name with `spread`.
-        count: how many devices, >= 1.
-        seed: integer >= 0; the same seed gives the same devices.
-        spread: `{field: relative standard deviation}`, each 0 to 1, of any numeric field of the
-            device, and of the threshold and slope of its `switching_curve` (and `reset_threshold`,
-            `reset_slope` of its `reset_curve`). Independent and
-            log-normal, the nominal value being the median. For example anisotropy and diameter
-            spread the thermal stability (and all that follows from the area), damping or
-            spin_torque_efficiency the critical current, resistance_area_product and tmr the read
-            signal: `{"diameter": 0.03, "anisotropy": 0.05, "resistance_area_product": 0.04}`.
+        source: result of `fit_device` or `fit_empirical` with a posterior (`fit_empirical` also
+            needs a `device`), or an `MTJDevice` or preset name together with `spread`.
+        count: number of devices, >= 1.
+        seed: integer >= 0; the same seed gives the same devices. Default 0.
+        spread: `{field: relative standard deviation}`, each 0 to 1. A field is any numeric field of
+            the device, `threshold` or `slope` of its `switching_curve`, or `reset_threshold` or
+            `reset_slope` of its `reset_curve`. The fields vary independently and are log-normal
+            with the nominal value as the median. For example, anisotropy and diameter vary the
+            thermal stability; diameter also varies all that depends on the area. Damping and
+            spin_torque_efficiency vary the critical current, resistance_area_product and tmr the
+            read signal: `{"diameter": 0.03, "anisotropy": 0.05, "resistance_area_product": 0.04}`.
 
     Returns:
         List of `MTJDevice`.

@@ -1,14 +1,16 @@
-"""Ramps of the current, one switching current each, as trials of short pulses.
+"""Converts ramps of the current, with one switching current each, to trials of short pulses.
 
-A ramp of the rate `dI/dt` is a row of pulses of rising current: it spends the time `t_p` in the
-interval from `I - dI/2` to `I + dI/2`. Of `n` ramps that reach the interval, `k` end in it. So the
-interval is a setting of `n` trials, `k` of them switched, at the current `I`:
+A ramp of the rate `dI/dt` acts like a series of pulses of rising current: it spends the time `t_p`
+in the interval from `I - dI/2` to `I + dI/2`. If `n` ramps reach the interval, `k` of them switch
+in it. So the interval is a setting with `n` trials and `k` switched pulses at the current `I`:
 
     P(I, t_p) = k / n,    t_p = dI / (dI/dt),    that is a rate  -ln(1 - k / n) / t_p
 
-the estimate of Fulton and Dunkleberger. In a staircase each step is such a pulse by itself. It
-holds if the rate hardly changes within an interval and the magnetisation follows the current (the
-dwell is long beside the damping): thermal activation, not the ballistic reversal of nanoseconds.
+This is the estimate of Fulton and Dunkleberger. In a staircase each step is such a pulse.
+
+The estimate holds for thermal activation, not for ballistic reversal within nanoseconds. The
+switching rate must hardly change within an interval. The magnetisation must follow the current,
+that is, the dwell must be long compared with the damping time.
 
 Reference: T. A. Fulton and L. N. Dunkleberger, Phys. Rev. B 9, 4760 (1974), equation 8.
 """
@@ -18,19 +20,19 @@ import numpy as np
 from spinkeras import checks
 from spinkeras.calibration.conditions import groups, in_words
 
-_FINE = 0.25  # interval over the standard deviation of the switching currents
-_LONGEST, _SHORTEST = 1e-2, 1e-11  # s, of a pulse of the table
-_MOST = 100_000
+_FINE = 0.25  # interval as a fraction of the standard deviation of the switching currents
+_LONGEST, _SHORTEST = 1e-2, 1e-11  # s, limits of the pulse width in a table
+_MOST = 100_000  # intervals
 
 
 def counts(drive, held, ramp, unit):
-    """Settings, switched and trials, from the drives at which ramps switched.
+    """Settings and counts of pulses, from the drives at which ramps switched.
 
     Args:
-        drive: currents or voltages, > 0, one of each ramp.
-        held: what else differs between ramps, columns by name (`calibration.conditions`).
+        drive: currents or voltages, > 0, one per ramp.
+        held: conditions of the ramps, columns by name (`calibration.conditions`).
         ramp: `{"rate": ...}` or `{"step": ..., "dwell": ...}`, in the unit of the drive.
-        unit: of the drive, A or V.
+        unit: unit of the drive, A or V.
 
     Returns:
         Drives, the other columns of the settings by name, switched, and trials.
@@ -42,7 +44,7 @@ def counts(drive, held, ramp, unit):
         if len(own) < 10:
             where = in_words(values, held)
             raise ValueError(
-                f"{len(own)} ramps{f' at {where}' if where else ''} tell no "
+                f"{len(own)} ramps{f' at {where}' if where else ''} are too few for a "
                 "distribution of switching currents; give 10 or more."
             )
         width = step
@@ -50,7 +52,7 @@ def counts(drive, held, ramp, unit):
             spread = np.std(own)
             if spread == 0:
                 raise ValueError(
-                    f"All {len(own)} ramps switched at {own[0]:g} {unit}, so they tell no "
+                    f"All {len(own)} ramps switched at {own[0]:g} {unit}, so they show no "
                     "distribution; record the switching currents with a finer resolution."
                 )
             width = min(_FINE * spread, rate * _LONGEST)
@@ -64,14 +66,14 @@ def counts(drive, held, ramp, unit):
 
 
 def _intervals(own, width, staircase, unit):
-    # Of a staircase the drives themselves are the steps.
+    # The drives of a staircase are its steps, so every interval is centred on a drive.
     origin = own[0] - width / 2 if staircase else own[0] - 1e-9 * width
     below = min(int(2 * np.std(own) / width), int(max(origin, 0) / width))
     number = np.floor((own - origin) / width).astype(int) + below
     if number[-1] > _MOST:
         raise ValueError(
-            f"The ramps make {number[-1]} intervals of {width:.3g} {unit}; {_MOST} are the most. "
-            "A ramp this slow, or a step this small, is not what the unit says; check it."
+            f"The ramps make {number[-1]} intervals of {width:.3g} {unit}; at most {_MOST} are "
+            "allowed. The ramp is very slow or the step very small; check their units."
         )
     switched = np.bincount(number).astype("float64")
     trials = len(own) - np.concatenate([[0], np.cumsum(switched)[:-1]])
@@ -80,7 +82,7 @@ def _intervals(own, width, staircase, unit):
 
 
 def _shape(ramp):
-    """Step and dwell in s, or rate per s; the others `None`."""
+    """Step, dwell in s and rate per s; the values that `ramp` does not give are `None`."""
     if not isinstance(ramp, dict) or set(ramp) not in ({"rate"}, {"step", "dwell"}):
         raise ValueError(
             f'ramp = {ramp!r} must be {{"rate": A/s or V/s}} or {{"step": A or V, "dwell": s}}.'

@@ -1,4 +1,4 @@
-"""What a fit found."""
+"""The result of a fit."""
 
 import dataclasses
 import math
@@ -19,26 +19,28 @@ from spinkeras.physics.empirical import EmpiricalCurve
 class FitResult(tables.Table):
     """Outcome of `fit_device` and `fit_empirical`.
 
-    `to_dataframe()` and `to_csv(path)` give one row per setting: the table and what was fitted.
+    `to_dataframe()` and `to_csv(path)` give one row per setting: the table and the fitted values.
 
     Attributes:
         device: fitted `MTJDevice`; after `fit_empirical` the given device with the fitted curve
             as its `switching_curve`, or `None` if none was given.
         curve: fitted `EmpiricalCurve`, or `None` after `fit_device`.
-        reset_curve: that of the other direction, if the table has both; else `None`.
+        reset_curve: fitted curve of the other direction, if the table has both; else `None`.
         parameters: fitted values by name, SI units.
-        standard_errors: their standard errors (from the expected information), SI units. Huge
-            for what the data do not limit, where `max_relative_error` lets that pass. Those of a
-            curve include the choice of its shape, see `fit_empirical`.
+        standard_errors: standard errors of the parameters, SI units, from the expected (Fisher)
+            information. An error is huge if the data do not limit the parameter and
+            `max_relative_error` allows this. The errors of a curve include the choice of its
+            shape, see `fit_empirical`.
         correlation: correlation matrix of the estimates, in the order of `parameters`.
-        deviance: see `spinkeras.calibration`; small is good.
-        degrees_of_freedom: settings minus parameters.
-        p_value: probability of a deviance at least as large if the model holds. From chi-squared,
-            which needs several trials, and both outcomes, at most settings.
-        table: the pooled table that was fitted, see `read_table`.
+        deviance: deviance of the fit, see `spinkeras.calibration`; a small value is good.
+        degrees_of_freedom: number of settings minus number of parameters.
+        p_value: probability of a deviance at least as large if the law holds. The value comes from
+            the chi-squared distribution, which needs several trials and both outcomes at most
+            settings.
+        table: the fitted table, with equal settings added up, see `read_table`.
         probability: fitted probability of every row of `table`.
-        residuals: signed square roots of the deviance of every row; within +-2 mostly.
-        posterior: `Posterior`, or `None`.
+        residuals: signed square roots of the deviance of every row; mostly within +-2.
+        posterior: `Posterior` with draws of the parameters, or `None`.
     """
 
     device: MTJDevice | None
@@ -58,16 +60,16 @@ class FitResult(tables.Table):
 
     @property
     def overdispersion(self) -> float:
-        """Deviance over degrees of freedom: about 1 if the law holds; NaN without freedom."""
+        """Deviance over degrees of freedom: about 1 if the law holds; NaN for 0 degrees."""
         freedom = self.degrees_of_freedom
         return self.deviance / freedom if freedom else math.nan
 
     def scaled(self) -> "FitResult":
-        """A copy with standard errors times `sqrt(overdispersion)`, if that is more than 1.
+        """A copy with standard errors times `sqrt(overdispersion)`, if this factor exceeds 1.
 
-        Right where the counts scatter about the curve with a constant multiple of their binomial
-        variance. Jitter of the current acts most where the curve is steep, and a wrong law stays
-        wrong: these errors are then still too small.
+        The larger errors are right if the counts scatter about the curve with a constant multiple
+        of their binomial variance. They are still too small if the current jitters, which acts most
+        where the curve is steep, or if the law is wrong.
 
         Reference: P. McCullagh and J. A. Nelder, Generalized Linear Models, 2nd ed. (1989), 4.5.
         """
@@ -76,7 +78,7 @@ class FitResult(tables.Table):
         return dataclasses.replace(self, standard_errors=errors)
 
     def pattern(self) -> list[str]:
-        """What the residuals have in common, in words; empty if they look like chance."""
+        """Sentences about what the residuals have in common; empty if they look random."""
         return pattern(self.table, self.probability, self.residuals)
 
     def predict(
@@ -91,12 +93,12 @@ class FitResult(tables.Table):
         """Fitted switching probability at currents in A, pulse widths in s, gates in V (NumPy).
 
         Args:
-            current, pulse_width, gate_voltage: scalars or arrays that fit together.
-            direction: `"P->AP"` or `"AP->P"`. Default: that of `device`.
-            temperature: K. Default: that of `device`.
+            current, pulse_width, gate_voltage: scalars or arrays of shapes that can be broadcast.
+            direction: `"P->AP"` or `"AP->P"`. Default: the direction of `device`.
+            temperature: K. Default: the temperature of `device`.
 
         Raises:
-            ValueError: for settings at which the fitted law has no meaning, as
+            ValueError: for settings outside the range of the fitted law, as in
                 `spinkeras.switching_probability`.
         """
         settings = (np.asarray(v, "float64") for v in (current, pulse_width, gate_voltage))
@@ -119,7 +121,7 @@ class FitResult(tables.Table):
         """Data and fit above, residuals below: `spinkeras.plot.fit` of this result.
 
         Args:
-            ax: two `matplotlib.axes.Axes`. Default `None`: those of a new figure.
+            ax: two `matplotlib.axes.Axes`. Default `None`: the axes of a new figure.
 
         Returns:
             Array of the two `Axes`; `result.plot()[0].figure.savefig("fit.png")`.
@@ -129,7 +131,7 @@ class FitResult(tables.Table):
         return spinkeras.plot.fit(self, ax)
 
     def columns(self) -> dict:
-        """One row per setting: those of `table`, and what was fitted to them."""
+        """Columns with one row per setting: `table`, the fitted probability and the residual."""
         return {**self.table, "probability": self.probability, "residual": self.residuals}
 
     def __repr__(self):

@@ -1,4 +1,4 @@
-"""Which numbers the shape of a curve has, and what not knowing them adds to the errors."""
+"""Chooses the parameters of a curve's shape, and adds the uncertainty of this choice."""
 
 import math
 import warnings
@@ -6,24 +6,25 @@ import warnings
 import numpy as np
 
 _LEAST_GAIN = 10.8
-"""Deviance that a number of the curve must save: chance does that once in 1000 tables."""
+"""A further parameter must reduce the deviance by this; chance does so in 1 of 1000 tables."""
 
 
 def stepwise(fit_with, names, start, fit, fixed):
-    """The estimate with those numbers of the curve free, beyond `names`, that are worth it.
+    """The estimate with `names` and further shape parameters that improve the fit enough.
 
-    Numbers are added or taken away one at a time as long as the deviance plus `_LEAST_GAIN` per
-    number falls. What the data do not determine, or leave on a limit, does not count.
+    Parameters are added or removed one at a time as long as the sum of the deviance and
+    `_LEAST_GAIN` per parameter falls. A set of parameters is left out if the data do not determine
+    all of them or if an estimate lies on a limit.
 
     Args:
         fit_with: function `(names, start) -> Estimate`.
-        names: what is fitted in any case.
-        start: values at which to start what is added.
-        fit: the fit with `names` alone, perhaps of the same table before it was condensed.
-        fixed: names that stay as they are.
+        names: parameters that are always fitted.
+        start: start values of the further parameters.
+        fit: the fit with only `names`, perhaps of the same table before it was condensed.
+        fixed: names of parameters that are not fitted.
 
     Returns:
-        The `Estimate`, and a list of those with one number more.
+        The `Estimate`, and a list of estimates with one parameter more.
     """
 
     def attempt(extra, nearby):
@@ -37,7 +38,7 @@ def stepwise(fit_with, names, start, fit, fixed):
             return math.inf, None
         return fit.deviance + _LEAST_GAIN * len(extra), fit
 
-    # `a` alone is much like `c` alone, `d` alone like `b` alone
+    # name: parameters that it needs. Alone, `a` does much the same as `c`, and `d` as `b`.
     needs = {"c": set(), "a": {"c"}, "b": set(), "d": {"b"}, "ceiling": set(), "floor": set()}
     chosen = frozenset()
     known = {chosen: attempt(chosen, fit)}
@@ -56,9 +57,9 @@ def stepwise(fit_with, names, start, fit, fixed):
 
 
 def _reaches(fit, fixed):
-    """Whether the table reaches the plateaus that were fitted, within a tenth of the curve.
+    """Whether the table comes within a tenth of the curve's height of every fitted plateau.
 
-    One that no row comes near is an extrapolation of the shape, and moves the threshold.
+    A plateau far from all rows is an extrapolation of the shape, and it shifts the threshold.
     """
     p = fit.probability
     floor, ceiling = ((fit.parameters | fixed).get(n, v) for n, v in (("floor", 0), ("ceiling", 1)))
@@ -69,10 +70,11 @@ def _reaches(fit, fixed):
 
 
 def covariance_of_choice(fit, richer):
-    """What the covariance of an estimate lacks because another shape may be the right one.
+    """The covariance to add to an estimate because another shape may be the right one.
 
-    With the Akaike weights `w ~ exp(-(deviance + 2 numbers) / 2)` of the estimates `theta` of all
-    shapes, `fit` among them, the covariance about `fit` is
+    Each shape has an estimate `theta` and an Akaike weight `w ~ exp(-(deviance + 2 numbers) / 2)`,
+    where `numbers` is its number of parameters. With all shapes, including that of `fit`, the
+    covariance about `fit` is
 
         sum of  w (covariance + (theta - theta_fit) (theta - theta_fit)^T)
 
@@ -80,7 +82,7 @@ def covariance_of_choice(fit, richer):
 
     Args:
         fit: `Estimate` of the chosen shape.
-        richer: those of shapes with further numbers.
+        richer: estimates of the shapes with further parameters.
     """
     shapes = [fit, *richer]
     score = np.array([shape.deviance + 2 * len(shape.theta) for shape in shapes])
@@ -91,5 +93,5 @@ def covariance_of_choice(fit, richer):
         off = shape.theta[own] - fit.theta
         more = shape.covariance[np.ix_(own, own)] - fit.covariance
         lack += weight * (more + np.outer(off, off))
-    values, vectors = np.linalg.eigh(lack)  # a richer shape never makes more known
+    values, vectors = np.linalg.eigh(lack)  # a richer shape never reduces the uncertainty
     return (vectors * np.maximum(values, 0)) @ vectors.T

@@ -1,23 +1,24 @@
-"""Tables of measured switching counts, read and checked.
+"""Reads and checks tables of measured switching counts.
 
 A table has one row per setting of the pulse generator, with the columns
 
     current_a       A, or
-    voltage_v       V, over `resistance`, or over a junction in the state in which pulses start
+    voltage_v       V, across `resistance`, or across a junction in the start state of the pulses
     pulse_width_s   s
-    gate_voltage_v  V during the pulse, optional; 0 where there is no such column
+    gate_voltage_v  V during the pulse, optional; 0 without this column
     temperature_k   K, optional
-    direction       P->AP or AP->P, optional: where the pulse starts, and what counts as switched
-    switched        how many pulses reversed the device, or
-    fraction        the share of them, a probability
-    trials          how many pulses were sent
+    direction       P->AP or AP->P, optional: start state of the pulse, and the state after a switch
+    switched        number of pulses that reversed the device, or
+    fraction        their share of all pulses, 0 to 1
+    trials          number of pulses sent
 
-as a text file, a workbook, or a dictionary or data frame of columns. Files of laboratories name
-their columns as they like (`spinkeras.calibration.names`). Every trial starts from the reset state;
-positive current favours the reversal (of a `direction`, negative current if all of its is).
+A table is a text file, a workbook, a dictionary of columns or a data frame. The columns may have
+the usual names of laboratories instead (`spinkeras.calibration.names`). Every trial starts from the
+reset state. Positive current favours the reversal. If all currents of a `direction` are negative,
+their sign is reversed.
 
-Instead of pulses a table may hold ramps, `switching_current_a` or `switching_voltage_v` of each
-(`spinkeras.calibration.ramps`).
+Instead of pulses, a table may hold ramps, with the `switching_current_a` or `switching_voltage_v`
+of each ramp (`spinkeras.calibration.ramps`).
 """
 
 import math
@@ -36,8 +37,8 @@ from spinkeras.physics.resistance import current_of_voltage
 
 _GATE, _KELVIN, _WAY = "gate_voltage_v", "temperature_k", "direction"
 _DRIVES = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v")
-_COLD = 150.0  # K: a table of lower numbers without a unit may be in degrees Celsius
-# quantity: (least, most) of the largest absolute value; a junction has no other
+_COLD = 150.0  # K: lower numbers without a stated unit may be in degrees Celsius
+# quantity: limits of the largest absolute value in a table; no junction is outside of them
 _PLAUSIBLE = {
     "current_a": (1e-8, 0.2),
     "voltage_v": (1e-3, 20.0),
@@ -62,46 +63,47 @@ def read_table(
     sheet: Any = None,
     signed: bool = False,
 ) -> dict:
-    """A checked table of switching counts, rows of the same setting added up.
+    """Reads and checks a table of switching counts, and adds up rows of the same setting.
 
     Args:
-        data: path of a text file (tabs, `;`, `,` or spaces between the cells, lines that start with
-            `#` or `%` skipped, decimal commas) or of a workbook, or a dictionary or data frame of
-            columns; see the module.
-        resistance: ohm, > 0, for a table of voltages: constant, whatever the state.
+        data: path of a text file or of a workbook, or a dictionary or data frame of columns; see
+            the module. In a text file, tabs, `;`, `,` or spaces separate the cells, and lines that
+            start with `#` or `%` are skipped. Decimal commas are allowed.
+        resistance: ohm, > 0, for a table of voltages: the same resistance in both states.
         columns: `{quantity: name of its column}`, for example `{"voltage_v": "Vpp", "fraction":
-            "y"}`; or the list of all names, for a file without a line of names. Default: known by
-            their names.
+            "y"}`, or the list of all names for a file without a line of names. Default: the name
+            of a column shows its quantity.
         units: `{column: unit}`, for example `{"t": "ns", "P": "%"}`. Default: the unit in the name
-            of the column, `t_p (ns)` or `I_uA`, or else SI.
-        pulse_width: s, of all rows, instead of a column.
-        trials: pulses at every row, instead of a column (also where there is one).
-        direction: of all rows, `"P->AP"` or `"AP->P"`, instead of a column.
-        device: `MTJDevice` or preset name, for a table of voltages without `resistance`: the
-            current is that of `physics.current_of_voltage` in the state in which the pulse starts,
-            which the direction says. Default, without a direction: the device's `initial_state`.
-        where: `{column: value}` or `{column: [values]}`: only rows with these.
-        by: name of a column or a list of them: one table for each of its values.
-        ramp: for ramps, `{"rate": A/s or V/s}`, or `{"step": A or V, "dwell": s}` of a staircase.
-        sheet: name of the sheet of a workbook.
-        signed: whether the threshold may be 0 or negative, as that of a free-running junction; the
-            pulse width, then the interval between reads, may be up to 1e3 s. Default `False`: a
-            table without a positive current is refused.
+            of the column, such as `t_p (ns)` or `I_uA`; without such a unit, SI.
+        pulse_width: s, for all rows; replaces a column.
+        trials: number of pulses in every row; replaces a column.
+        direction: `"P->AP"` or `"AP->P"` for all rows; replaces a column.
+        device: `MTJDevice` or preset name, for a table of voltages without `resistance`. Then
+            `physics.current_of_voltage` gives the current in the start state of the pulse. The
+            direction determines this state; without a direction it is the device's `initial_state`.
+        where: `{column: value}` or `{column: [values]}`: only rows with these values are used.
+        by: name of a column or list of names: the result has one table for each of their values.
+        ramp: for ramps, `{"rate": A/s or V/s}`; for a staircase, `{"step": A or V, "dwell": s}`.
+        sheet: name of the sheet, for a workbook.
+        signed: whether the threshold may be 0 or negative, as in a free-running junction. Then the
+            pulse width (the interval between reads) may be up to 1e3 s. Default `False`: a table
+            without a positive current is refused.
 
     Returns:
         Dictionary of float64 columns `current_a`, `pulse_width_s`, `gate_voltage_v`, `switched`
-        and `trials`, sorted by gate voltage, pulse width and current; and `temperature_k` and
-        `direction` (text) where the data have them. With `by`, a dictionary of such tables, by
-        value (or tuple of values).
+        and `trials`, sorted by gate voltage, pulse width and current. The columns `temperature_k`
+        and `direction` (text) are there if the data have them. With `by`, the result is
+        `{value or tuple of values: table}`.
 
     Raises:
-        ValueError: naming the column and the row that cannot be used, and why; for numbers in a
-            unit that they cannot have, temperatures that may be in degrees Celsius, currents of
-            both signs that both reverse the device, or negative ones only (`signed`: for a
-            probability that falls with the current).
+        ValueError: for a column or row that cannot be used; the message names both and the reason.
+            Also for numbers that are impossible in their unit, temperatures that may be in degrees
+            Celsius, currents of both signs that both reverse the device, or only negative currents.
+            With `signed`: for a probability that falls with the current.
 
     Warns:
-        UserWarning: one line with all that was guessed; rows of one setting that are not alike.
+        UserWarning: if anything was guessed (one line lists all guesses), if rows of one setting
+            differ by more than chance, or if the counts fall with the current.
 
     Example:
 
@@ -136,14 +138,14 @@ def read_table(
         notes += [note for note in part.notes if note not in notes]
     if notes:
         warn(
-            f"{cells.where}: guessed {'; '.join(notes)}.{_unused(cells, found, where, by)} Say it "
-            "by columns=, units=, trials=, direction=, where= or by= of read_table."
+            f"{cells.where}: guessed {'; '.join(notes)}.{_unused(cells, found, where, by)} "
+            "State it by columns=, units=, trials=, direction=, where= or by= of read_table."
         )
     return tables[None] if by is None else tables
 
 
 def _unused(cells, found, where, by):
-    """The columns that say nothing to the table, such as a temperature of an unknown name."""
+    """A sentence on the unused columns, such as a temperature with an unknown name."""
     used = {column.name for column in found.values()} | set(where or ())
     used |= {by} if isinstance(by, str) else set(by or ())
     names_left = [name for name in cells.columns if name not in used]
@@ -151,7 +153,7 @@ def _unused(cells, found, where, by):
 
 
 def _cells(data, columns, sheet):
-    """The columns as they are, and what is said about their meaning."""
+    """The cells of the data, and the caller's `{quantity: column}` or `None`."""
     if isinstance(data, (str, os.PathLike)):
         listed = isinstance(columns, (list, tuple))
         cells = files.read(data, list(columns) if listed else None, sheet)
@@ -183,7 +185,7 @@ def _constant(name, value, unit, low, high, hint=None):
 
 
 def _check_columns(found, given, cells, ramp):
-    """The quantity of the drive; refuses a table that lacks a column."""
+    """The quantity of the drive; raises an error for a table that lacks a column."""
     drive = [name for name in _DRIVES if name in found]
     ramps_given = any(name.startswith("switching") for name in drive)
     needed = () if ramps_given else ("pulse_width_s", "switched", "trials")
@@ -192,31 +194,31 @@ def _check_columns(found, given, cells, ramp):
     if missing or len(drive) != 1:
         problem = f"lacks the columns {missing}" if missing else "needs one column for the drive"
         if not missing and len(drive) > 1:
-            problem += f", but {[found[name].name for name in drive]} all may be"
+            problem += f", but {[found[name].name for name in drive]} may all be one"
         hint = " Fractions need the number of trials: trials=50, or a column." * (
             missing == ["trials"]
         )
         raise ValueError(
             f"{cells.where} {problem}: it must have either 'current_a' (A) or 'voltage_v' (V), and "
-            f"pulse_width_s, switched (or fraction), trials; columns= says which is which.{hint} "
+            f"pulse_width_s, switched (or fraction), trials; columns= assigns the columns.{hint} "
             f"Found: {list(cells.columns)[:20]}."
         )
     if ramps_given and ramp is None:
         raise ValueError(
             f"{cells.where} has one switching current or voltage per ramp "
             f"({found[drive[0]].name}): give ramp={{'rate': A/s or V/s}}, or {{'step': A or V, "
-            "'dwell': s} of a staircase. For settings of pulses say columns={'current_a': ...}."
+            "'dwell': s} for a staircase. For pulses, use columns={'current_a': ...}."
         )
     if ramp is not None and not ramps_given:
         raise ValueError(
-            f"{cells.where} has no switching current per ramp, which `ramp` is about; say "
-            "columns={'switching_current_a': ...}."
+            f"{cells.where} has no switching current per ramp, but ramp is given; use "
+            "columns={'switching_current_a': ...}, or leave ramp out."
         )
     return drive[0]
 
 
 def _forget_other_directions(found, cells, columns):
-    """Leave alone a column `direction` that is about something else, unless the caller says so."""
+    """Ignore a column `direction` without P->AP or AP->P, unless the caller assigns it."""
     column = found.get(_WAY)
     said = isinstance(columns, dict) and _WAY in columns
     if column is None or said or any(map(conditions.direction_of, cells.columns[column.name])):
@@ -274,7 +276,7 @@ def _table(cells, found, given, drive, path, ramp, signed):
     current = _currents(table[drive], drive, path, held.get(_WAY), cells)
     width, trials = table["pulse_width_s"], table["trials"]
     column = used.get("pulse_width_s")
-    longest = "1e3" if signed else "1e-2"  # an interval between reads, or a pulse
+    longest = "1e3" if signed else "1e-2"  # interval between reads, or width of a pulse
     short = f"is not 1e-11 to {longest} s{_likely(column, 'ns')}"
     refuse(~((width >= 1e-11) & (width <= float(longest))), "pulse_width_s", short)
     refuse(~((trials >= 1) & (trials == np.round(trials))), "trials", "is not a whole number >= 1")
@@ -308,7 +310,7 @@ def _table(cells, found, given, drive, path, ramp, signed):
 
 
 def refuse_units(drive, column, values, refuse):
-    """Refuse numbers that no junction has in this unit, with the likely one."""
+    """Refuse numbers that are impossible in this unit, with a hint at the likely unit."""
     least, most = _PLAUSIBLE[drive]
     unit = drive[-1].upper()
     size, worth = float(np.max(np.abs(values))), names.PREFIXES
@@ -327,7 +329,7 @@ def refuse_units(drive, column, values, refuse):
     refuse(
         np.abs(values) > most,
         drive,
-        f"{told} is no {'current' if unit == 'A' else 'voltage'} of a junction{hint}",
+        f"{told} is not a {'current' if unit == 'A' else 'voltage'} of a junction{hint}",
     )
 
 
@@ -341,12 +343,12 @@ def _likely(column, unit):
 
 
 def _temperatures(values, column, refuse, where):
-    """Temperatures in K, checked."""
+    """Temperatures in K, after a check."""
     unstated = column.name != _KELVIN and not column.stated
     if unstated and np.max(values) < _COLD:
         raise ValueError(
             f"{where}: {column.name} = {np.min(values):g} to {np.max(values):g} may be K or degC; "
-            f"say units={{{column.name!r}: 'degC'}}, or 'K'."
+            f"state units={{{column.name!r}: 'degC'}}, or 'K'."
         )
     likely = _likely(column, "degC")
     refuse(~((values >= 1) & (values <= 1000)), _KELVIN, f"is not 1 to 1000 K{likely}")
@@ -354,7 +356,7 @@ def _temperatures(values, column, refuse, where):
 
 
 def _directions(name, cells):
-    """The column of directions, every cell as one of both."""
+    """The column of directions; every cell becomes `P->AP` or `AP->P`."""
     result = []
     for index, cell in enumerate(cells.columns[name]):
         result.append(conditions.direction_of(cell))
@@ -367,7 +369,7 @@ def _directions(name, cells):
 
 
 def _towards_reversal(drive, way, cells):
-    """The drive with the sign reversed in a direction in which it is negative throughout."""
+    """The drive; its sign is reversed for a direction in which all drives are negative or 0."""
     drive = drive.copy()
     kinds = np.unique(way)
     negative = [kind for kind in kinds if np.max(drive[way == kind]) <= 0]
@@ -381,11 +383,11 @@ def _currents(values, drive, path, way, cells):
     """Currents in A of drives in A or V.
 
     Args:
-        values: the drives.
-        drive: their quantity.
+        values: drives.
+        drive: quantity of the drives.
         path: resistance in ohm, or `MTJDevice`, or `None`.
-        way: direction of every value, or `None` if it is not known.
-        cells: for errors and guesses.
+        way: direction of every drive, or `None` if the directions are unknown.
+        cells: `Cells`, for error messages and guesses.
     """
     where = cells.where
     if drive.endswith("_a"):
@@ -410,43 +412,47 @@ def _currents(values, drive, path, way, cells):
     largest = float(np.max(np.abs(current)))
     least, most = _PLAUSIBLE["current_a"]
     if largest > most or 0 < largest < least:
-        hint = "likely it is in kohm" if largest > most else "check it, it is in ohm"
+        hint = "resistance is likely in kohm" if largest > most else "check resistance, in ohm"
         raise ValueError(
             f"{where}: its voltages over resistance = {told} ohm give {largest:.3g} A, "
-            f"which is no current of a junction ({least:g} to {most:g} A); {hint}."
+            f"but the current of a junction is {least:g} to {most:g} A; {hint}."
         )
     return current
 
 
 def _counts(fraction, trials, used, cells, refuse):
-    """Switched pulses from their share."""
+    """Numbers of switched pulses, from fractions."""
     column = used["fraction"]
     percent = f"; the numbers are likely percent: units={{{column.name!r}: '%'}}"
     likely = percent if np.max(fraction) <= 100 and column.factor == 1.0 else ""
     refuse((fraction < 0) | (fraction > 1), "fraction", f"is not a probability, 0 to 1{likely}")
     if column.factor != 1.0 and 0 < np.max(fraction) <= 0.01:
         raise ValueError(
-            f"{cells.where}: no value of {column.name} exceeds 1, though it should be percent; if "
-            f"they are fractions say units={{{column.name!r}: '1'}}."
+            f"{cells.where}: no value of {column.name} exceeds 1, though its unit is percent; for "
+            f"fractions use units={{{column.name!r}: '1'}}."
         )
     exact = fraction * trials
     switched = np.round(exact)
     digits = max(len(f"{v:.12g}".partition(".")[2]) for v in np.unique(fraction)[:1000])
     digits = min(digits, 12) if np.all(np.abs(fraction) < 1e12) else 12
     off = np.abs(exact - switched) > 1e-6 * trials + np.minimum(0.5 * 10.0**-digits, 1) * trials
-    refuse(off, "fraction", f"times its trials is no whole number of pulses (trials {trials[0]:g})")
+    refuse(
+        off,
+        "fraction",
+        f"times its trials is not a whole number of pulses (trials {trials[0]:g})",
+    )
     common = int(np.gcd.reduce(np.append(switched, trials).astype(np.int64)))
     inside = int(np.sum((switched > 0) & (switched < trials)))
     if common > 1 and inside * math.log10(common) > 6:
         cells.notes.append(
-            f"{trials[0]:g} trials a row, although every count is a multiple of {common} (were it "
+            f"{trials[0]:g} trials a row, although every count is a multiple of {common} (is it "
             f"{trials[0] / common:g} trials, or rounded fractions?)"
         )
     return switched
 
 
 def _check_sign(settings, switched, trials, where, signed):
-    """Refuse tables that are not about a positive current that favours the reversal."""
+    """Refuse a table in which positive current does not favour the reversal."""
     current = settings["current_a"]
     if signed:
         if _trend(current, switched, trials) < -4:
@@ -458,7 +464,7 @@ def _check_sign(settings, switched, trials, where, signed):
     if np.max(current) <= 0:
         raise ValueError(
             f"Every current of {where} is <= 0; positive current favours reversal, so reverse the "
-            "sign of the column, or say that the threshold is not positive (signed=True of "
+            "sign of the column, or allow a threshold that is not positive (signed=True of "
             "read_table, bounds of `free` or relaxation_time= of fit_empirical)."
         )
     negative = current < 0
@@ -474,13 +480,13 @@ def _check_sign(settings, switched, trials, where, signed):
         raise ValueError(
             f"{where} has currents of both signs, and the pulses of negative current reverse "
             f"the device too ({first:.0%} of them): a fit describes one direction. Keep the rows "
-            "of one sign, for the negative ones with the sign reversed, or say in a column "
-            "`direction` which pulses are P->AP and which AP->P."
+            "of one sign (reverse the sign of negative currents), or add a column `direction` with "
+            "P->AP or AP->P for each row."
         )
 
 
 def _warn_if_falling(pooled, where):
-    """Warn of a table whose counts fall with the current wherever all else is the same."""
+    """Warn of counts that fall with the current in rows that are equal in all else."""
     counts = ("current_a", "switched", "trials")
     current, k, n = (pooled[name] for name in counts)
     group = _group({name: held for name, held in pooled.items() if name not in counts})[1]
@@ -495,14 +501,14 @@ def _warn_if_falling(pooled, where):
     rises = np.any(same & (np.diff(k / n) > 3 * noise))
     if not rises and fall > 4 * math.sqrt(np.sum(share * (1 - share) * pooled["trials"] * away**2)):
         warn(
-            f"{where}: the share of switched pulses falls with the current, and no fit does. If "
-            "the column counts the pulses that did not reverse the device, give trials minus "
-            "this count."
+            f"{where}: the share of switched pulses falls with the current, but no fitted curve "
+            "falls. If the column counts the pulses that did not reverse the device, give trials "
+            "minus this count."
         )
 
 
 def _trend(current, switched, trials):
-    """How clearly the counts rise with the current, in standard deviations."""
+    """The rise of the counts with the current, in standard deviations; negative for a fall."""
     away = current - np.average(current, weights=trials)
     mean = np.sum(switched) / trials.sum()
     spread = math.sqrt(max(mean * (1 - mean) * np.sum(trials * away**2), 1e-300))
@@ -510,7 +516,10 @@ def _trend(current, switched, trials):
 
 
 def _group(settings):
-    """Order, and in it the number of the setting of each row; equal to 12 digits is equal."""
+    """Order of the rows by setting, and the number of each row's setting.
+
+    Values that are equal to 12 digits count as equal.
+    """
     rounded = [
         _rounded(column) if column.dtype.kind == "f" else np.unique(column, return_inverse=True)[1]
         for column in settings.values()
@@ -538,7 +547,7 @@ def _pool(settings, switched, trials):
 
 
 def _selected(cells, where):
-    """The rows that have the values of `where`."""
+    """The rows whose cells have the values in `where`."""
     if where is None:
         return cells
     if not isinstance(where, dict):
@@ -567,7 +576,7 @@ def _grouped(cells, by):
     for k, values in enumerate(zip(*columns)):
         groups.setdefault(tuple(map(_key, values)), []).append(k)
     if len(groups) > 1000:
-        raise ValueError(f"by = {by!r} makes {len(groups)} tables; 1000 are the most.")
+        raise ValueError(f"by = {by!r} makes {len(groups)} tables; at most 1000 are allowed.")
     parts = {key if several else key[0]: cells.take(rows) for key, rows in groups.items()}
     for key, part in parts.items():
         part.where = f"{cells.where} ({by} = {key})"
@@ -583,7 +592,7 @@ def _column_of(cells, name, option):
 
 
 def _key(value):
-    """A cell to compare: a number where it is one, else its text."""
+    """A cell as a number if possible, else as text, so that cells can be compared."""
     text = str(value).strip()
     try:
         return float(text)
@@ -612,10 +621,10 @@ def _as_numbers(quantity, name, cells):
 
 
 def _from_text(quantity, name, values, cells):
-    """Cells with a decimal point; what may mean two numbers is refused."""
+    """Cells with decimal points; raises an error for a cell that may mean two numbers."""
     joined = "".join(value for value in values if isinstance(value, str))
     count = quantity in ("switched", "trials")
-    # A point beside decimal commas marks thousands.
+    # If other cells have decimal commas, a point marks thousands.
     pointed = count and "." in joined and cells.commas and _has_commas(cells)
     if not pointed and not any(mark in joined for mark in "_,%"):
         return values

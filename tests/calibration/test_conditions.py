@@ -155,17 +155,17 @@ def test_names_and_units_of_a_temperature(name, values, units, kelvin):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"temperature": [25, 25, 25, 85, 85, 85]}, r"25 to 85 may be K or degC; say units="),
+        ({"temperature": [25, 25, 25, 85, 85, 85]}, r"25 to 85 may be K or degC; state units="),
         ({"temperature_k": [0, 1, 2, 3, 4, 5]}, r"row 0 .*temperature_k = 0 is not 1 to 1000 K"),
         ({"T (K)": [300, 300, -40, 85, 85, 85]}, r"row 2 .*T \(K\) = -40 is not 1 to .*degC"),
         ({"T (degC)": [300] * 5 + [900]}, r"row 5 .*T \(degC\) = 900 is not 1 to 1000 K, taken in"),
         ({"T (degC)": [-300] * 6}, r"T \(degC\) = -300 is not 1 to 1000 K.*\(6 such rows\)"),
         ({"temperature_k": [300, "warm", 300, 300, 300, 300]}, r"row 1 .*'warm' is not a number"),
         ({"temperature_k": [300, None, 300, 300, 300, 300]}, r"row 1 .*nan is not a finite number"),
-        ({"T (K)": [300] * 6, "temp": [300] * 6}, r"may all be temperature_k\. Say which"),
+        ({"T (K)": [300] * 6, "temp": [300] * 6}, r"may all be temperature_k\. Choose one"),
         ({"direction": ["P->AP", "", *WAY[:4]]}, r"row 1 .*direction = '' is neither P->AP nor"),
         ({"dir": ["P->AP", "P->P", *WAY[:4]]}, r"row 1 .*dir = 'P->P' is neither P->AP nor AP->P"),
-        ({"dir": WAY, "transition": WAY}, r"may all be direction\. Say which"),
+        ({"dir": WAY, "transition": WAY}, r"may all be direction\. Choose one"),
         (
             {"direction": WAY, "current_a": [-1e-5, 2e-5, 3e-5, 1e-5, 2e-5, 3e-5]},
             r"table \(P->AP\) has currents of both signs",

@@ -88,7 +88,7 @@ def test_names_in_the_encoding_of_windows_may_follow_comments(tmp_path, before, 
     with pytest.warns(UserWarning, match="guessed the encoding Windows-1252"):
         same(calibration.read_table(write(tmp_path, text, encoding="cp1252")))
     spoiled = text + text.splitlines()[-1].replace("1000", "1000\u00b5")
-    with pytest.raises(ValueError, match=r"is not text in UTF-8.*save it in this encoding"):
+    with pytest.raises(ValueError, match=r"is not text in UTF-8.*save the file in UTF-8"):
         calibration.read_table(write(tmp_path, spoiled, encoding="cp1252"))
 
 
@@ -165,7 +165,7 @@ def test_workbooks(tmp_path, monkeypatch):
         for name in ("run 1", "run 2"):
             frame.to_excel(book, sheet_name=name, index=False)
     same(read_quietly(path, sheet="run 2"))
-    with pytest.raises(ValueError, match=r"has the sheets \['run 1', 'run 2'\]; say which one"):
+    with pytest.raises(ValueError, match=r"has the sheets \['run 1', 'run 2'\]; choose one"):
         calibration.read_table(path)
     with pytest.raises(ValueError, match=r"no sheet 'run 3' with cells"):
         calibration.read_table(path, sheet="run 3")
@@ -283,8 +283,8 @@ FITS = (
     lambda table, **o: calibration.fit_empirical(table, resistance=2500.0),
 )
 WRONG = {
-    "uA in A": ({"current_a": CURRENT}, r"current_a = 60 A is no current of a junction; the numbers"
-                r" are likely uA: units=\{'current_a': 'uA'\} \(6 such rows\)"),
+    "uA in A": ({"current_a": CURRENT}, r"current_a = 60 A is not a current of a junction; the"
+                r" numbers are likely uA: units=\{'current_a': 'uA'\} \(6 such rows\)"),
     "nA in A": ({"current_a": CURRENT * 1e3}, r"likely nA|likely uA"),
     "A in uA": ({"current_a": None, "I_uA": CURRENT * 1e-6}, r"I_uA = 6e-05 .* likely A: units="),
     "mV in V": ({"current_a": None, "voltage_v": CURRENT * 10}, "likely mV"),
@@ -292,7 +292,7 @@ WRONG = {
                 r" are likely ns: units=\{'pulse_width_s': 'ns'\}"),
     "s in ns": ({"pulse_width_s": None, "t_p (ns)": [2e-9] * 6}, "may be in SI units already"),
     "percent": ({"switched": None, "P": SWITCHED / 10}, r"P = 15.4 .* likely percent: units="),
-    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "say units="),
+    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "use units="),
     "mV of a gate": ({"gate_voltage_v": [500] * 6}, "not -10 to 10 V; the numbers are likely mV"),
     "all negative": ({"current_a": -CURRENT * 1e-6}, "Every current of the table is <= 0.*reverse"),
     "all negative, sorted": ({"current_a": -CURRENT[::-1] * 1e-6}, "Every current of the table"),
@@ -314,7 +314,7 @@ def test_units_and_signs_are_checked_at_the_door(fit, name):
 def test_resistance_in_kiloohm():
     table = {n: c for n, c in TABLE.items() if n != "current_a"} | {"voltage_v": CURRENT / 100}
     with pytest.raises(
-        ValueError, match=r"resistance = 2.5 ohm give 0.36 A, .*likely it is in kohm"
+        ValueError, match=r"resistance = 2.5 ohm give 0.36 A, .*resistance is likely in kohm"
     ):
         calibration.fit_empirical(table, resistance=2.5)
 
@@ -338,8 +338,8 @@ MALFORMED = {
     "names twice": (HEAD + "60,2,0.1,50", {"columns": ["a"] * 4}, "a line of names"),
     "too few names": ("60,2,0.1,50", {"columns": ["current_a"]}, "4 values, but columns names 1"),
     "no drive": ("t_ns,P,N\n2,0.1,50", {}, "needs one column for the drive"),
-    "two drives": ("I_uA,V," + "t_ns,P,N\n60,1,2,0.1,50", {}, r"\['I_uA', 'V'\] all may be"),
-    "two of a kind": ("I_uA,I (mA),t_ns,P,N\n60,1,2,0.1,50", {}, r"all be current_a. Say which"),
+    "two drives": ("I_uA,V," + "t_ns,P,N\n60,1,2,0.1,50", {}, r"\['I_uA', 'V'\] may all be"),
+    "two of a kind": ("I_uA,I (mA),t_ns,P,N\n60,1,2,0.1,50", {}, r"all be current_a. Choose one"),
     "no width": ("I_uA,P,N\n60,0.1,50", {}, r"lacks the columns \['pulse_width_s'\]"),
     "shares, no trials": ("I_uA,t_ns,P\n60,2,0.1", {}, "Fractions need the number of trials"),
     "no outcome": ("I_uA,t_ns,N\n60,2,50", {}, r"lacks the columns \['switched'\]"),
@@ -360,29 +360,29 @@ MALFORMED = {
     "point and comma": (HEAD.replace(",", ";") + "60;2;0,1;50\n66;2;0.2;50", {}, "a point, while"),
     "share above 1": (HEAD + "60,2,1.2,50", {}, "P = 1.2 is not a probability, 0 to 1"),
     "share below 0": (HEAD + "60,2,-0.1,50", {}, "P = -0.1 is not a probability"),
-    "share of no count": (HEAD + "60,2,0.123,50", {}, "P = 0.123 times its trials is no whole"),
+    "share of no count": (HEAD + "60,2,0.123,50", {}, "P = 0.123 times its trials is not a whole"),
     "part of a trial": (HEAD + "60,2,0.5,50.5", {}, "N = 50.5 is not a whole number >= 1"),
     "no trials": (HEAD + "60,2,0,0", {}, "N = 0 is not a whole number >= 1"),
     "more than all": ("I_uA,t_ns,n_sw,N\n60,2,51,50", {}, "n_sw = 51 exceeds the trials"),
     "shares as counts": ("I_uA,t_ns,n_sw,N\n60,2,0.5,50", {}, "give counts, not fractions"),
     "zero width": (HEAD + "60,0,0.1,50", {}, "t_ns = 0 is not 1e-11 to 1e-2 s"),
     "volts": ("V,t_ns,P,N\n0.5,2,0.1,50", {}, "gives voltages; give the `resistance`"),
-    "unknown quantity": (HEAD, {"columns": {"I": "I_uA"}}, "unknown quantity 'I'; it knows"),
+    "unknown quantity": (HEAD, {"columns": {"I": "I_uA"}}, "unknown quantity 'I'; the known"),
     "turned mapping": (HEAD, {"columns": {"I_uA": "current_a"}}, "maps quantities to columns"),
     "unknown column": (HEAD, {"columns": {"current_a": "x"}}, r"has no column 'x' \(columns"),
     "unknown unit": (HEAD, {"units": {"I_uA": "furlong"}}, r"= 'furlong' is not one of \["),
     "unit of another": (HEAD, {"columns": {"current": "I_uA"}, "units": {"I_uA": "ns"}},
-                        "= 'ns' is no unit of current_a"),
+                        "= 'ns' is not a unit of current_a"),
     "unit of no column": (HEAD, {"units": {"x": "ns"}}, r"has no column 'x' \(units\)"),
     "trials as text": (HEAD + "60,2,0.1,50", {"trials": "many"}, "trials = 'many' is not a number"),
     "width as ns": (HEAD + "60,2,0.1,50", {"pulse_width": 2}, r"pulse_width = 2 s is outside"),
     "ramps, no rate": ("Ic (uA)\n20\n21", {}, "one switching current or voltage per ramp"),
     "ramp of pulses": (HEAD + "60,2,0.1,50", {"ramp": {"rate": 1}}, "has no switching current per"),
     "ramp of what": ("Ic (uA)\n20\n21", {"ramp": {"speed": 1}}, "ramp = .* must be"),
-    "few ramps": ("Ic (uA)\n20\n21", {"ramp": {"rate": 1}}, "2 ramps tell no distribution"),
+    "few ramps": ("Ic (uA)\n20\n21", {"ramp": {"rate": 1}}, "2 ramps are too few"),
     "equal ramps": ("Ic (uA)\n" + "20\n" * 12, {"ramp": {"rate": 1}}, "All 12 ramps switched at"),
     "ramps down": ("Ic (uA)\n" + "-20\n" * 12, {"ramp": {"rate": 1}}, "Ic .uA. = -20 is not > 0"),
-    "sheet of a text": (HEAD, {"sheet": "x"}, "is for workbooks; lab.csv is a text file"),
+    "sheet of a text": (HEAD, {"sheet": "x"}, "is for workbooks, but lab.csv is a text file"),
     "broken workbook": ("PK\3\4 no", {}, "cannot be read as a workbook|needs pandas and openpyxl"),
 }  # fmt: skip
 

@@ -393,7 +393,7 @@ def test_empirical_fit_recovers_every_parameter():
         (["threshold"], {"shape": 1.0}, r"fields of EmpiricalCurve; unknown \['shape'\]"),
         (["threshold"], {"log_skew": 0.0}, r"fields of EmpiricalCurve; unknown \['log_skew'\]"),
         (["threshold"], {"threshold": 1e-3}, "must name fields of EmpiricalCurve"),
-        (["threshold", "slope_exponent"], None, "slope_exponent is not limited by them at all"),
+        (["threshold", "slope_exponent"], None, "data do not limit slope_exponent at all"),
         (
             ["threshold", "slope", "b", "d"],
             None,
@@ -416,7 +416,7 @@ def test_shape_of_a_measured_junction():
     free = ["threshold", "slope", "a", "b", "c", "d"]
     with (
         pytest.warns(UserWarning, match=POOR),
-        pytest.warns(UserWarning, match="best that the curve allows, which must rise"),
+        pytest.warns(UserWarning, match="best among curves that rise"),
     ):
         named = calibration.fit_empirical(PERPENDICULAR, free, resistance=2530.0)
     assert 46.1 < named.deviance < 50
@@ -506,7 +506,7 @@ def test_currents_that_all_lie_above_the_threshold():
         assert fit.standard_errors["threshold"] < most
     # Where they tell no threshold at all, that is said, and no bound is blamed.
     flat = table | {"switched": [9000, 9050, 9100, 9150, 9200]}
-    with pytest.raises(ValueError, match="threshold is not limited by them at all") as refusal:
+    with pytest.raises(ValueError, match="data do not limit threshold at all") as refusal:
         calibration.fit_empirical(flat)
     assert "bound" not in str(refusal.value)
 
@@ -598,7 +598,7 @@ def test_a_table_of_one_direction_is_about_that_direction():
     assert curve.device.initial_state == "antiparallel"
     with pytest.raises(ValueError, match=r"reset_efficiency is free, but .* both directions"):
         calibration.fit_device(part, REFERENCE, ["reset_efficiency"])
-    with pytest.raises(ValueError, match="direction = P->AP is not that of the fitted curve"):
+    with pytest.raises(ValueError, match="direction = P->AP does not belong to the fitted curve"):
         curve.predict(1e-5, 2e-9, direction="P->AP")
 
 
@@ -651,14 +651,14 @@ def test_a_fault_of_one_direction_names_it():
 
 def test_a_curve_holds_at_one_temperature():
     several = small_table() | {"temperature_k": [250.0] * 3 + [300.0] * 3}
-    with pytest.raises(ValueError, match=r"the temperatures 250, 300 K, and a curve holds at one"):
+    with pytest.raises(ValueError, match=r"the temperatures 250, 300 K, but a curve holds at one"):
         calibration.fit_empirical(several)
     one = small_table() | {"temperature_k": [350.0] * 6}
     fit = calibration.fit_empirical(one, device=REFERENCE)
     warmer = REFERENCE.at_temperature(350.0)
     assert fit.device.replace(switching_curve=None) == warmer
     assert fit.curve == calibration.fit_empirical(small_table()).curve
-    with pytest.raises(ValueError, match=r"temperature = 300.0 is not that of the fitted curve"):
+    with pytest.raises(ValueError, match=r"temperature = 300.0 does not belong to the fitted"):
         fit.predict(7e-5, 2e-9, temperature=300.0)
 
 
@@ -671,7 +671,7 @@ def test_a_curve_holds_at_one_temperature():
         (
             {"temperature_k": [300.0] * 3 + [600.0] * 3},
             {"temperature_law": {"curie_temperature": 500.0}},
-            "goes up to 600 K, where the curie_temperature of 500 K leaves no magnetisation",
+            "goes up to 600 K, but with a curie_temperature of 500 K the magnetisation",
         ),
     ],
 )

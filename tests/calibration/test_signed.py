@@ -71,7 +71,7 @@ def test_tables_of_positive_currents_have_positive_thresholds():
     currents = np.linspace(90e-6, 110e-6, 5)
     truth = EmpiricalCurve(threshold=-90e-6, slope=3e3, pulse_width=2e-9)
     table = table_of(truth, currents, 100_000)
-    with pytest.raises(ValueError, match="threshold is not limited by them at all"):
+    with pytest.raises(ValueError, match="data do not limit threshold at all"):
         calibration.fit_empirical(table, ["threshold", "slope"])
     assert_found(calibration.fit_empirical(table, BOUNDS), truth, ["threshold", "slope"])
 
