@@ -2,11 +2,12 @@
 
 import warnings
 
+import keras
 import numpy as np
 import pytest
 
 import spinkeras
-from spinkeras import calibration
+from spinkeras import EnergyBudget, SpinNeuron, calibration
 from tests.calibration.harness import small_table
 
 
@@ -30,7 +31,30 @@ CAUSES = {
     "a bound": lambda: spinkeras.fit_empirical(
         small_table(), {"threshold": (1e-6, 72e-6), "slope": (1e2, 1e6)}
     ),
+    "loaded knobs": lambda: _built(pulse_width_range=(2e-9, 3e-9)).load_own_variables(_store()),
+    "a budget that no epoch keeps": lambda: _fit(
+        EnergyBudget(1e-18, monitor="loss", mode="min", rate=0)
+    ),
 }
+
+
+def _built(**limits):
+    layer = SpinNeuron(spinkeras.MTJDevice.preset("stt_reference").replace(**limits))
+    layer.build((None, 2))
+    return layer
+
+
+def _store():
+    wide, store = _built(), {}
+    wide.pulse_width = 15e-9
+    wide.save_own_variables(store)
+    return store
+
+
+def _fit(callback):
+    model = keras.Sequential([keras.Input((2,)), SpinNeuron(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), verbose=0, callbacks=[callback])
 
 
 def _rest():

@@ -1,6 +1,5 @@
 """EnergyBudget: train for the best accuracy that a given energy per inference allows."""
 
-import warnings
 from typing import Any
 
 import keras
@@ -13,6 +12,7 @@ from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.energy.tracker import EnergyTracker
 from spinkeras.layer import core
 from spinkeras.layer.neuron import spin_neurons
+from spinkeras.notices import warn
 
 _LOWEST = 1e-4  # lowest weight, in units of the loss
 
@@ -213,10 +213,9 @@ class EnergyBudget(EnergyTracker):
             self.model.set_weights(self._weights)
             self._weights = None
         elif self._lowest < np.inf:
-            warnings.warn(
+            warn(
                 f"No epoch stayed within the budget of {self.limit * 1e12:g} pJ per inference; the "
-                f"lowest was {self._lowest:.4g} pJ. Train longer, or raise `highest` or the limit.",
-                stacklevel=2,
+                f"lowest was {self._lowest:.4g} pJ. Train longer, or raise `highest` or the limit."
             )
         self._leader().energy_weight.assign(0.0)
         for layer in self._built():

@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import shutil
-import warnings
 from typing import Any
 
 import keras
@@ -16,6 +15,7 @@ from spinkeras import checks, files
 from spinkeras._typing import PathLike
 from spinkeras.layer.knobs import KNOBS
 from spinkeras.layer.neuron import spin_neurons
+from spinkeras.notices import warn
 
 _CONTENT, _HISTORY, _VARIABLES = "content.json", "history.json", "variables.npz"
 
@@ -93,10 +93,9 @@ class ExactBackup(keras.callbacks.Callback):
         # NumPy files cannot hold bfloat16; float32 holds the same values exactly.
         values = [v.astype("float32") if v.dtype.kind == "V" else v for v in values]
         if any(map(_has_nan, values)):
-            warnings.warn(
+            warn(
                 f"Epoch {epoch} ended with NaN in the model or its optimizer and is not backed up; "
-                "a resumed training starts from the last backup without NaN.",
-                stacklevel=2,
+                "a resumed training starts from the last backup without NaN."
             )
             return
         name = f"epoch_{epoch + 1:06d}"
@@ -131,10 +130,9 @@ class ExactBackup(keras.callbacks.Callback):
                 problems.append(f"{name}: {checks.shown_error(error)}")
                 continue
             if problems:
-                warnings.warn(
+                warn(
                     f"The training resumes from {name} in {self.backup_dir!r}. Newer backups are "
-                    f"not used: {'; '.join(problems)}.",
-                    stacklevel=4,
+                    f"not used: {'; '.join(problems)}."
                 )
             return found
         if problems:
@@ -233,10 +231,9 @@ def _move_into_box(layer):
         low, high = layer._ranges[knob].bounds
         value, slack = keras.ops.convert_to_numpy(weight), 1e-5 * (high - low)
         if np.any((value < low - slack) | (value > high + slack)):
-            warnings.warn(
+            warn(
                 f"The backup holds a {knob} of layer {layer.name!r} that is outside the device's "
-                "range; it was moved to its limit.",
-                stacklevel=4,
+                "range; it was moved to its limit."
             )
             weight.assign(np.clip(value, low, high))
 

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import warnings
 from typing import Any, Self
 
 import keras
@@ -21,6 +20,7 @@ from spinkeras.layer.knobs import (
     knob_nominal,
     knob_range,
 )
+from spinkeras.notices import warn
 from spinkeras.physics import laws, switching
 from spinkeras.physics.curve import RationalLogit
 from spinkeras.physics.device import DeviceLike, get_device
@@ -619,10 +619,9 @@ class SpinNeuron(keras.layers.Layer):
             low, high = knob_range(self.device, knob)
             outside = (value < low * (1 - 1e-6)) | (value > high * (1 + 1e-6))
             if np.any(outside):
-                warnings.warn(
+                warn(
                     f"{np.sum(outside)} of {value.size} loaded values of {knob} are outside this "
-                    f"device's range [{low:g}, {high:g}] and were moved to its limit.",
-                    stacklevel=2,
+                    f"device's range [{low:g}, {high:g}] and were moved to its limit."
                 )
             weight = self._ranges[knob].to_weight(np.clip(value, low, high))
             getattr(self, f"log_{knob}").assign(weight)
