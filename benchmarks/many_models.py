@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from examples.long_work import LongWork
 
@@ -82,9 +83,8 @@ def child(code, name, **values):
         tracker="Tracker" in name or "device" in name,
         **values,
     )
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ
     out = subprocess.run(
-        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True
     )
     return [float(number) for number in out.stdout.split()[-2:]]
 

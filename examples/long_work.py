@@ -14,6 +14,8 @@ import pathlib
 import sys
 import time
 
+from spinkeras import files
+
 
 class LongWork:
     """Results of named pieces of work, in a JSON file that is rewritten after every piece.
@@ -70,9 +72,8 @@ class LongWork:
             self.path.unlink(missing_ok=True)
 
     def _write(self):
-        part = self.path.with_name(self.path.name + ".part")
-        part.write_text(json.dumps({"setting": self.setting, "results": self.results}) + "\n")
-        part.replace(self.path)
+        found = {"setting": self.setting, "results": self.results}
+        files.write(self.path, json.dumps(found) + "\n")
 
 
 class _Copied(io.StringIO):
