@@ -368,12 +368,12 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
         fit = fit_with(names, start)
         short = functools.partial(fit_with, table=condensed(table), search=False, steps=60)
         chosen, richer = stepwise(short, names, start, fit, fixed)
-        unknown = covariance_of_choice(chosen, richer)
+        of_choice = covariance_of_choice(chosen, richer)
         if chosen.scaled.names != names:
             names = chosen.scaled.names
             fit = fit_with(names, chosen.parameters, search=False)
     else:
-        names, unknown = free, 0.0
+        names, of_choice = free, 0.0
         fit = fit_with(free, start)
     if isinstance(base, empirical.EquilibriumCurve):
         ratio = np.exp(law.log_ratio(reads["gate_voltage_v"]))
@@ -381,7 +381,7 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
             times = base.replace(**fit.parameters).correlation_time(reads["current_a"], ratio)
             table = _independent(reads, times)
             fit = fit_with(names, fit.parameters, table=table, search=False)
-    return dataclasses.replace(fit, covariance=fit.covariance + unknown)
+    return dataclasses.replace(fit, covariance=fit.covariance + of_choice)
 
 
 def _needs_exact_solver(exact, switching_model, fit):

@@ -107,7 +107,7 @@ class EnergyAssumptions:
         if self.reset and not tells_reset(device):
             reset = (
                 "not counted (a curve with a threshold of "
-                f"{(device.reset_curve or device.switching_curve).threshold * 1e6:.3g} uA "
+                f"{_other_direction(device).switching_curve.threshold * 1e6:.3g} uA "
                 "does not describe it)"
             )
         elif self.reset:
@@ -154,7 +154,7 @@ def tells_reset(device) -> bool:
     This law is the `reset_curve`, or the law of the write if there is no `reset_curve`. A curve
     with a threshold of 0 or below switches without a drive, so it cannot describe a reset pulse.
     """
-    curve = device.reset_curve or device.switching_curve
+    curve = _other_direction(device).switching_curve
     return curve is None or (curve.threshold > 0 and not curve.free_running)
 
 
