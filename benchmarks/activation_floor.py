@@ -26,8 +26,7 @@ import tensorflow as tf
 from keras import ops
 
 import spinkeras
-from spinkeras import energy
-from spinkeras.energy import meter
+from spinkeras.energy import meter, pulse
 from spinkeras.layer import core
 
 SHAPE = (4096, 512)  # a row fits into the fastest cache
@@ -121,7 +120,7 @@ def main():
     fixed = upstream, x, output, numbers, by_input
     settings = tf.constant(np.full((2, SHAPE[1]), [[70e-6], [2e-9]], "float32"))
     device = spinkeras.MTJDevice.preset("stt_reference")
-    device = tf.constant([10e-6, *energy.write_numbers(device, 0.75)])
+    device = tf.constant([10e-6, *pulse.write_numbers(device, 0.75)])
     kernels = {
         "forward": (lambda x, numbers: core.response(x, numbers), (x, numbers)),
         "backward, knobs fixed": (core._gradients_of_rows, fixed),

@@ -135,7 +135,7 @@ def make_step(model, phase, around, args=()):
     return getattr(twin, f"{phase}_function")
 
 
-def updated(model, result, updates):
+def result_with(model, result, updates):
     """The result of a step, after some variables that are not trained have been updated.
 
     Args:
@@ -151,7 +151,7 @@ def updated(model, result, updates):
     return logs, _with_values(model, state, updates)
 
 
-def forgotten(model, args, values):
+def arguments_with(model, args, values):
     """The arguments of a step, after some variables have been set to given values."""
     if keras.backend.backend() != "jax":
         for variable, value in values:

@@ -5,6 +5,7 @@ the argument, its value, the unit, the allowed range and what to do. `True`, a t
 one element do not count as numbers.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -157,7 +158,7 @@ def from_json(content, where, finite=True):
         raise ValueError(f"{where}: not valid JSON (nested too deeply).") from None
 
 
-def revived(name, config, *kinds):
+def from_keras(name, config, *kinds):
     """An object of a class from its Keras description, or a `ValueError` that names the argument.
 
     Args:
@@ -175,15 +176,16 @@ def revived(name, config, *kinds):
     return value
 
 
-def named(name, make, value):
-    """`make(value)`; a `ValueError` of it then begins with the name of the argument."""
+@contextlib.contextmanager
+def errors_about(name):
+    """A `ValueError` in the `with` block begins with the name of the argument."""
     try:
-        return make(value)
+        yield
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
-def complete(owner, config, needed):
+def require_entries(owner, config, needed):
     """Refuse a configuration from a file that lacks an entry which every such file holds.
 
     Without this check, a default value would silently replace the lost one and describe another
@@ -258,5 +260,5 @@ class Options:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Inverse of `get_config`; a missing or unknown field gives a `ValueError`."""
-        complete(cls.__name__, config, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
+        require_entries(cls.__name__, config, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return cls(**config)

@@ -22,12 +22,28 @@ from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
 from spinkeras.physics import laws, switching
 from spinkeras.physics.device import get_device
 
+__all__ = [
+    "chips",
+    "compare",
+    "device",
+    "energy",
+    "fit",
+    "front",
+    "history",
+    "knobs",
+    "slope",
+]
+
 # Okabe and Ito, "Color universal design": colour-blind people can distinguish these, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "0.5"
 _MOST_LINES = 12  # more curves of one kind cannot be distinguished
 _NO_LIMITS = ((0.0, np.inf), (0.0, np.inf))  # of the relative pulse width and the stability
 _SEVERAL = 1.15  # logit(0.99) / 4: distance, times 1/slope, from the midpoint to P = 0.01 or 0.99
+
+
+def __dir__():
+    return __all__
 
 
 # --- a device --------------------------------------------------------------------------------
@@ -287,7 +303,8 @@ def history(history: Any, metric: Any = None, ax: Any = None) -> Any:
     """A metric and the energy per inference over the epochs.
 
     Args:
-        history: result of `fit`, or its dictionary of lists.
+        history: result of `fit`, or its dictionary of lists. Metrics with several values per epoch
+            have no curve.
         metric: key of the metric. Default `None`: the accuracy, or the loss if there is none.
         ax: two `Axes`; one for a history without energy (`fit` had no `EnergyTracker`).
             Default `None`: a new figure.

@@ -157,7 +157,7 @@ def test_updated_reaches_the_model():
 
     def around(step, *args):
         update = (neuron.meter_sums, lambda sums: sums + 2.0)
-        return _keras.updated(model, step(*args), [update])
+        return _keras.result_with(model, step(*args), [update])
 
     model.train_function = _keras.make_step(model, "train", around)
     model.fit(x, x[:, :1], batch_size=2, verbose=0)

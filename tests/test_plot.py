@@ -286,6 +286,8 @@ def test_history_energy_chips_and_front_have_units_and_numbers():
     (only,) = plot.history({"val_loss": [1.0, 2.0]})
     assert labels(only) == ["validation"]
     assert plot.history(HISTORY, metric="loss")[0].get_ylabel() == "loss"
+    of_classes = {"acc_of_classes": [np.array([0.5, 0.7])], "accuracy_of_two": [[0.1, 0.2]]}
+    assert plot.history(of_classes | {"loss": [2.0]})[0].get_ylabel() == "loss"
 
     found = report()
     axis = plot.energy(found)
@@ -343,6 +345,7 @@ def test_a_fit_of_both_directions_shows_a_curve_of_each():
         (plot.history, {}),
         (plot.history, {"loss": "no"}),
         (plot.history, [1.0]),
+        (plot.history, {"accuracy": [[0.5, 0.7]]}),
         (plot.energy, {}),
         (plot.fit, "data.csv"),
         (plot.chips, None),

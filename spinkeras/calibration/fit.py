@@ -302,9 +302,11 @@ def fit_empirical(
             "the table has both. Leave out the column direction, or relaxation_time."
         )
     else:
-        parts = (conditions.select(table, table["direction"] == way) for way in ways)
-        fits = (checks.named(way, fit_curve, part) for way, part in zip(ways, parts))
-        estimates = dict(zip(("", "reset_"), fits))
+        estimates = {}
+        for prefix, way in zip(("", "reset_"), ways):
+            with checks.errors_about(way):
+                part = conditions.select(table, table["direction"] == way)
+                estimates[prefix] = fit_curve(part)
     what = "pulses" if relaxation_time is None else "reads"
     curves = [
         fit.law.base.replace(**fit.parameters, source=_measured(fit.table, fit.parameters, what))

@@ -350,15 +350,18 @@ class DeviceLaw:
         odds = [special.logit(np.clip(p, _RELIABLE, 1 - _RELIABLE)) for p in (exact, closed)]
         return np.exp(odds[0] - odds[1])
 
-    def outside(self, values):
+    def outside(self, values, rows):
         """Error message for a best fit outside the domain."""
+        largest, longest = (float(np.max(rows[name])) for name in ("current_a", "pulse_width_s"))
         return (
             "The best fit lies outside the domain of the switching law (for 'macrospin': thermal "
             f"stability {laws.STABILITY_DOMAIN[0]:g} to {laws.STABILITY_DOMAIN[1]:g}, "
             f"t_p / t_D {laws.DURATION_DOMAIN[0]:g} to {laws.DURATION_DOMAIN[1]:g}); the "
-            f"fit ended at {values}. Either a pulse width of the table does not "
-            "suit the device, or the device is not a macrospin with these fixed fields. Check the "
-            "fields, free others, or use fit_empirical."
+            f"fit ended at {values}. Check the units of the table: it has currents up to "
+            f"{largest:.3g} A and pulses up to {longest:.3g} s, and the device has "
+            f"Ic0 = {self.device.critical_current:.3g} A and t_D = "
+            f"{self.device.diffusion_time:.3g} s. If they are right, the device is not a macrospin "
+            "with these fixed fields: check the fields, free others, or use fit_empirical."
         )
 
 
@@ -430,7 +433,7 @@ class CurveLaw:
         z = rows["current_a"] - curve.midpoint + 0 * curve.slope
         return curve.probability(z), excess
 
-    def outside(self, values):
+    def outside(self, values, rows):
         """Error message for a best fit whose excess exceeds `tolerance`."""
         return (
             f"No curve that rises with the current fits the data; the best fit is {values}. Free "

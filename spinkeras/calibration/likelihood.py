@@ -114,7 +114,7 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
 
     probability, excess = predict(theta, table)
     if excess > law.tolerance:
-        raise ValueError(law.outside(listed(scaled.backward(theta))))
+        raise ValueError(law.outside(listed(scaled.backward(theta)), table))
     columns = []
     for direction in 1e-5 * np.eye(len(theta)):
         above = np.minimum(theta + direction, scaled.high)
@@ -279,16 +279,18 @@ def _refuse_undetermined(errors, allowed, weakest, scaled, theta, table):
         for name, error, limit in zip(scaled.names, errors, allowed)
         if error > limit
     ]
-    mixed = [name for name, share in zip(scaled.names, weakest) if abs(share) > 0.3]
+    large = min(0.3, np.max(np.abs(weakest)))
+    mixed = [name for name, share in zip(scaled.names, weakest) if abs(share) >= large]
     exchange = (
         f"Changes of the others make up for a change of one of {mixed}. " if len(mixed) > 1 else ""
     )
+    fewer = f"one of {mixed}" if len(mixed) > 1 else mixed[0]
     where = "gate voltages" if "vcma_coefficient" in mixed else "pulse widths"
     inside = int(np.sum((table["switched"] > 0) & (table["switched"] < table["trials"])))
     raise ValueError(
         f"The data do not determine all of {scaled.names}: {'; '.join(problems)}. {exchange}"
         f"The table has {inside} settings with both outcomes, at "
         f"{np.unique(table['pulse_width_s']).size} pulse width(s); the best fit is "
-        f"{listed(scaled.backward(theta))}. Leave one of {mixed} out of `free`, add settings "
+        f"{listed(scaled.backward(theta))}. Leave {fewer} out of `free`, add settings "
         f"inside the transition or at other {where}, or raise max_relative_error."
     )

@@ -277,6 +277,13 @@ def _report(model, x, batch_size, recorder):
             f"energy_report needs arrays of equal length > 0; got lengths "
             f"{[len(a) for a in arrays]}."
         )
+    for value, symbol in zip(arrays, keras.tree.flatten(getattr(model, "inputs", None) or [])):
+        shape = tuple(np.shape(value))
+        if shape == symbol.shape[1:] != (1,):  # to (1,) Keras itself adds the axis of samples
+            raise ValueError(
+                f"energy_report needs samples, but x has the shape {shape} of a single one: give "
+                "x[None] for a single sample."
+            )
     with observing(recorder):
         for start in range(0, samples, batch_size):
             part = slice(start, start + batch_size)

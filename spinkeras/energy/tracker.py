@@ -146,7 +146,7 @@ class EnergyTracker(keras.callbacks.Callback):
             observed = self._observed_step(model, args[-1], training)
             with observing(observed):
                 result = step(*args)
-            return _keras.updated(model, result, observed.updates())
+            return _keras.result_with(model, result, observed.updates())
 
         self._leases[phase] = Lease(model, phase, around, self._key())
 

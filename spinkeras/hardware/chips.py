@@ -26,7 +26,7 @@ from spinkeras.layer import core
 from spinkeras.layer.neuron import spin_neurons
 from spinkeras.layer.observation import Observation, observing
 from spinkeras.layer.steps import Lease
-from spinkeras.physics.spread import CAUSES, ChipLayer, ChipSpread
+from spinkeras.physics.spread import CAUSES, ChipSpread, DeviceFactors
 
 _COMPILE = 2**17  # elements per call from which a compiled kernel is faster
 _KEEP = 2**29  # most bytes kept of the outputs before the first spin layer
@@ -56,7 +56,7 @@ class _Study(Observation):
 
         Args:
             chips: number of chips.
-            layers: `{id(layer): ChipLayer of NumPy arrays with a leading chip axis}`; a layer that
+            layers: `{id(layer): DeviceFactors with a leading chip axis, NumPy}`; a layer that
                 is missing has nominal devices. `None`: nominal devices and expected values in all
                 layers, without a measurement of energy.
             seed: integer, seed of the drawn pulses.
@@ -132,7 +132,7 @@ class _Study(Observation):
 
         All three have a leading chip axis.
         """
-        chip = ChipLayer(*factors) if factors else None
+        chip = DeviceFactors(*factors) if factors else None
         probability = layer.response(inputs, chip, self.spread, self.cause)
         electric = (chip.resistance, chip.tmr) if chip and self.electric else ()
         ends = ops.reshape(
@@ -399,7 +399,7 @@ def chip_sensitivity(
             report = evaluate_chips(
                 model, x, y, spread, chips, cause=cause, layers=[layer.name], **options
             )
-            loss[layer.name, cause] = report.nominal - float(report.accuracy.mean())
+            loss[layer.name, cause] = float(np.mean(report.nominal - report.accuracy))
     return loss
 
 
@@ -446,7 +446,7 @@ class NewChipEachEpoch(keras.callbacks.Callback):
 
 
 def _draw(neurons, chosen, spread, seed, chips):
-    """Device factors of the chosen layers, `{id(layer): ChipLayer}`, with a leading chip axis."""
+    """`{id(layer): DeviceFactors}` of the chosen layers, with a leading chip axis."""
     drawn = []
     for chip in chips:
         rng = np.random.default_rng([seed, chip])
@@ -461,7 +461,7 @@ def _draw(neurons, chosen, spread, seed, chips):
             ]
         )
     return {
-        id(layer): ChipLayer(*(np.stack(parts) for parts in zip(*layer_chips)))
+        id(layer): DeviceFactors(*(np.stack(parts) for parts in zip(*layer_chips)))
         for layer, take, layer_chips in zip(neurons, chosen, zip(*drawn))
         if take
     }

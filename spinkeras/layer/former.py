@@ -43,7 +43,7 @@ def today(config, old):
     if held["switching_model"]:
         law, model = NeelBrown(**held["switching_model"]), config.get("switching_model")
         if isinstance(model, dict):
-            model = checks.revived("switching_model", model, NeelBrown, EmpiricalCurve)
+            model = checks.from_keras("switching_model", model, NeelBrown, EmpiricalCurve)
         if isinstance(model, NeelBrown):
             raise _two_versions("a NeelBrown", held["switching_model"])
         if law != NeelBrown():

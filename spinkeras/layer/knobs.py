@@ -99,7 +99,7 @@ class DeviceRange(keras.constraints.Constraint):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        checks.complete("DeviceRange", config, ("device", "knob", "scale"))
+        checks.require_entries("DeviceRange", config, ("device", "knob", "scale"))
         return cls(**config)
 
     def get_config(self) -> dict[str, Any]:

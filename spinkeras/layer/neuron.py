@@ -321,7 +321,7 @@ class SpinNeuron(keras.layers.Layer):
 
         Args:
             inputs: tensor, float32 or float64.
-            factors: `ChipLayer`, how each device differs, or `None` for nominal devices.
+            factors: `DeviceFactors`, how each device differs, or `None` for nominal devices.
             spread, cause: as in `spread.chip_curve`; by default the layer's own spread.
             setting: result of the method `setting` in the precision `core.precise`, if the caller
                 has it already.
@@ -676,11 +676,11 @@ class SpinNeuron(keras.layers.Layer):
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Inverse of `get_config`; also reads the configurations of earlier versions."""
         whole = cls.get_config is SpinNeuron.get_config  # a subclass may write fewer entries
-        checks.complete("SpinNeuron", config, _IN_EVERY_FILE if whole else ())
+        checks.require_entries("SpinNeuron", config, _IN_EVERY_FILE if whole else ())
         own = inspect.signature(cls.__init__).parameters  # a subclass may reuse an old name
         old = [name for name in former.NAMES if name in config and name not in own]
         if whole:
-            checks.complete("SpinNeuron", config, former.NAMES if old else ("driver",))
+            checks.require_entries("SpinNeuron", config, former.NAMES if old else ("driver",))
         return cls(**(former.today(config, old) if old else config))
 
     # --- inside -----------------------------------------------------------------------------
@@ -914,14 +914,14 @@ def _get_model(switching_model, device):
     if switching_model is None:
         return laws.own_model(device)
     if isinstance(switching_model, dict):
-        return checks.revived("switching_model", switching_model, laws.NeelBrown, EmpiricalCurve)
+        return checks.from_keras("switching_model", switching_model, laws.NeelBrown, EmpiricalCurve)
     return switching_model
 
 
 def _get(name, value, kind):
     """Object of a class, from an argument or from its description in a file."""
     if isinstance(value, dict):
-        return checks.revived(name, value, kind)
+        return checks.from_keras(name, value, kind)
     if not isinstance(value, kind):
         raise ValueError(f"{name} must be a {kind.__name__} or None; got {checks.shown(value)}.")
     return value

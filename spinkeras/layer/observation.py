@@ -23,7 +23,7 @@ class Observation:
 
     def __init__(self, layers=()):
         self.layers = list(layers)
-        self.met = set()  # ids of the layers that asked for this observation
+        self.asked = set()  # ids of the layers that asked for this observation
         self._covered = {id(layer) for layer in self.layers}
 
     def covers(self, layer) -> bool:
@@ -67,7 +67,7 @@ def of(layer) -> Observation:
     """The innermost active observation of a layer."""
     for observation in reversed(_stack.get()):
         if observation.covers(layer):
-            observation.met.add(id(layer))
+            observation.asked.add(id(layer))
             return observation
     return _NOTHING
 
@@ -106,8 +106,8 @@ def _hidden(observation):
     with function_inputs([layer.log_pulse_width.value for layer in layers]) as read:
 
         def hidden():
-            if all(id(layer) in observation.met for layer in layers):
+            if all(id(layer) in observation.asked for layer in layers):
                 return []  # without a look at the graph
-            return [layers[k] for k in read() if id(layers[k]) not in observation.met]
+            return [layers[k] for k in read() if id(layers[k]) not in observation.asked]
 
         yield hidden

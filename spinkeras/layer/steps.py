@@ -80,7 +80,7 @@ class _Gate:
         for lease in list(self.leases):
             if lease not in renewed:
                 self.end(lease)
-                args = _keras.forgotten(self.model, args, lease.forget())
+                args = _keras.arguments_with(self.model, args, lease.forget())
         try:
             return self._step(renewed, args)(*args)
         except BaseException:  # such as a layer whose energy cannot be counted

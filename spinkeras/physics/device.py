@@ -667,7 +667,8 @@ class MTJDevice:
                 f"There is no file {checks.shown(str(path))} with a device. MTJDevice.save writes "
                 f"one; presets, which need no file, are {[*DEVICES, *FREE_RUNNING]}."
             )
-        return checks.named(checks.shown(str(path)), cls.from_json, files.read_text(path))
+        with checks.errors_about(checks.shown(str(path))):
+            return cls.from_json(files.read_text(path))
 
     @classmethod
     def preset(cls, name: str) -> "MTJDevice":
@@ -740,7 +741,7 @@ def get_device(device: Any) -> MTJDevice:
         return MTJDevice.preset(device)
     if isinstance(device, dict):
         if "class_name" in device:
-            return checks.revived("device", device, MTJDevice)
+            return checks.from_keras("device", device, MTJDevice)
         return MTJDevice.from_config(device)
     raise ValueError(
         f"device must be an MTJDevice or one of the presets {[*DEVICES, *FREE_RUNNING]}, or the "
@@ -763,7 +764,8 @@ def _curve(field, value):
     pulsed, free = (keras.saving.get_registered_object(f"spinkeras>{name}") for name in names)
     if isinstance(value, dict):
         kind = free if "relaxation_time" in value else pulsed
-        value = checks.named(field, kind.from_config, value)
+        with checks.errors_about(field):
+            value = kind.from_config(value)
     if not (value is None or isinstance(value, pulsed)):
         raise ValueError(f"{field} = {checks.shown(value)} must be an EmpiricalCurve or None.")
     return value

@@ -275,7 +275,7 @@ class ChipSpread:
     def from_config(cls, config: dict[str, Any]) -> Self:
         # The first files lack these.
         newer = ("read_time", "read_voltage", "offset_field", "offset_current")
-        checks.complete("ChipSpread", config, [name for name in LIMITS if name not in newer])
+        checks.require_entries("ChipSpread", config, [name for name in LIMITS if name not in newer])
         return cls(**config)
 
     def draw(
@@ -284,7 +284,7 @@ class ChipSpread:
         rng: np.random.Generator,
         temperature: float = 300.0,
         chip_temperature: float | None = None,
-    ) -> "ChipLayer":
+    ) -> "DeviceFactors":
         """Factors of the devices of one layer, NumPy.
 
         Args:
@@ -309,7 +309,7 @@ class ChipSpread:
 
     def draw_tensors(
         self, shape: tuple[int, ...], temperature: float, seed: Any, dtype: str
-    ) -> "ChipLayer":
+    ) -> "DeviceFactors":
         """Like `draw`, but tensors from a Keras seed generator; every call draws a new chip.
 
         The temperature is drawn here, too, so it belongs to one layer, not to a whole chip.
@@ -339,7 +339,7 @@ class ChipSpread:
                 if xp is ops:
                     column = ops.convert_to_tensor(column, normal.dtype)
                 factors[name] = xp.take(column, row)
-        return ChipLayer(
+        return DeviceFactors(
             stability=factors["stability"] * xp.exp(self.stability * normal[0]) / warm,
             current=factors["current"] * xp.exp(self.current * normal[1]) * warm,
             diffusion_time=factors["diffusion_time"] / (warm + 0 * normal[0]),
@@ -383,8 +383,8 @@ def _device_table(rows):
     return rows
 
 
-class ChipLayer(NamedTuple):
-    """Factors of the devices of one layer; every array has the shape of the layer's knobs.
+class DeviceFactors(NamedTuple):
+    """How the devices of one layer differ; every array has the shape of the layer's knobs.
 
     Attributes:
         stability, current, diffusion_time, resistance, tmr: factors on `Delta`, `Ic0 / Delta`,
@@ -426,7 +426,7 @@ def chip_curve(
             outside the range of the law is moved to the edge of this range.
         log_duration, stability: nominal `ln u` and `Delta` of the knobs.
         drive: `h` of every element for the nominal device.
-        chip: `ChipLayer`.
+        chip: `DeviceFactors`.
         spread: `ChipSpread`, for jitter, reading and ceiling.
         cause: which differences count. `"all"`, or only one: the `"threshold"` of the devices,
             their `"slope"`, or the `"faults"` of devices with the nominal curve (jitter, ceiling,

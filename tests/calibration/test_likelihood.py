@@ -15,7 +15,7 @@ from tests.calibration.harness import REFERENCE, TRUTH, small_table, synthetic
         (
             small_table(),
             ["anisotropy", "damping", "spin_torque_efficiency"],
-            r"do not determine all of .*'damping'.* at 1 pulse width\(s\).*Leave one of",
+            r"do not determine all of .*'damping'.* at 1 pulse width\(s\).*Leave damping out of",
         ),
         (small_table(), ["anisotropy", "thickness", "diameter", "damping"], r"no data can tell"),
         (small_table(), ["damping", "spin_torque_efficiency", "temperature", "diameter"], "tell"),

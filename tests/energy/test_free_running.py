@@ -18,6 +18,7 @@ from spinkeras import (
 )
 from spinkeras.energy import antiparallel_resistance, read_energy
 from spinkeras.physics import equilibrium
+from tests.layer.harness import law_of
 
 LOW = MTJDevice.preset("smtj_reference")
 GENTLE = EnergyAssumptions(read_voltage=0.02, read_time=1e-9)
@@ -33,10 +34,6 @@ CURVE = EquilibriumCurve(
     relaxation_anisotropy_exponent=5.0,
 )
 MEASURED = LOW.replace(switching_curve=CURVE)
-
-
-def law_of(device):
-    return "equilibrium" if device.switching_curve is None else device.switching_curve
 
 
 def network(device=LOW, **options):

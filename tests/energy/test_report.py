@@ -53,6 +53,14 @@ def test_layers_of_the_same_name_stay_apart():
     assert [row["name"] for row in report.layers] == ["spin", "spin_2"]
 
 
+def test_report_refuses_a_sample_without_an_axis_of_samples():
+    model, x, _ = model_and_data()
+    with pytest.raises(ValueError, match=r"of a single one: give x\[None\]"):
+        spinkeras.energy_report(model, x[0])
+    one = spinkeras.energy_report(model, x[:1][0][None], print_fn=None)
+    assert one.inferences == 1
+
+
 def test_report_refuses_empty_data():
     model, x, _ = model_and_data()
     with pytest.raises(ValueError, match="needs arrays of equal length > 0"):

@@ -3,6 +3,7 @@
 import keras
 
 from spinkeras import MTJDevice, NeelBrown
+from spinkeras.physics import get_device
 
 FAST = MTJDevice.preset("stt_reference").replace(pulse_width_range=(0.5e-9, 2e-9))
 SLOW = MTJDevice.preset("stt_reference").replace(
@@ -25,3 +26,9 @@ VARIANTS = {
     },
     "ballistic": {"device": FAST, "switching_model": "ballistic"},
 }
+
+
+def law_of(device):
+    """The law of a free-running junction: its measured curve, or else the macrospin's."""
+    curve = get_device(device).switching_curve
+    return "equilibrium" if curve is None else curve

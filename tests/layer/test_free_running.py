@@ -9,7 +9,8 @@ from keras import ops
 
 import spinkeras
 from spinkeras import EmpiricalCurve, EquilibriumCurve, MTJDevice, SpinNeuron
-from spinkeras.physics import equilibrium, get_device
+from spinkeras.physics import equilibrium
+from tests.layer.harness import law_of
 
 LOW = MTJDevice.preset("smtj_reference")
 
@@ -29,11 +30,6 @@ CURVE = EquilibriumCurve(
 )
 MEASURED = LOW.replace(switching_curve=CURVE)
 BOTH = pytest.mark.parametrize("device", [LOW, MEASURED], ids=["law", "curve"])
-
-
-def law_of(device):
-    curve = get_device(device).switching_curve
-    return "equilibrium" if curve is None else curve
 
 
 def neuron(device=LOW, **options):

@@ -11,7 +11,7 @@ from scipy import stats
 import spinkeras
 from spinkeras import NeelBrown, SpinNeuron
 from spinkeras.hardware import chips
-from spinkeras.physics.spread import FACTORS, ChipLayer, ChipSpread, chip_curve
+from spinkeras.physics.spread import FACTORS, ChipSpread, DeviceFactors, chip_curve
 from tests.layer.test_draws_and_grids import ALARM, inside_binomial
 
 VGSOT = spinkeras.MTJDevice.preset("vgsot_zhang2020")
@@ -79,7 +79,7 @@ def test_whole_devices_are_drawn_with_equal_chances(device, tensors):
     spread = ChipSpread.from_devices(devices, device)
     if tensors:
         chip = spread.draw_tensors((30_000,), 300.0, keras.random.SeedGenerator(3), "float32")
-        chip = ChipLayer(*(ops.convert_to_numpy(f) for f in chip))
+        chip = DeviceFactors(*(ops.convert_to_numpy(f) for f in chip))
     else:
         chip = spread.draw((30_000,), np.random.default_rng(3))
     # Which device it is follows from any of its factors, and all of them agree.
@@ -225,7 +225,7 @@ def test_bad_devices(device):
 def unit_chip(**changes):
     factors = {name: np.ones(1) for name in FACTORS}
     factors |= {"stuck_low": np.zeros(1), "stuck_high": np.zeros(1)}
-    return ChipLayer(**(factors | changes))
+    return DeviceFactors(**(factors | changes))
 
 
 def test_a_chip_is_another_device_driven_with_the_nominal_settings(device):
