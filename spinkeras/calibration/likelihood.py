@@ -84,20 +84,26 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
 
     wall = max(1e3, math.sqrt(np.sum(trials)))  # steeper than any likelihood
 
-    def residuals(theta, rows):
+    def residuals(theta, rows, wall=wall):
         probability, excess = predict(theta, rows)
         return np.append(_deviance_residuals(probability, rows), wall * excess)
 
     def climb(theta, rows):
-        return optimize.least_squares(
-            residuals,
-            theta,
-            "3-point",
-            (scaled.low, scaled.high),
-            x_scale="jac",
-            max_nfev=steps,
-            args=(rows,),
-        )
+        # At a steep wall the search gets stuck, so the wall rises step by step.
+        for height in (1.0, 10.0, 100.0, wall):
+            run = optimize.least_squares(
+                residuals,
+                theta,
+                "3-point",
+                (scaled.low, scaled.high),
+                x_scale="jac",
+                max_nfev=steps,
+                args=(rows, height),
+            )
+            theta = run.x
+            if run.fun[-1] == 0:  # a higher wall would change nothing
+                break
+        return run
 
     # Far from the transition the likelihood is flat, so the search first compares many starts.
     rng = np.random.default_rng(0)

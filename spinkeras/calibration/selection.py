@@ -12,9 +12,10 @@ _LEAST_GAIN = 10.8
 def stepwise(fit_with, names, start, fit, fixed):
     """The estimate with `names` and further shape parameters that improve the fit enough.
 
-    Parameters are added or removed one at a time as long as the sum of the deviance and
-    `_LEAST_GAIN` per parameter falls. A set of parameters is left out if the data do not determine
-    all of them or if an estimate lies on a limit.
+    Parameters are added, removed or exchanged one at a time as long as the sum of the deviance and
+    `_LEAST_GAIN` per parameter falls. An estimate that lies on a limit, or that rises as little as
+    is allowed, counts as one parameter more. A set of parameters is left out if the data do not
+    determine all of them.
 
     Args:
         fit_with: function `(names, start) -> Estimate`.
@@ -24,36 +25,45 @@ def stepwise(fit_with, names, start, fit, fixed):
         fixed: names of parameters that are not fitted.
 
     Returns:
-        The `Estimate`, and a list of estimates with one parameter more.
+        The `Estimate`, and a list of estimates with further parameters.
     """
-
-    def attempt(extra, nearby):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", UserWarning)
-                fit = fit_with([*names, *sorted(extra)], start | nearby.parameters)
-        except (ValueError, UserWarning):
-            return math.inf, None
-        if not extra.isdisjoint(("floor", "ceiling")) and not _reaches(fit, fixed):
-            return math.inf, None
-        return fit.deviance + _LEAST_GAIN * len(extra), fit
-
     # name: parameters that it needs. Alone, `a` does much the same as `c`, and `d` as `b`.
     needs = {"c": set(), "a": {"c"}, "b": set(), "d": {"b"}, "ceiling": set(), "floor": set()}
+    able = [name for name in needs if name not in fixed]
+    estimates, scores = {}, {}
+
+    def attempt(extra, nearby):
+        scores[extra] = math.inf
+        try:
+            with warnings.catch_warnings(record=True) as doubts:
+                warnings.simplefilter("always")
+                found = fit_with([*names, *sorted(extra)], start | nearby.parameters)
+        except ValueError:  # the data do not determine the parameters
+            return
+        if extra.isdisjoint(("floor", "ceiling")) or _reaches(found, fixed):
+            estimates[extra] = found
+            scores[extra] = found.deviance + _LEAST_GAIN * (len(extra) + bool(doubts))
+
+    def improve(chosen):
+        """A better set one parameter away or, if none is better, one exchange away."""
+        singles = [{name} for name in able]
+        swaps = [{name, other} for name in chosen for other in able if other not in chosen]
+        for moves in (singles, swaps):
+            for extra in (chosen ^ move for move in moves):
+                allowed = all(needs[name] <= extra for name in extra)
+                if allowed and extra not in scores and len(names) + len(extra) < len(fit.residuals):
+                    attempt(extra, estimates[chosen])
+            best = min(scores, key=scores.__getitem__)
+            if best != chosen:
+                break
+        return best
+
     chosen = frozenset()
-    known = {chosen: attempt(chosen, fit)}
-    while math.isfinite(known[chosen][0]):
-        fit = known[chosen][1]
-        for extra in (chosen ^ {name} for name in needs if name not in fixed):
-            allowed = all(needs[name] <= extra for name in extra)
-            if allowed and extra not in known and len(names) + len(extra) < len(fit.residuals):
-                known[extra] = attempt(extra, fit)
-        best = min(known, key=lambda extra: known[extra][0])
-        if best == chosen:
-            break
-        chosen = best
-    richer = [found for extra, (_, found) in known.items() if found and extra > chosen]
-    return fit, richer
+    attempt(chosen, fit)
+    while chosen in estimates and (better := improve(chosen)) != chosen:
+        chosen = better
+    richer = [found for extra, found in estimates.items() if extra > chosen]
+    return estimates.get(chosen, fit), richer
 
 
 def _reaches(fit, fixed):
