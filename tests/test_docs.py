@@ -185,3 +185,13 @@ def test_the_reference_has_everything_public():
             own = {k for k, v in vars(module).items() if getattr(v, "__module__", None) == name}
             shown |= {name.removeprefix("spinkeras."), *getattr(module, "__all__", own)}
     assert {*spinkeras.__all__} <= shown, {*spinkeras.__all__} - shown
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/api").glob("*.md")), ids=lambda p: p.stem)
+def test_the_reference_of_a_room_has_all_its_public_names(page):
+    """In the order of reading, which is not that of the alphabet, and so written by hand."""
+    for module, names in re.findall(
+        r"^::: (spinkeras\.\w+)\n    options:\n      members: \[([^]]+)\]", page.read_text(), re.M
+    ):
+        listed = [name.strip() for name in names.split(",")]
+        assert sorted(listed) == sorted(importlib.import_module(module).__all__)
