@@ -215,11 +215,11 @@ def fit_empirical(
         free: names of the fields of `EmpiricalCurve` to fit, or `{name: (lowest, highest)}`.
             Default: threshold and slope, with their exponents if there are several pulse widths,
             and the anisotropy exponent if there are several gate voltages. The fit then chooses
-            further fields among `c`, `a`, `b`, `d`, `ceiling` and `floor`. It adds or removes them
-            one by one. A field must reduce the deviance by 10.8, which happens by chance in one of
-            1000 tables, and the data must determine all fields. `a` needs `c`, and `d` needs `b`,
-            because alone each does much the same as its partner. `floor` and `ceiling` need a row
-            within a tenth of the curve's height.
+            further fields among `c`, `a`, `b`, `d`, `ceiling` and `floor`. It adds, removes or
+            exchanges them one by one. A field must reduce the deviance by 10.8, which happens by
+            chance in one of 1000 tables, and the data must determine all fields. `a` needs `c`, and
+            `d` needs `b`, because alone each does much the same as its partner. `floor` and
+            `ceiling` need a row within a tenth of the curve's height.
         fixed: values of other fields, for example `{"ceiling": 1.0}`; the default `free` leaves
             these fields out. Default: the values of `EmpiricalCurve`, with the geometric middle of
             the data as `pulse_width`.

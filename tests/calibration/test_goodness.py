@@ -119,6 +119,7 @@ THERMAL = {"a": -0.85, "b": 0.56, "c": -1.32, "d": 0.63}
         ({}, 10_000, {}),
         (THERMAL, 1000, {"free": ["threshold", "slope"], "fixed": THERMAL}),
         (THERMAL, 1000, {}),  # mostly `c` alone is chosen, with a slope that is 8 % too large
+        (THERMAL, 100_000, {}),  # mostly the whole shape
     ],
 )
 def test_intervals_of_a_curve_contain_the_truth_as_often_as_they_say(shape, trials, options):
