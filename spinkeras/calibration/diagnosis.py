@@ -76,7 +76,7 @@ def _runs(table, residuals):
 
 
 def poor(fit):
-    """Why an `Estimate` does not describe its table, or `None` if it does (`p >= 0.01`).
+    """Why an `Estimate` does not describe its table: a list of texts, empty if `p >= 0.01`.
 
     The deviance and Pearson's chi-squared must both be too large. With few pulses at a setting,
     one of them may exceed its degrees of freedom although the law holds.
@@ -84,17 +84,17 @@ def poor(fit):
     freedom = fit.degrees_of_freedom
     p_value = stats.chi2.sf(fit.deviance, freedom) if freedom else 1.0
     if p_value >= 0.01:
-        return None
+        return []
     trials, p = fit.table["trials"], fit.probability
     pearson = np.sum((fit.table["switched"] - trials * p) ** 2 / (trials * p * (1 - p)))
     if stats.chi2.sf(pearson, freedom) >= 0.01:
-        return None
+        return []
     said = pattern(fit.table, p, fit.residuals) or ["the residuals have no pattern"]
-    return (
+    return [
         f"The fit does not describe the table: deviance {fit.deviance:.1f} on "
         f"{freedom} degrees of freedom (p = {p_value:.2g}). Look at these findings: "
         f"{'; '.join(said)}. The standard errors are too small, by a "
         f"factor of {np.sqrt(fit.deviance / freedom):.2g} if the scatter is extra noise; scaled() "
         "gives larger ones. If the residuals have a pattern, try another law or more free "
         "parameters, or check the table (drift, two devices or directions in one table)."
-    )
+    ]

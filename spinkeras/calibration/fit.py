@@ -251,7 +251,7 @@ def fit_empirical(
     assume the stated shape. The draws of `posterior` always assume the stated or chosen shape.
 
     The curve rises everywhere in the range of the table: its logit is at least 0.02 times as
-    steep as at the threshold. A warning appears if a falling curve would fit better.
+    steep as at the threshold. A warning appears if a curve that falls somewhere would fit better.
 
     Returns:
         `FitResult` with the fitted curve in `.curve`.
@@ -512,8 +512,7 @@ def _result(table, estimates, posterior, seed, predict, device, curve=None, rese
         way = fit.table["direction"][0] if len(estimates) > 1 else None
         rows = slice(None) if way is None else table["direction"] == way
         probability[rows], residuals[rows] = fit.probability, fit.residuals
-        reason = poor(fit)
-        if reason:
+        for reason in (*fit.doubts, *poor(fit)):
             warn(f"{way}: {reason}" if way else reason)
     first, *back = (_draws(fit, posterior, seed) for fit in fits)
     deviance = sum(fit.deviance for fit in fits)

@@ -10,7 +10,6 @@ from scipy import optimize, special, stats
 from spinkeras.calibration import conditions
 from spinkeras.calibration.law import MICRO, Scaled
 from spinkeras.calibration.posterior import FLOOR
-from spinkeras.notices import warn
 from spinkeras.physics.empirical import SHAPE
 
 _SEARCH_ROWS = 2000
@@ -37,6 +36,7 @@ class Estimate:
     table: dict
     probability: np.ndarray
     residuals: np.ndarray
+    doubts: list[str] = dataclasses.field(default_factory=list)  # why the errors are not valid
 
     @property
     def parameters(self):
@@ -135,6 +135,7 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
     error = np.sqrt(np.diag(covariance))
     if not np.all(error <= allowed):
         _refuse_undetermined(error, allowed, weakest, scaled, theta, table)
+    doubts = []
     margin = np.minimum(theta - scaled.low, scaled.high - theta) / (scaled.high - scaled.low)
     bound = [name for name, value in zip(scaled.names, margin) if value < 1e-6]
     for names, what, cure in (
@@ -142,18 +143,20 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
         ([n for n in bound if n not in scaled.given], "its limit", "Free fewer parameters"),
     ):
         if names:
-            warn(
+            doubts.append(
                 f"The estimate of {names} lies on {what} ({listed(scaled.backward(theta))}); its "
                 f"standard error is not valid. {cure} if the value is not a known limit."
             )
     if excess > 1e-9 and not bound:
-        warn(
+        doubts.append(
             f"The estimate ({listed(scaled.backward(theta))}) is the best among curves that rise "
-            "with the current, but a falling curve would fit better; its standard errors are not "
-            "valid. Free fewer parameters, or keep the fit if it is good enough."
+            "with the current, but a curve that falls somewhere would fit better; its standard "
+            "errors are not valid. Free other parameters, or keep the fit if it is good enough."
         )
     residual = _deviance_residuals(probability, table)
-    return Estimate(law, scaled, theta, information, covariance, table, probability, residual)
+    return Estimate(
+        law, scaled, theta, information, covariance, table, probability, residual, doubts
+    )
 
 
 def condensed(table):

@@ -1,7 +1,6 @@
 """Chooses the parameters of a curve's shape, and adds the uncertainty of this choice."""
 
 import math
-import warnings
 
 import numpy as np
 
@@ -35,18 +34,17 @@ def stepwise(fit_with, names, start, fit, fixed):
     def attempt(extra, nearby):
         scores[extra] = math.inf
         try:
-            with warnings.catch_warnings(record=True) as doubts:
-                warnings.simplefilter("always")
-                found = fit_with([*names, *sorted(extra)], start | nearby.parameters)
+            found = fit_with([*names, *sorted(extra)], start | nearby.parameters)
         except ValueError:  # the data do not determine the parameters
             return
         if extra.isdisjoint(("floor", "ceiling")) or _reaches(found, fixed):
             estimates[extra] = found
-            scores[extra] = found.deviance + _LEAST_GAIN * (len(extra) + bool(doubts))
+            scores[extra] = found.deviance + _LEAST_GAIN * (len(extra) + bool(found.doubts))
 
     def improve(chosen):
         """A better set one parameter away or, if none is better, one exchange away."""
-        singles = [{name} for name in able]
+        # If a floor and a ceiling lie at equal distances from 1/2, one alone improves nothing.
+        singles = [*({name} for name in able), {"floor", "ceiling"} & {*able}]
         swaps = [{name, other} for name in chosen for other in able if other not in chosen]
         for moves in (singles, swaps):
             for extra in (chosen ^ move for move in moves):
