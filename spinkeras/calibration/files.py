@@ -72,6 +72,8 @@ def read(path, names=None, sheet=None) -> Cells:
             f"sheet = {sheet!r} is for workbooks, but {where} is a text file; leave sheet out."
         )
     text, notes = _text(content, where)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = re.sub(r"\Asep=.\n", "\n", text)  # Excel writes the separator in a line of its own
     records, lines, comment, separator = _split(text, where)
     cells = _named(records, lines, comment, names, where, commas=separator != ",")
     cells.notes[:0] = notes
@@ -80,6 +82,11 @@ def read(path, names=None, sheet=None) -> Cells:
 
 def _text(content, where):
     """Text of a file, and a list of guesses about its encoding."""
+    if b"\0" in content and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(
+            f"{where} is not text in UTF-8: it contains zero bytes, as UTF-16 without its mark or "
+            "as a binary file; save the file as text in UTF-8."
+        )
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         return content.decode(encoding), []

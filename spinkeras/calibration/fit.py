@@ -277,7 +277,7 @@ def fit_empirical(
     1.15
     """
     junction = None if device is None else get_device(device)
-    fixed = dict(fixed or {})
+    fixed = _fixed(fixed, free)
     signed = relaxation_time is not None or _reaches_zero(free, fixed)
     table = read_table(data, resistance, device=junction, signed=signed)
     junction = _at_one_temperature(junction, table)
@@ -327,18 +327,30 @@ def fit_empirical(
     return _result(table, estimates, posterior, seed, predict, device=junction, **of_curves)
 
 
+def _fixed(fixed, free):
+    """The caller's values of fields that are not fitted, after a check of their names."""
+    fixed = {} if fixed is None else fixed
+    if not isinstance(fixed, dict):
+        raise ValueError(f"fixed = {checks.shown(fixed)} must be a dictionary {{field: value}}.")
+    unknown = [name for name in fixed if name not in empirical.LIMITS]
+    if unknown:
+        raise ValueError(
+            f"fixed must name fields of EmpiricalCurve; unknown {unknown}. The fields are "
+            f"{list(empirical.LIMITS)}."
+        )
+    names = [free] if isinstance(free, str) else free or ()
+    both = [name for name in names if name in fixed]
+    if both:
+        raise ValueError(f"{both} are in `free` and in `fixed`; name each field in one of them.")
+    return dict(fixed)
+
+
 def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative_error):
     """The `Estimate` of `fit_empirical` for a table of one direction."""
     table, fixed = reads, dict(fixed)
     signed = signed or bool(np.min(table["current_a"]) < 0)
     widths = np.unique(table["pulse_width_s"])
     several_gates = len(np.unique(table["gate_voltage_v"])) > 1
-    unknown = sorted(set(fixed) - set(empirical.LIMITS))
-    if unknown:
-        raise ValueError(
-            f"fixed must name fields of EmpiricalCurve; unknown {unknown}. The fields are "
-            f"{list(empirical.LIMITS)}."
-        )
     default = {name: limits[1:3] for name, limits in empirical.LIMITS.items()}
     start = {"threshold": 1e-3, "slope": 1e3}
     base: empirical.EmpiricalCurve
@@ -367,6 +379,11 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
         names += ["threshold_exponent", "slope_exponent"] if len(widths) > 1 else []
         names += ["anisotropy_exponent"] if several_gates else []
         names = [name for name in names if name not in fixed]
+        if not names:
+            raise ValueError(
+                f"fixed = {checks.shown(fixed)} leaves nothing to fit; name the fields to fit in "
+                "`free`, such as free=['c']."
+            )
         fit = fit_with(names, start)
         short = functools.partial(fit_with, table=condensed(table), search=False, steps=60)
         chosen, richer = stepwise(short, names, start, fit, fixed)
@@ -541,6 +558,10 @@ def _draws(fit, posterior, seed):
     if posterior in (False, None):  # an empty dictionary asks for draws with the default options
         return None
     options = posterior if isinstance(posterior, dict) else {}
+    if posterior is not True and posterior is not options:
+        raise ValueError(
+            f"posterior = {checks.shown(posterior)} must be True, False or a dictionary of options."
+        )
     unknown = set(options) - {"chains", "draws", "warmup"}
     if unknown:
         raise ValueError(

@@ -450,8 +450,14 @@ class CurveLaw:
             return np.zeros(gate.shape)
         if self.device is None:
             raise ValueError(
-                "The table has gate voltages; give `device`. Its vcma_coefficient, thicknesses and "
-                "anisotropy convert them to anisotropies (fit_device can fit the coefficient)."
+                "Gate voltages need a `device`. Its vcma_coefficient, thicknesses and anisotropy "
+                "convert them to anisotropies (fit_device can fit the coefficient)."
+            )
+        if self.device.vcma_coefficient == 0:
+            raise ValueError(
+                f"The device {self.device.name!r} has vcma_coefficient = 0, so a gate voltage does "
+                "not change its anisotropy. Give the device its coefficient (fit_device can fit "
+                "it), or leave out the gate voltages."
             )
         ratio = self.device.anisotropy_at(gate) / self.device.anisotropy
         if np.min(ratio) <= 0:

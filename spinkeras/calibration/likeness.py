@@ -6,6 +6,7 @@ from scipy import stats
 from spinkeras.notices import warn
 
 _LEAST_EXPECTED = 1.0  # least expected count of each outcome in a row; chi-squared needs this
+_MANY_TRIALS = 50
 _CERTAIN = 1e-4  # p below which rows surely differ
 _MOST_VALUES = 20  # most values of a column that may distinguish, for example, devices
 
@@ -59,6 +60,25 @@ def warn_if_unlike(setting, settings, switched, trials, others, where):
         f"one device for all values of {name!r} ({', '.join(map(str, _values(others[name])[:4]))})"
         for name in selecting
     ]
+
+
+def warn_if_twice(setting, switched, trials, where):
+    """Warn if rows of one setting have the same counts so often that they must be copies.
+
+    The test uses rows with both outcomes and at least 50 trials. Two such measurements have the
+    same count with a probability of at most 0.1 or so, unless `P` is near 0 or 1.
+    """
+    share = switched / trials
+    rows = (trials >= _MANY_TRIALS) & (share > 0.1) & (share < 0.9)
+    found = np.stack([setting, switched, trials])[:, rows]
+    copies = found.shape[1] - np.unique(found, axis=1).shape[1]
+    again = found.shape[1] - len(np.unique(found[0]))  # rows after the first of their setting
+    if copies >= 4 and copies > again / 2:
+        warn(
+            f"{where}: {copies} rows have the same setting and the same counts as an earlier row. "
+            "If they are copies, remove them: pulses that count twice make the standard errors "
+            "too small."
+        )
 
 
 def _selecting(others, rows):

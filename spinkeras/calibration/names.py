@@ -21,7 +21,8 @@ _VOLTS = _scaled("V", ("", "m", "u", "µ", "μ"))
 _SECONDS = _scaled("s", ("", "m", "u", "µ", "μ", "n", "p"))
 _KELVINS = {"K": 1.0, "degC": 1.0, "°C": 1.0, "C": 1.0, "celsius": 1.0}
 _OFFSETS = {unit: 273.15 for unit in _KELVINS if unit != "K"}
-_SHARES = {"1": 1.0, "%": 1e-2, "percent": 1e-2, "pct": 1e-2}
+_PERCENT = {"%": 1e-2, "percent": 1e-2, "pct": 1e-2}
+_SHARES = {"1": 1.0} | _PERCENT
 
 _DRIVE = ("drive", "amplitude", "pulseamplitude", "ampl")  # the unit shows the quantity
 
@@ -102,6 +103,7 @@ class Column:
     unit: str = ""
     stated: bool = False  # whether the name or the caller stated the unit
     offset: float = 0.0
+    told: bool = False  # whether the caller stated the unit
 
 
 def identify(found, columns, units, given, where):
@@ -173,6 +175,8 @@ def _means(name, quantity, units):
     plain, unit = split(name)
     unit = units.get(name, unit)
     kind = QUANTITIES[quantity]
+    if unit in _PERCENT and plain in QUANTITIES["switched"].names:
+        return quantity == "fraction"  # "switched (%)" is no count
     if unit is not None and unit not in kind.units:
         # the "s" of "n_s" is no unit of a count
         plain, unit = _plain(name), None
@@ -189,7 +193,7 @@ def _column(quantity, name, units):
     if unit is None:
         return Column(name, 1.0, kind.unit)
     offset = _OFFSETS.get(unit, 0.0)
-    return Column(name, kind.units[unit], unit, stated=True, offset=offset)
+    return Column(name, kind.units[unit], unit, True, offset, told=name in units)
 
 
 def _said(columns, found, where):

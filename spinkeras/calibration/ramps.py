@@ -19,8 +19,10 @@ import numpy as np
 
 from spinkeras import checks
 from spinkeras.calibration.conditions import groups, in_words
+from spinkeras.notices import warn
 
 _FINE = 0.25  # interval as a fraction of the standard deviation of the switching currents
+_COARSE = 0.5  # fraction from which the switching rate changes too much within an interval
 _LONGEST, _SHORTEST = 1e-2, 1e-11  # s, limits of the pulse width in a table
 _MOST = 100_000  # intervals
 
@@ -56,7 +58,17 @@ def counts(drive, held, ramp, unit):
                     "distribution; record the switching currents with a finer resolution."
                 )
             width = min(_FINE * spread, rate * _LONGEST)
-        parts.append(_intervals(own, width, step is not None, unit))
+        # A staircase switches on its steps; recorded drives may be rounded to such steps, too.
+        grid = _resolution(own) if step is None else step
+        if grid:
+            width = grid * max(1, round(width / grid))
+        if step is None and width > _COARSE * spread:
+            warn(
+                f"The switching drives are recorded in steps of {grid:.3g} {unit}, but their "
+                f"standard deviation is only {spread:.3g} {unit}. The switching rate changes within "
+                "a step, so the fit is biased; record the drives with a finer resolution."
+            )
+        parts.append(_intervals(own, width, grid / 2 or 1e-9 * width, unit))
         count = len(parts[-1][0])
         values = values | {"pulse_width_s": dwell or width / rate}
         others.append({name: np.full(count, value) for name, value in values.items()})
@@ -65,9 +77,30 @@ def counts(drive, held, ramp, unit):
     return middle, settings, switched, trials
 
 
-def _intervals(own, width, staircase, unit):
-    # The drives of a staircase are its steps, so every interval is centred on a drive.
-    origin = own[0] - width / 2 if staircase else own[0] - 1e-9 * width
+def _resolution(own):
+    """Step between the recorded drives, or 0 if they are not rounded to steps.
+
+    Args:
+        own: drives in rising order.
+    """
+    steps = np.diff(own)
+    steps = steps[steps > 1e-9 * own[-1]]  # smaller ones are rounding errors of the drives
+    if len(steps) + 1 > len(own) / 2:
+        return 0.0
+    multiples = steps / np.min(steps)
+    return float(np.min(steps)) * bool(np.all(np.abs(multiples - np.round(multiples)) < 0.01))
+
+
+def _intervals(own, width, below_first, unit):
+    """Middles of the intervals, and counts of the ramps that switched in and reached each.
+
+    Args:
+        own: drives in rising order.
+        width: width of the intervals.
+        below_first: how far the first drive lies above the lower end of its interval.
+        unit: unit of the drives.
+    """
+    origin = own[0] - below_first
     below = min(int(2 * np.std(own) / width), int(max(origin, 0) / width))
     number = np.floor((own - origin) / width).astype(int) + below
     if number[-1] > _MOST:

@@ -30,7 +30,7 @@ import numpy as np
 
 from spinkeras import checks
 from spinkeras.calibration import conditions, files, names, ramps
-from spinkeras.calibration.likeness import warn_if_unlike
+from spinkeras.calibration.likeness import warn_if_twice, warn_if_unlike
 from spinkeras.notices import warn
 from spinkeras.physics.device import DeviceLike, get_device
 from spinkeras.physics.resistance import current_of_voltage
@@ -206,8 +206,9 @@ def _check_columns(found, given, cells, ramp):
     if ramps_given and ramp is None:
         raise ValueError(
             f"{cells.where} has one switching current or voltage per ramp "
-            f"({found[drive[0]].name}): give ramp={{'rate': A/s or V/s}}, or {{'step': A or V, "
-            "'dwell': s} for a staircase. For pulses, use columns={'current_a': ...}."
+            f"({found[drive[0]].name}): read it by read_table(..., ramp={{'rate': A/s or V/s}}), or "
+            "{'step': A or V, 'dwell': s} for a staircase. For pulses, use columns={'current_a': "
+            "...}."
         )
     if ramp is not None and not ramps_given:
         raise ValueError(
@@ -260,7 +261,8 @@ def _table(cells, found, given, drive, path, ramp, signed):
         table[_WAY] = _directions(found[_WAY].name, cells)
     if _WAY in table:
         held[_WAY] = table[_WAY]
-        table[drive] = _towards_reversal(table[drive], held[_WAY], cells)
+        if not signed:
+            table[drive] = _towards_reversal(table[drive], held[_WAY], cells)
     if drive.startswith("switching"):
         refuse(
             table[drive] <= 0,
@@ -301,6 +303,7 @@ def _table(cells, found, given, drive, path, ramp, signed):
         if name not in {column.name for column in (*used.values(), found.get(_WAY)) if column}
     }
     pooled = _pool(settings, switched, trials)
+    warn_if_twice(_group(settings)[1], switched, trials, where)
     cells.notes += warn_if_unlike(_group(settings)[1], settings, switched, trials, others, where)
     for way in [] if signed else conditions.directions(pooled) or [None]:
         own = slice(None) if way is None else pooled[_WAY] == way
@@ -337,15 +340,16 @@ def _likely(column, unit):
     """A hint at the unit that a column may have."""
     if column is None:
         return ""
-    if column.stated and (column.factor != 1.0 or column.offset):
-        return f", taken in {column.unit}: the numbers may be in SI units already"
+    if column.stated:
+        in_si = column.factor == 1.0 and not column.offset
+        return "" if in_si else f", taken in {column.unit}: the numbers may be in SI units already"
     return f"; the numbers are likely {unit}: units={{{column.name!r}: {unit!r}}}"
 
 
 def _temperatures(values, column, refuse, where):
     """Temperatures in K, after a check."""
     unstated = column.name != _KELVIN and not column.stated
-    if unstated and np.max(values) < _COLD:
+    if unstated and np.min(values) < _COLD:
         raise ValueError(
             f"{where}: {column.name} = {np.min(values):g} to {np.max(values):g} may be K or degC; "
             f"state units={{{column.name!r}: 'degC'}}, or 'K'."
@@ -395,7 +399,8 @@ def _currents(values, drive, path, way, cells):
     if path is None:
         raise ValueError(
             f"{where} gives voltages; give the `resistance` in ohm of the path that carries "
-            "the write current (the junction, or the heavy-metal channel), or the `device`."
+            "the write current (the junction, or the heavy-metal channel), or the `device` (a fit "
+            "of its diameter needs the `resistance`)."
         )
     if isinstance(path, float):
         current, told = values / path, f"{path:g}"
@@ -426,10 +431,10 @@ def _counts(fraction, trials, used, cells, refuse):
     percent = f"; the numbers are likely percent: units={{{column.name!r}: '%'}}"
     likely = percent if np.max(fraction) <= 100 and column.factor == 1.0 else ""
     refuse((fraction < 0) | (fraction > 1), "fraction", f"is not a probability, 0 to 1{likely}")
-    if column.factor != 1.0 and 0 < np.max(fraction) <= 0.01:
+    if column.factor != 1.0 and not column.told and 0 < np.max(fraction) <= 0.01:
         raise ValueError(
-            f"{cells.where}: no value of {column.name} exceeds 1, though its unit is percent; for "
-            f"fractions use units={{{column.name!r}: '1'}}."
+            f"{cells.where}: no value of {column.name} exceeds 1, though its unit is percent. State "
+            f"units={{{column.name!r}: '1'}} for fractions or {{{column.name!r}: '%'}} for percent."
         )
     exact = fraction * trials
     switched = np.round(exact)
@@ -479,9 +484,9 @@ def _check_sign(settings, switched, trials, where, signed):
     if trend < -4 or first - second > 4 * noise:
         raise ValueError(
             f"{where} has currents of both signs, and the pulses of negative current reverse "
-            f"the device too ({first:.0%} of them): a fit describes one direction. Keep the rows "
-            "of one sign (reverse the sign of negative currents), or add a column `direction` with "
-            "P->AP or AP->P for each row."
+            f"the device too ({first:.0%} of them), but positive current favours the reversal in "
+            "each direction. Keep the rows of one sign, and reverse the sign of negative currents. "
+            "Give both directions in one table by a column `direction` with P->AP or AP->P."
         )
 
 
@@ -557,8 +562,9 @@ def _selected(cells, where):
         values = _column_of(cells, name, "where")
         wanted = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
         keys = {_key(value) for value in wanted}
-        kept = [k for k in rows if _key(values[k]) in keys]
-        absent = keys - {_key(value) for value in values}
+        found = [_key(value, cells.commas) for value in values]
+        kept = [k for k in rows if found[k] in keys]
+        absent = keys - {*found}
         if absent or not kept:
             here = sorted({str(values[k]).strip() for k in rows})
             raise ValueError(
@@ -574,7 +580,7 @@ def _grouped(cells, by):
     columns = [_column_of(cells, name, "by") for name in (by if several else [by])]
     groups = {}
     for k, values in enumerate(zip(*columns)):
-        groups.setdefault(tuple(map(_key, values)), []).append(k)
+        groups.setdefault(tuple(_key(v, cells.commas) for v in values), []).append(k)
     if len(groups) > 1000:
         raise ValueError(f"by = {by!r} makes {len(groups)} tables; at most 1000 are allowed.")
     parts = {key if several else key[0]: cells.take(rows) for key, rows in groups.items()}
@@ -591,11 +597,12 @@ def _column_of(cells, name, option):
     return list(cells.columns[name])
 
 
-def _key(value):
+def _key(value, commas=False):
     """A cell as a number if possible, else as text, so that cells can be compared."""
     text = str(value).strip()
+    number = text.replace(",", ".", 1) if commas and files.is_number(text) else text
     try:
-        return float(text)
+        return float(number)
     except ValueError:
         return text
 
@@ -603,6 +610,8 @@ def _key(value):
 def _as_numbers(quantity, name, cells):
     values, where = cells.columns[name], cells.where
     array = np.asarray(values)
+    if array.dtype.kind == "b" and quantity == "switched":  # one pulse per row
+        return array.astype("float64")
     if array.dtype.kind in "bcmM" or array.ndim != 1:
         raise ValueError(f"The column {name} of {where} must be a list of numbers.")
     if array.dtype.kind in "OU" and any(isinstance(value, str) for value in values):
@@ -625,7 +634,7 @@ def _from_text(quantity, name, values, cells):
     joined = "".join(value for value in values if isinstance(value, str))
     count = quantity in ("switched", "trials")
     # If other cells have decimal commas, a point marks thousands.
-    pointed = count and "." in joined and cells.commas and _has_commas(cells)
+    pointed = "." in joined and cells.commas and _has_commas(cells)
     if not pointed and not any(mark in joined for mark in "_,%"):
         return values
     comma = "," in joined and cells.commas
@@ -639,7 +648,7 @@ def _from_text(quantity, name, values, cells):
             problem = "is not a number"
         elif comma and "." in text:
             problem = "has a point, while other numbers of the column have decimal commas"
-        elif count and ("," in text or pointed) and len(tail) == 3 and head:
+        elif (pointed or (count and "," in text)) and len(tail) == 3 and head.strip("+-0"):
             problem = "may have a mark for thousands; write it without"
         if problem:
             raise ValueError(f"{cells.where}, {cells.row(index)}: {name} = {value!r} {problem}.")
@@ -656,7 +665,7 @@ def _from_text(quantity, name, values, cells):
 
 def _has_commas(cells):
     return any(
-        isinstance(cell, str) and "," in cell
+        isinstance(cell, str) and "," in cell and files.is_number(cell)
         for column in cells.columns.values()
         for cell in column
     )

@@ -24,7 +24,10 @@ References: W. F. Brown, Phys. Rev. 130, 1677 (1963); W. H. Butler et al., IEEE 
 4684 (2012); M. Tzoufras, AIP Advances 8, 056002 (2018).
 """
 
+import functools
+
 import numpy as np
+import threadpoolctl
 from scipy import linalg
 
 from spinkeras import checks
@@ -33,6 +36,23 @@ from spinkeras.physics.device import DeviceLike, get_device
 
 MAX_CURRENT_RATIO = 400.0
 _CELLS, _NODES = 64, 24  # grid of `correlation_time` over half a sphere
+
+
+_linear_algebra = functools.cache(threadpoolctl.ThreadpoolController)
+
+
+def _on_one_thread(function):
+    """Let linear algebra run on one thread: for these small matrices more threads are slower.
+
+    On two idle cores they took 3 times as long, on two busy ones 20 times.
+    """
+
+    @functools.wraps(function)
+    def limited(*args, **options):
+        with _linear_algebra().limit(limits=1, user_api="blas"):
+            return function(*args, **options)
+
+    return limited
 
 
 def switching_probability(
@@ -77,6 +97,7 @@ def switching_probability(
     return out
 
 
+@_on_one_thread
 def switching_curve(current_ratio: float, durations: Array, thermal_stability: float) -> np.ndarray:
     """Switching probability at one current for a list of pulse durations (all dimensionless).
 
@@ -120,6 +141,7 @@ def switching_curve(current_ratio: float, durations: Array, thermal_stability: f
     return np.clip(result, 0.0, 1.0)
 
 
+@_on_one_thread
 def equilibrium_occupancy(drive: float, thermal_stability: float) -> float:
     """Probability to find a free-running junction reversed (`z < 0`): the stationary solution.
 
@@ -144,6 +166,7 @@ def equilibrium_occupancy(drive: float, thermal_stability: float) -> float:
     return float(readout[0] * np.sqrt(0.5) + readout[1:] @ rest)  # for a density of weight 1
 
 
+@_on_one_thread
 def relaxation_rate(drive: float, thermal_stability: float) -> float:
     """Slowest rate at which a free-running junction relaxes, in units of `1 / t_D`.
 

@@ -177,6 +177,9 @@ def pulse_width_for_slope(
     steps = np.linspace(shortest, longest, 257)
     widths = np.broadcast_to(steps.reshape(-1, *(1,) * slope.ndim), (len(steps), *slope.shape))
     slopes = slope_at(widths)
+    # The slope of an end of the range counts as reached despite rounding errors.
+    for end in (slopes[0], slopes[-1]):
+        slope = np.where(np.abs(slope - end) <= 1e-12 * end, end, slope)
     above = slopes >= slope
     crossed = (above[1:] != above[:-1]) | (slopes[1:] == slope)
     reached = np.any(crossed, axis=0) | (slopes[0] == slope)
