@@ -62,15 +62,16 @@ def warn_if_unlike(setting, settings, switched, trials, others, where):
     ]
 
 
-def warn_if_twice(setting, switched, trials, where):
-    """Warn if rows of one setting have the same counts so often that they must be copies.
+def warn_if_twice(setting, switched, trials, others, where):
+    """Warn if rows of one setting have the same cells so often that they must be copies.
 
-    The test uses rows with both outcomes and at least 50 trials. Two such measurements have the
-    same count with a probability of at most 0.1 or so, unless `P` is near 0 or 1.
+    The test uses rows with at least 50 trials and `P` of 0.1 to 0.9. Two such measurements have the
+    same count with a probability of at most 0.1 or so. Arguments as in `warn_if_unlike`.
     """
     share = switched / trials
     rows = (trials >= _MANY_TRIALS) & (share > 0.1) & (share < 0.9)
-    found = np.stack([setting, switched, trials])[:, rows]
+    cells = [np.unique(np.asarray(c).astype(str), return_inverse=True)[1] for c in others.values()]
+    found = np.stack([setting, switched, trials, *map(np.ravel, cells)])[:, rows]
     copies = found.shape[1] - np.unique(found, axis=1).shape[1]
     again = found.shape[1] - len(np.unique(found[0]))  # rows after the first of their setting
     if copies >= 4 and copies > again / 2:

@@ -65,8 +65,8 @@ def counts(drive, held, ramp, unit):
         if step is None and width > _COARSE * spread:
             warn(
                 f"The switching drives are recorded in steps of {grid:.3g} {unit}, but their "
-                f"standard deviation is only {spread:.3g} {unit}. The switching rate changes within "
-                "a step, so the fit is biased; record the drives with a finer resolution."
+                f"standard deviation is only {spread:.3g} {unit}. The switching rate changes "
+                "within a step, so the fit is biased; record the drives with a finer resolution."
             )
         parts.append(_intervals(own, width, grid / 2 or 1e-9 * width, unit))
         count = len(parts[-1][0])

@@ -206,9 +206,9 @@ def _check_columns(found, given, cells, ramp):
     if ramps_given and ramp is None:
         raise ValueError(
             f"{cells.where} has one switching current or voltage per ramp "
-            f"({found[drive[0]].name}): read it by read_table(..., ramp={{'rate': A/s or V/s}}), or "
-            "{'step': A or V, 'dwell': s} for a staircase. For pulses, use columns={'current_a': "
-            "...}."
+            f"({found[drive[0]].name}): read it by read_table(..., ramp={{'rate': A/s or V/s}}), "
+            "or {'step': A or V, 'dwell': s} for a staircase. For pulses, use "
+            "columns={'current_a': ...}."
         )
     if ramp is not None and not ramps_given:
         raise ValueError(
@@ -303,7 +303,7 @@ def _table(cells, found, given, drive, path, ramp, signed):
         if name not in {column.name for column in (*used.values(), found.get(_WAY)) if column}
     }
     pooled = _pool(settings, switched, trials)
-    warn_if_twice(_group(settings)[1], switched, trials, where)
+    warn_if_twice(_group(settings)[1], switched, trials, others, where)
     cells.notes += warn_if_unlike(_group(settings)[1], settings, switched, trials, others, where)
     for way in [] if signed else conditions.directions(pooled) or [None]:
         own = slice(None) if way is None else pooled[_WAY] == way
@@ -340,9 +340,8 @@ def _likely(column, unit):
     """A hint at the unit that a column may have."""
     if column is None:
         return ""
-    if column.stated:
-        in_si = column.factor == 1.0 and not column.offset
-        return "" if in_si else f", taken in {column.unit}: the numbers may be in SI units already"
+    if column.stated and (column.factor != 1.0 or column.offset):
+        return f", taken in {column.unit}: the numbers may be in SI units already"
     return f"; the numbers are likely {unit}: units={{{column.name!r}: {unit!r}}}"
 
 
@@ -433,8 +432,8 @@ def _counts(fraction, trials, used, cells, refuse):
     refuse((fraction < 0) | (fraction > 1), "fraction", f"is not a probability, 0 to 1{likely}")
     if column.factor != 1.0 and not column.told and 0 < np.max(fraction) <= 0.01:
         raise ValueError(
-            f"{cells.where}: no value of {column.name} exceeds 1, though its unit is percent. State "
-            f"units={{{column.name!r}: '1'}} for fractions or {{{column.name!r}: '%'}} for percent."
+            f"{cells.where}: no value of {column.name} exceeds 1, though its unit is percent. "
+            f"State units={{{column.name!r}: '1'}} for fractions, or '%' for percent."
         )
     exact = fraction * trials
     switched = np.round(exact)
@@ -485,8 +484,8 @@ def _check_sign(settings, switched, trials, where, signed):
         raise ValueError(
             f"{where} has currents of both signs, and the pulses of negative current reverse "
             f"the device too ({first:.0%} of them), but positive current favours the reversal in "
-            "each direction. Keep the rows of one sign, and reverse the sign of negative currents. "
-            "Give both directions in one table by a column `direction` with P->AP or AP->P."
+            "one direction and in the other. Keep the rows of one sign, and reverse the sign of "
+            "negative currents; a column `direction` with P->AP or AP->P tells them apart."
         )
 
 

@@ -156,6 +156,7 @@ def test_names_and_units_of_a_temperature(name, values, units, kelvin):
     ("columns", "message"),
     [
         ({"temperature": [25, 25, 25, 85, 85, 85]}, r"25 to 85 may be K or degC; state units="),
+        ({"temp": [25, 25, 85, 85, 150, 150]}, r"25 to 150 may be K or degC; state units="),
         ({"temperature_k": [0, 1, 2, 3, 4, 5]}, r"row 0 .*temperature_k = 0 is not 1 to 1000 K"),
         ({"T (K)": [300, 300, -40, 85, 85, 85]}, r"row 2 .*T \(K\) = -40 is not 1 to .*degC"),
         ({"T (degC)": [300] * 5 + [900]}, r"row 5 .*T \(degC\) = 900 is not 1 to 1000 K, taken in"),

@@ -76,6 +76,69 @@ def test_formats_of_laboratories(tmp_path, name):
     same(table)
 
 
+@pytest.mark.parametrize("name", ["switched (%)", "n_sw_%", "switches / percent"])
+def test_a_count_in_percent_is_a_share(tmp_path, name):
+    text = "\n".join(f"{i};2;{k / 10};1000" for i, k in zip(CURRENT, SWITCHED))
+    with pytest.warns(UserWarning, match="as fraction in (%|percent)"):
+        same(calibration.read_table(write(tmp_path, f"I_uA;t_ns;{name};N\n{text}\n")))
+
+
+@pytest.mark.parametrize(("unit", "worth"), [("%", 1e-2), ("1", 1.0)])
+def test_small_shares_are_in_the_unit_that_the_caller_states(unit, worth):
+    table = {key: TABLE[key] for key in ("current_a", "pulse_width_s", "trials")}
+    table["P (%)"] = [0.1, 0.2, 0.3, 0.4, 0.6, 0.8]
+    read = read_quietly(table, units={"P (%)": unit})
+    np.testing.assert_allclose(read["switched"], 1000 * worth * np.array(table["P (%)"]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        (("60.000", "2", "0,154"), "I_uA = '60.000' may have a mark for thousands"),
+        (("60,0", "2.000", "0,154"), "t_ns = '2.000' may have a mark for thousands"),
+        (("60", "2", "0.154"), None),  # no decimal comma anywhere
+        (("60,0", "2", "0.154"), None),  # no number has thousands of 0
+    ],
+)
+def test_points_beside_decimal_commas(tmp_path, columns, problem):
+    rows = ";".join((*columns, "1000"))
+    path = write(tmp_path, f"I_uA;t_ns;P;N;note\n{rows};Smith, J. 1.5\n")
+    if problem is None:
+        assert read_quietly(path)["switched"] == 154
+    else:
+        with pytest.raises(ValueError, match=problem):
+            read_quietly(path)
+
+
+def test_where_and_by_read_decimal_commas(tmp_path):
+    path = write(tmp_path, FORMATS["decimal comma"].replace(";2,0;", ";2,5;"))
+    assert len(read_quietly(path, where={"t_p (ns)": 2.5})["trials"]) == 6
+    assert list(read_quietly(path, by="t_p (ns)")) == [2.5]
+
+
+def test_what_excel_and_old_programs_write(tmp_path):
+    text = FORMATS["units after a slash"]
+    mark = next(m for m in ";\t," if m in text)
+    same(read_quietly(write(tmp_path, f"sep={mark}\n{text}")))
+    same(read_quietly(write(tmp_path, text.replace("\n", "\r"))))
+    with pytest.raises(ValueError, match="zero bytes, as UTF-16 without its mark"):
+        read_quietly(write(tmp_path, text, encoding="utf-16-le"))
+
+
+def test_one_pulse_per_row_may_be_true_or_false():
+    table = TABLE | {"switched": np.arange(6) > 2, "trials": [1] * 6}
+    assert calibration.read_table(table)["switched"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_file_that_was_pasted_twice_is_told():
+    twice = {name: np.tile(column, 2) for name, column in TABLE.items()}
+    with pytest.warns(UserWarning, match="6 rows have the same setting and the same counts"):
+        calibration.read_table(twice)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        calibration.read_table(twice | {"switched": np.concatenate([SWITCHED, SWITCHED + 3])})
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "utf-8-sig"])
 def test_encodings(tmp_path, encoding):
     same(read_quietly(write(tmp_path, FORMATS["units after a slash"], encoding=encoding)))
@@ -292,7 +355,7 @@ WRONG = {
                 r" are likely ns: units=\{'pulse_width_s': 'ns'\}"),
     "s in ns": ({"pulse_width_s": None, "t_p (ns)": [2e-9] * 6}, "may be in SI units already"),
     "percent": ({"switched": None, "P": SWITCHED / 10}, r"P = 15.4 .* likely percent: units="),
-    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "use units="),
+    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "State units="),
     "mV of a gate": ({"gate_voltage_v": [500] * 6}, "not -10 to 10 V; the numbers are likely mV"),
     "all negative": ({"current_a": -CURRENT * 1e-6}, "Every current of the table is <= 0.*reverse"),
     "all negative, sorted": ({"current_a": -CURRENT[::-1] * 1e-6}, "Every current of the table"),

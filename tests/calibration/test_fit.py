@@ -296,8 +296,10 @@ def test_empirical_fit_of_gate_voltages():
     error = fit.standard_errors["ceiling_anisotropy_rate"]  # of a rate: four times as much
     wide = {"max_relative_error": 0.8 * error, "device": GATED}
     assert list(calibration.fit_empirical(table, free, **wide).parameters) == free
-    with pytest.raises(ValueError, match="The table has gate voltages; give `device`"):
+    with pytest.raises(ValueError, match="Gate voltages need a `device`"):
         calibration.fit_empirical(table, free)
+    with pytest.raises(ValueError, match="vcma_coefficient = 0, so a gate voltage does not change"):
+        calibration.fit_empirical(table, device=GATED.replace(vcma_coefficient=0.0))
     with pytest.raises(ValueError, match=r"At gate_voltage_v = 0\.8 V the anisotropy .* <= 0"):
         calibration.fit_empirical(
             table,
@@ -392,7 +394,9 @@ def test_empirical_fit_recovers_every_parameter():
         (["tmr"], None, "must name fields of EmpiricalCurve"),
         (["threshold"], {"shape": 1.0}, r"fields of EmpiricalCurve; unknown \['shape'\]"),
         (["threshold"], {"log_skew": 0.0}, r"fields of EmpiricalCurve; unknown \['log_skew'\]"),
-        (["threshold"], {"threshold": 1e-3}, "must name fields of EmpiricalCurve"),
+        (["threshold"], {"threshold": 1e-3}, r"\['threshold'\] are in `free` and in `fixed`"),
+        (None, {"threshold": 1e-3, "slope": 1e4}, "leaves nothing to fit"),
+        (None, ["ceiling"], r"fixed = \['ceiling'\] must be a dictionary"),
         (["threshold", "slope_exponent"], None, "data do not limit slope_exponent at all"),
         (
             ["threshold", "slope", "b", "d"],

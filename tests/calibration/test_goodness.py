@@ -151,6 +151,25 @@ def test_tables_of_one_side_of_the_transition(ends, shift):
     assert off < 5 * fit.standard_errors["threshold"] < 0.3 * truth.threshold
 
 
+@pytest.mark.parametrize("ends", [(0.02, 0.98), (0.1, 0.9), (0.3, 0.7), (0.2, 0.6)])
+@pytest.mark.parametrize("free_running", [False, True])
+def test_a_floor_and_a_ceiling_are_found_together(ends, free_running):
+    """At equal distances from 1/2, one of them alone improves nothing; expected counts."""
+    truth = CURVE.replace(floor=ends[0], ceiling=ends[1])
+    current = np.linspace(0.3e-3, 1.7e-3, 29)
+    table = dict(
+        current_a=current,
+        pulse_width_s=np.full(29, 1e-5 if free_running else 1e-9),
+        switched=np.round(2000 * truth.switching_probability(current, 1e-9)),
+        trials=np.full(29, 2000),
+    )
+    options = {"relaxation_time": 1e-9} if free_running else {}
+    fit = calibration.fit_empirical(table, **options)  # does not warn
+    assert {*fit.parameters} == {"threshold", "slope", "floor", "ceiling"}
+    for name, value in (("slope", 5e3), ("floor", ends[0]), ("ceiling", ends[1])):
+        assert abs(fit.parameters[name] - value) < 0.5 * fit.standard_errors[name]
+
+
 @pytest.mark.filterwarnings("ignore:The fit does not describe")
 def test_no_plateau_where_no_row_reaches_one():
     """A foot up to P = 0.13 is no curve that ends at 0.18, whatever its shape is."""

@@ -151,6 +151,8 @@ def test_posterior_options_are_checked(monkeypatch):
         ValueError, match=r"posterior option chains = 1 must be a whole number from 2"
     ):
         calibration.fit_device(small_table(), "stt_reference", posterior={"chains": 1})
+    with pytest.raises(ValueError, match="posterior = 'yes' must be True, False or a dictionary"):
+        calibration.fit_device(small_table(), "stt_reference", posterior="yes")
     with pytest.raises(ValueError, match=r"posterior has no option \['draw'\]"):
         calibration.fit_device(small_table(), "stt_reference", posterior={"draw": 100})
     with pytest.raises(ValueError, match=r"seed = -1 must be a whole number"):

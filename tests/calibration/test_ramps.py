@@ -43,3 +43,20 @@ def test_ramps_become_trials_of_pulses(options, ramp):
         truth = getattr(spinkeras.MTJDevice.preset("stt_reference"), name)
         assert abs(fit.parameters[name] - truth) < 5.1 * fit.standard_errors[name], name
         assert fit.standard_errors[name] < 0.1 * truth
+
+
+@pytest.mark.parametrize("steps", [0, 0.05, 0.1, 0.13, 0.2, 0.3])
+def test_the_resolution_of_the_record_does_not_matter(steps):
+    """Currents rounded to steps of 0 to half a standard deviation; quantiles, without noise."""
+    share = (np.arange(2000) + 0.5) / 2000
+    current = 10.7 + 0.5 * np.log(-np.log1p(-share))  # uA, standard deviation 0.64
+    current = np.round(current / steps) * steps if steps else current
+    table = calibration.read_table({"switching_current_a": current * 1e-6}, ramp={"rate": 1e-3})
+    fit = calibration.fit_empirical(table)
+    assert fit.deviance < 0.6 * fit.degrees_of_freedom
+
+
+def test_a_record_that_is_too_coarse_is_told():
+    current = np.round(ramped(rate=1e-3, count=500, seed=1) / 5e-7) * 5e-7
+    with pytest.warns(UserWarning, match="recorded in steps of 5e-07 A.*finer resolution"):
+        calibration.read_table({"switching_current_a": current}, ramp={"rate": 1e-3})

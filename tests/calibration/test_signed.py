@@ -197,3 +197,12 @@ def test_what_cannot_be_fitted_is_said_in_one_sentence(name):
 def test_signed_is_true_or_false(signed):
     with pytest.raises(ValueError, match=r"signed = .* must be True or False"):
         calibration.read_table(READS, signed=signed)
+
+
+@pytest.mark.parametrize("way", [None, "P->AP", "AP->P"])
+def test_negative_currents_of_a_free_running_junction_keep_their_sign(way):
+    truth = EquilibriumCurve(threshold=-10.8e-6, slope=0.4e6, relaxation_time=1e-6)
+    table = table_of(truth, np.linspace(-14e-6, -7e-6, 15), width=5e-6)
+    table |= {} if way is None else {"direction": [way] * 15}
+    fit = calibration.fit_empirical(table, relaxation_time=1e-6)
+    assert_found(fit, truth, ("threshold", "slope"))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import threadpoolctl
 from scipy import integrate, special
 
 from spinkeras.macrospin import fokker_planck
@@ -84,6 +85,23 @@ def test_device_interface_broadcasts_and_is_unit_consistent(device):
     assert found[0, 1] == pytest.approx(expected, rel=1e-12)
     assert np.all(np.diff(found, axis=0) > 0)
     assert np.all(np.diff(found, axis=1) > 0)
+
+
+def test_linear_algebra_of_the_solver_runs_on_one_thread(monkeypatch):
+    """With more threads it takes several times as long; afterwards the setting is as before."""
+
+    def threads():
+        pools = threadpoolctl.threadpool_info()
+        return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
+
+    seen, solve, before = [], fokker_planck._legendre, threads()
+    monkeypatch.setattr(
+        fokker_planck, "_legendre", lambda *args: (seen.extend(threads()), solve(*args))[1]
+    )
+    fokker_planck.switching_probability([70e-6, 75e-6], 2e-9, "stt_reference")
+    assert seen
+    assert set(seen) == {1}
+    assert threads() == before
 
 
 def test_unsorted_and_repeated_durations():

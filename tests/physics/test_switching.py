@@ -139,6 +139,16 @@ def test_skew_follows_the_exact_curve(device):
         assert np.sign(found) == np.sign(exact) == sign
 
 
+@pytest.mark.parametrize("name", spinkeras.presets())
+def test_pulse_width_for_slope_reaches_the_ends_of_the_range(name):
+    device = spinkeras.MTJDevice.preset(name)
+    for ends in (device.pulse_width_range, (device.nominal_pulse_width,) * 2):
+        narrow = device.replace(pulse_width_range=ends)
+        slope = spinkeras.slope_at_midpoint(np.array(ends), narrow)
+        found = spinkeras.pulse_width_for_slope(slope, narrow)
+        np.testing.assert_allclose(found, ends, rtol=1e-9)
+
+
 @pytest.mark.parametrize("model", ["macrospin", "neel_brown"])
 def test_pulse_width_for_slope_inverts_the_slope(device, model):
     device = device.replace(pulse_width_range=(2e-9, 1e-6))
