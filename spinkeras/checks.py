@@ -54,14 +54,14 @@ def whole(name, value, low, high, hint="") -> int:
     return int(value)
 
 
-def array(name, value) -> np.ndarray:
+def array(name, value, what="an array of numbers") -> np.ndarray:
     """A float64 array of any shape; refuses truth values, complex numbers and text."""
     try:
         found = np.asarray(value)
         if found.dtype.kind not in "iuf" or found.ndim > 32:
             raise TypeError
     except Exception:  # ragged rows, a symbolic tensor, an object of another library
-        raise ValueError(f"{name} = {shown(value)} must be an array of numbers.") from None
+        raise ValueError(f"{name} = {shown(value)} must be {what}.") from None
     return found.astype("float64")
 
 

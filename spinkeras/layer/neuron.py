@@ -36,6 +36,12 @@ FORGOTTEN = 4.6
 FEW_PULSES = 16
 """Greatest number of pulses drawn one by one: TensorFlow's binomial draw costs 80 uniform ones."""
 
+MOST_CURRENT = 0.2
+"""Greatest current scale in A per unit of input; no junction takes such a current."""
+
+STEEPEST = 1e4
+"""Greatest current scale in units of the default one, for devices of which it is more."""
+
 OUTPUTS = ("probability", "sampled", "always_sampled")
 _IN_EVERY_FILE = (
     "device",
@@ -70,6 +76,10 @@ class SpinNeuron(keras.layers.Layer):
     Files (`.keras`, `.weights.h5`) hold the knobs by name and in SI units, so a layer can load
     them with another `train` or `knob_scale`. Legacy `.h5` files cannot hold them like this and
     raise an error.
+
+    Keras's own numbers of weights (`count_params`, `summary`) include seven numbers per layer in
+    which the library measures energy: `meter_sums`, `energy_weight` and `energy_seen`. They are no
+    part of the network, and `model_card` does not count them.
 
     Args:
         device: `MTJDevice` or preset name. Default `"stt_reference"`.
@@ -106,9 +116,10 @@ class SpinNeuron(keras.layers.Layer):
             `pulses` times, but never written or reset. `pulse_width` is then the interval from one
             read to the next, on which no probability depends. Default `None`: the device's
             `switching_curve`, or `"macrospin"` if it has none.
-        current_scale: A per unit of input, 1e-18 to 1e3. Default `None`: the value with which the
-            untrained neuron has slope 1/4 at its midpoint, like the logistic sigmoid, or, with
-            `bipolar`, slope 1, like tanh.
+        current_scale: A per unit of input, 1e-18 to 0.2, or to 1e4 times the default value if that
+            is more; 10 uA is 10e-6. Default `None`: the value with which the untrained neuron has
+            slope 1/4 at its midpoint, like the logistic sigmoid, or, with `bipolar`, slope 1, like
+            tanh.
         recenter: `True` (default): the bias current follows the midpoint of every neuron, so a
             knob changes only the slope and `P(x=0) = 1/2` (or half the ceiling of a curve that
             ends below 1). `False`: the bias current stays at the midpoint of the untrained
@@ -246,11 +257,14 @@ class SpinNeuron(keras.layers.Layer):
         self._check_box()
         if self.free_running and self.output_mode != "probability" and self.remembers(self.pulses):
             self._check_chain()
-        if current_scale is None:
-            wanted = 0.5 if self.bipolar else 0.25
-            current_scale = wanted / float(self._slope(*self._nominal()))
+        usual = (0.5 if self.bipolar else 0.25) / float(self._slope(*self._nominal()))
         self.current_scale = checks.number(
-            "current_scale", current_scale, "A per unit input", 1e-18, 1e3, "10 uA is 10e-6"
+            "current_scale",
+            usual if current_scale is None else current_scale,
+            "A per unit input",
+            1e-18,
+            max(MOST_CURRENT, STEEPEST * usual),
+            "10 uA is 10e-6",
         )
 
     def build(self, input_shape: Any) -> None:
@@ -294,7 +308,11 @@ class SpinNeuron(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Array, training: bool | None = None, mask: Array = None) -> Array:
+        if not hasattr(inputs, "dtype"):
+            raise _not_one_tensor(self.name, f"a {type(inputs).__name__}")
         dtype = keras.backend.result_type(inputs.dtype, "float32")
+        if dtype.startswith("complex"):
+            raise _not_one_tensor(self.name, f"a {dtype}; take keras.ops.real or keras.ops.abs")
         inputs = ops.cast(inputs, dtype)
         observed = observation.of(self)
         answer = observed.answer(self, inputs, mask)
@@ -488,9 +506,8 @@ class SpinNeuron(keras.layers.Layer):
             )
         position = 0
         if number is not None:
-            if number != int(number) or not 0 <= number <= 2**26:
-                raise ValueError(f"number = {number!r} must be an integer from 0 to 2^26 or None.")
-            position = 2**30 + 8 * int(number)  # far from the positions that the steps draw from
+            number = checks.whole("number", number, 0, 2**26, "None draws a new chip every step")
+            position = 2**30 + 8 * number  # far from the positions that the steps draw from
         seed = ops.convert_to_numpy(self.seed_generator.state)[0]
         self.held_chip.state.assign(np.array([seed, position]))
 
@@ -531,7 +548,8 @@ class SpinNeuron(keras.layers.Layer):
 
     @pulse_width.setter
     def pulse_width(self, value: Array) -> None:
-        self._assign("pulse_width", value)
+        value = self._given("pulse_width", value, "s")
+        self._assign("pulse_width", value, "pulse_width", value, "s")
 
     @property
     def anisotropy(self) -> np.ndarray:
@@ -540,7 +558,8 @@ class SpinNeuron(keras.layers.Layer):
 
     @anisotropy.setter
     def anisotropy(self, value: Array) -> None:
-        self._assign("anisotropy", value)
+        value = self._given("anisotropy", value, "J/m^3")
+        self._assign("anisotropy", value, "anisotropy", value, "J/m^3")
 
     @property
     def gate_voltage(self) -> np.ndarray:
@@ -549,13 +568,13 @@ class SpinNeuron(keras.layers.Layer):
 
     @gate_voltage.setter
     def gate_voltage(self, value: Array) -> None:
-        value = np.asarray(value, "float64")
+        value = self._given("gate_voltage", value, "V")
         if self.device.vcma_coefficient == 0 and np.any(value != 0):
             raise ValueError(
                 f"gate_voltage = {value.flat[np.argmax(value != 0)]:g} V: this device has no gate "
                 "(its vcma_coefficient is 0). Leave it at 0 V, or give the device one."
             )
-        self._assign("anisotropy", self.device.anisotropy_at(value))
+        self._assign("anisotropy", self.device.anisotropy_at(value), "gate_voltage", value, "V")
 
     @property
     def bias_current(self) -> np.ndarray:
@@ -766,10 +785,13 @@ class SpinNeuron(keras.layers.Layer):
         for knob in self.trained_knobs:
             low, high = knob_range(self.device, knob)
             if low == high:
+                needed = "a pulse_width_range"
+                if knob == "anisotropy":
+                    needed = "a vcma_coefficient and a gate_voltage_range"
+                rest = tuple(name for name in self.trained_knobs if name != knob)
                 raise ValueError(
                     f"This device cannot change its {knob}: its range is the single value {low:g}. "
-                    "Give it a pulse_width_range, or a vcma_coefficient and a gate_voltage_range, "
-                    f"or leave {knob!r} out of `train`."
+                    f"Give it {needed}, or leave {knob!r} out of `train`: train={rest}."
                 )
         axes = [np.geomspace(*knob_range(self.device, knob), 9) for knob in KNOBS]
         width, anisotropy = (grid.ravel() for grid in np.meshgrid(*axes))
@@ -781,6 +803,8 @@ class SpinNeuron(keras.layers.Layer):
             switching.check_rise(curve, width, anisotropy)
 
     def _knob_shape(self, input_shape):
+        if isinstance(input_shape, dict) or any(isinstance(n, (list, tuple)) for n in input_shape):
+            raise _not_one_tensor(self.name, f"{input_shape}, more than one shape")
         if self.shared_axes is None:
             axes = {len(input_shape) - 1}
             shape = (input_shape[-1],)
@@ -822,8 +846,8 @@ class SpinNeuron(keras.layers.Layer):
         weight = getattr(self, f"log_{knob}")
         if weight is None:
             raise ValueError(
-                f"Layer {self.name!r} has no {knob} before it is built; call it on data or give "
-                "the model an Input first."
+                f"Layer {self.name!r} is not built, so it has no knobs yet: call the model once on "
+                "data, or give it a keras.Input."
             )
         return self._ranges[knob].to_value(ops.convert_to_numpy(weight))
 
@@ -832,19 +856,36 @@ class SpinNeuron(keras.layers.Layer):
         grid, nominal = self._grids[knob], knob_nominal(self.device, knob)
         return value if grid is None else grid(np, value / nominal) * nominal
 
-    def _assign(self, knob, value):
-        value = np.asarray(value, "float64")
+    def _given(self, name, value, unit):
+        """Settings that a user assigns, as one number for every knob."""
+        shape = self._value("pulse_width").shape  # of both knobs
+        value = checks.array(name, value, f"a number in {unit}, or an array of numbers in {unit}")
+        try:
+            return np.broadcast_to(value, shape)
+        except ValueError:
+            raise ValueError(
+                f"{name} has values of the shape {value.shape}, but the knobs of layer "
+                f"{self.name!r} have the shape {shape}; give one number in {unit} for all, or an "
+                "array of this shape."
+            ) from None
+
+    def _assign(self, knob, value, name, given, unit):
+        """Set a knob; an error speaks of the setting `name` and the values that the user gave."""
         low, high = knob_range(self.device, knob)
         good = (value >= low * (1 - 1e-9)) & (value <= high * (1 + 1e-9))
         if not np.all(good):
-            unit = "s" if knob == "pulse_width" else "J/m^3"
+            lowest, highest = getattr(self.device, f"{name}_range")
             raise ValueError(
-                f"{knob} = {value[~good].flat[0]:g} {unit} is outside the range of the device, "
-                f"[{low:g}, {high:g}] {unit}. Use a value inside, or another device."
+                f"{name} = {given[~good].flat[0]:g} {unit} is outside the range of the device, "
+                f"[{lowest:g}, {highest:g}] {unit} ({name}_range). Use a value inside, or another "
+                "device."
             )
-        shape = self._value(knob).shape
-        weight = self._ranges[knob].to_weight(np.broadcast_to(np.clip(value, low, high), shape))
+        weight = self._ranges[knob].to_weight(np.clip(value, low, high))
         getattr(self, f"log_{knob}").assign(weight)
+
+
+def _not_one_tensor(name, got):
+    return ValueError(f"Layer {name!r} needs one tensor of real numbers as input; got {got}.")
 
 
 def _refuse_legacy_file(name):
@@ -877,7 +918,7 @@ def _knob_names(train):
         raise ValueError(
             f"train = {checks.shown(train)} must be a list of knobs among {list(KNOBS)}, or ()."
         )
-    return tuple(check_knob(knob) for knob in train)
+    return tuple(dict.fromkeys(check_knob(knob) for knob in train))  # each knob once
 
 
 def _knobs_running_freely(knobs, train):
@@ -930,6 +971,12 @@ def _get(name, value, kind):
 def spin_neurons(model: keras.Model) -> list[SpinNeuron]:
     """Every `SpinNeuron` in a model, also in nested models, in wrappers and as `activation=`.
 
+    Args:
+        model: Keras model or layer.
+
+    Raises:
+        ValueError: for another object.
+
     Example:
 
     >>> import keras, spinkeras
@@ -937,6 +984,11 @@ def spin_neurons(model: keras.Model) -> list[SpinNeuron]:
     >>> [layer.name for layer in spinkeras.spin_neurons(model)]
     ['spin']
     """
+    if not isinstance(model, keras.layers.Layer):
+        raise ValueError(
+            f"model = {checks.shown(model)} must be a Keras model, such as keras.Sequential([...]) "
+            "or keras.Model(inputs, outputs)."
+        )
     return [layer for layer in _keras.all_layers(model) if isinstance(layer, SpinNeuron)]
 
 

@@ -442,10 +442,73 @@ def test_nan_is_not_hidden_in_a_fit(options):
 # --- knobs ---------------------------------------------------------------------------------------
 
 
+UNITS = {"pulse_width": "s", "gate_voltage": "V", "anisotropy": r"J/m\^3"}
+
+
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize(("axes", "knobs"), [(None, (3,)), ((1,), (1, 3)), ((1, 2), (1, 1))])
+def test_a_setter_speaks_of_what_it_was_given(name, axes, knobs):
+    layer = SpinNeuron(shared_axes=axes)
+    built = "is not built, so it has no knobs yet: call the model once on data"
+    for ask in (lambda: getattr(layer, name), lambda: setattr(layer, name, 1.0)):
+        with pytest.raises(ValueError, match=built):
+            ask()
+    layer.build((None, 2, 3))
+    low, high = getattr(layer.device, f"{name}_range")
+    middle = (low + 2 * high) / 3
+    for value in (middle, np.full(knobs, middle), np.full(knobs, middle).tolist()):
+        setattr(layer, name, value)
+        np.testing.assert_allclose(getattr(layer, name), np.full(knobs, middle), rtol=1e-5)
+    for value in (low, high, [low], [high]):  # the ends belong to the range
+        setattr(layer, name, value)
+    setattr(layer, name, middle)
+    before = layer.get_weights()
+    for shape in ((2,), (0,), (2, 3), (1, 1, 3)):
+        with pytest.raises(
+            ValueError, match=rf"^{name} has values of the shape .* in {UNITS[name]}"
+        ):
+            setattr(layer, name, np.full(shape, middle))
+    for value in (high + 3 * (high - low), low - 3 * (high - low), np.nan, np.inf):
+        for given in (value, np.where(np.arange(knobs[-1]), middle, value)):
+            with pytest.raises(ValueError, match=rf"^{name} = .* {UNITS[name]} .*\({name}_range\)"):
+                setattr(layer, name, given)
+    for a, b in zip(layer.get_weights(), before):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_an_input_is_one_tensor_of_real_numbers(built):
+    x = np.ones((2, 3), "float32")
+    given = [x.astype("complex64"), [x], {"a": x}, [x, x], (x, x)]
+    for value in given[: 3 if built else None]:  # Keras itself counts the inputs of a built layer
+        layer = SpinNeuron()
+        if built:
+            layer.build((None, 3))
+        with pytest.raises(ValueError, match=r"needs one tensor of real numbers as input; got"):
+            layer(value)
+    assert SpinNeuron()(x.astype("int32")).shape == (2, 3)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1, 10.0, 500])
+def test_a_current_scale_in_microampere_is_refused(scale, device):
+    for name in spinkeras.presets():
+        with pytest.raises(ValueError, match=rf"current_scale = {scale:g} A .* 10 uA is 10e-6"):
+            SpinNeuron(name, train=(), current_scale=scale)
+    # A device that needs huge currents has huge scales, also after it was saved.
+    odd = device.replace(damping=1.0, spin_torque_efficiency=1e-3)
+    layer = SpinNeuron(odd, current_scale=scale / 2)
+    assert SpinNeuron.from_config(layer.get_config()).current_scale == scale / 2
+
+
+@pytest.mark.parametrize("first", KNOBS)
+def test_a_knob_is_trained_once(first):
+    other = next(knob for knob in KNOBS if knob != first)
+    assert SpinNeuron(train=[first, first]).trained_knobs == (first,)
+    assert SpinNeuron(train=(first, other, first)).trained_knobs == (first, other)
+
+
 def test_setters_and_readouts():
     layer = SpinNeuron()
-    with pytest.raises(ValueError, match="no pulse_width before it is built"):
-        _ = layer.pulse_width
     layer.build((None, 2))
     layer.pulse_width = 5e-9
     np.testing.assert_allclose(layer.pulse_width, 5e-9, rtol=1e-6)
@@ -459,7 +522,7 @@ def test_setters_and_readouts():
     for bad in (1e-9, 21e-9, -1.0, np.nan, 0.0):
         with pytest.raises(ValueError, match=r"pulse_width = .* s is outside the range"):
             layer.pulse_width = bad
-    with pytest.raises(ValueError, match=r"anisotropy = .* J/m\^3 is outside"):
+    with pytest.raises(ValueError, match=r"gate_voltage = 2 V is outside .* \[-1, 1\] V"):
         layer.gate_voltage = 2.0
     bare = SpinNeuron(layer.device.replace(vcma_coefficient=0.0), train="pulse_width")
     bare.build((None, 3))
