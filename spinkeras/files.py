@@ -15,18 +15,34 @@ import uuid
 def write(path, content):
     """Write text (UTF-8) or bytes to a file; an existing file of that name is replaced."""
     path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"The folder {str(path.parent)!r} for {path.name!r} does not exist; make it first."
+        )
     content = content.encode("utf-8") if isinstance(content, str) else content
     hidden = _hidden(path)
     try:
-        with open(hidden, "wb") as file:
+        with _errors_name(path), open(hidden, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(hidden, path)
+        with _errors_name(path):
+            os.replace(hidden, path)
     except BaseException:
         hidden.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def _errors_name(path):
+    """An error of the system in the `with` block names this path, not the hidden one beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or not is_unfinished(pathlib.Path(error.filename).name):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextlib.contextmanager
@@ -37,10 +53,12 @@ def new_folder(path):
     """
     path = pathlib.Path(path)
     hidden = _hidden(path)
-    hidden.mkdir(parents=True)
+    with _errors_name(path):
+        hidden.mkdir(parents=True)
     try:
         yield hidden
-        publish(hidden, path, replace=True)
+        with _errors_name(path):
+            publish(hidden, path, replace=True)
     except BaseException:
         shutil.rmtree(hidden, ignore_errors=True)
         raise
