@@ -30,7 +30,7 @@ class EnergyObjective(keras.callbacks.Callback):
     Args:
         delta: worth, in units of the metric, of a reduction of energy by `rate`, 0 to 1e12.
             Default 0.01: one percentage point of accuracy.
-        rate: factor of energy that is worth `delta`, > 1, up to 1e12. Default 2.
+        rate: factor of energy that is worth `delta`, 1.001 to 1e12. Default 2.
         metric: key of the metric in the logs. Default `"val_accuracy"`.
         energy: key of the energy in the logs. Default `"val_energy_pj"`; `"energy_pj"` without
             validation data.
@@ -63,7 +63,7 @@ class EnergyObjective(keras.callbacks.Callback):
         super().__init__()
         of_metric, factor = "(units of the metric)", "(a factor of energy)"
         self.delta = checks.number("delta", delta, of_metric, 0.0, 1e12, "0.01 is one point of 100")
-        self.rate = checks.number("rate", rate, factor, 1 + 1e-6, 1e12, "2 halves the energy")
+        self.rate = checks.number("rate", rate, factor, 1.001, 1e12, "2 halves the energy")
         self.metric = checks.text("metric", metric, "a key of the logs")
         self.energy = checks.text("energy", energy, "a key of the logs")
         self.reference_pj = checks.number("reference_pj", reference_pj, "pJ", 1e-12, 1e12)
@@ -116,8 +116,13 @@ def energy_front(
         are those of the epoch with the best score.
 
     Raises:
-        ValueError: if no finished trial has both keys.
+        ValueError: for another object than a tuner, and if no finished trial has both keys.
     """
+    if not isinstance(getattr(tuner, "oracle", None), kt.Oracle):
+        raise ValueError(
+            f"tuner = {checks.shown(tuner)} must be a keras-tuner tuner after its search, such as "
+            "a keras_tuner.RandomSearch."
+        )
     sign = 1.0 if checks.choice("direction", direction, ("max", "min")) == "max" else -1.0
     rows = []
     for trial in tuner.oracle.get_best_trials(10**6):

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import keras_tuner as kt
+
 from spinkeras import checks
-from spinkeras.layer.neuron import SpinNeuron
+from spinkeras.layer.neuron import STEEPEST, SpinNeuron
 from spinkeras.physics.device import get_device, presets
 
 _TRAIN = {
@@ -55,7 +57,7 @@ def spin_search_space(
             Default: `"none"`, `"pulse_width"` or `"both"`.
         sharing: `"channel"` (one knob per channel), `"layer"` (one knob for all neurons), or
             both to choose from. Default: both.
-        gain: slope of the untrained neuron in units of 1/4, > 0, `(lowest, highest)` for a
+        gain: slope of the untrained neuron in units of 1/4, 1e-9 to 1e4, `(lowest, highest)` for a
             logarithmic range, or one value. Default 0.3 to 3. A signed neuron (`bipolar`) is twice
             as steep: it has slope 1 at gain 2.
         recenter: `True`, `False` or both to choose from. Default `True`.
@@ -83,6 +85,11 @@ def spin_search_space(
     >>> sorted(hp.values)
     ['spin_gain', 'spin_sharing', 'spin_shortest_pulse_ns', 'spin_train', 'spin_window']
     """
+    if not isinstance(hp, kt.HyperParameters):
+        raise ValueError(
+            f"hp = {checks.shown(hp)} must be keras_tuner.HyperParameters, which a tuner gives to "
+            "build(hp)."
+        )
     checks.text("prefix", prefix, "a text, the start of the names")
     rank = checks.whole("rank", rank, 2, 32, "the axes of the neuron's input, the batch included")
     names = presets() if device is None else device
@@ -103,7 +110,7 @@ def spin_search_space(
         raise ValueError(f"window = {window} must be > 1: ratio of longest to shortest pulse.")
     pulse = 1e-9 * pick(hp, f"{prefix}_shortest_pulse_ns", (low * 1e9, high * 1e9))
     ratio = pick(hp, f"{prefix}_window", window)
-    scale = pick(hp, f"{prefix}_gain", span("gain", gain, "(a ratio)", 1e-9, 1e6))
+    scale = pick(hp, f"{prefix}_gain", span("gain", gain, "(a ratio)", 1e-9, STEEPEST))
     knobs = _choice(hp, f"{prefix}_train", train, tuple(_TRAIN))
     shared = _choice(hp, f"{prefix}_sharing", sharing, _SHARING)
     recenter = _choice(hp, f"{prefix}_recenter", recenter, (True, False))
@@ -121,8 +128,22 @@ def spin_search_space(
         several = [checks.whole("pulses", count, 1, 1_000_000) for count in several]
         settings["pulses"] = _choice(hp, f"{prefix}_pulses", several, several)
         settings["output"] = "always_sampled"
-    settings["current_scale"] = scale * SpinNeuron(device=device, train=()).current_scale
+    settings["current_scale"] = scale * _untrained(device).current_scale
     return settings
+
+
+def _untrained(device):
+    try:
+        return SpinNeuron(device=device, train=())
+    except ValueError as error:
+        reason = str(error).split(". ")[0]  # the advice after it is for a user of SpinNeuron
+        name, (shortest, longest) = device.name or "unnamed", device.pulse_width_range
+        raise ValueError(
+            f"The device {name!r} gives no neuron with pulses of [{shortest:g}, {longest:g}] s: "
+            f"{reason}. Choose another shortest_pulse, window or device. A free-running junction "
+            "(one with a low barrier) needs a curve of its own in a search: "
+            "device.replace(switching_curve=spinkeras.EquilibriumCurve(...))."
+        ) from None
 
 
 def _choice(hp, name, values, allowed):

@@ -43,13 +43,15 @@ class TestEnergyObjective:
             {"delta": -1},
             {"delta": math.nan},
             {"rate": 1.0},
+            {"rate": 1 + 1e-9},
             {"reference_pj": 0},
             {"direction": "x"},
         ],
     )
     def test_refuses(self, bad):
-        with pytest.raises(ValueError, match=next(iter(bad))):
+        with pytest.raises(ValueError, match=next(iter(bad))) as error:
             EnergyObjective(**bad)
+        assert "[1, " not in str(error.value)  # the rate 1 itself is refused
 
     def test_energy_of_zero(self):
         with pytest.raises(ValueError, match="no logarithm"):

@@ -113,6 +113,7 @@ class TestSearchSpace:
             ({"shortest_pulse": (5e-9, 2e-9)}, "pair"),
             ({"window": 1.0}, "> 1"),
             ({"gain": 0.0}, "gain"),
+            ({"gain": (1.0, 1e5)}, r"gain = 100000 .* \[1e-09, 10000\]"),
             ({"train": ("pulse",)}, "pulse_width"),
             ({"sharing": "all"}, "channel"),
             ({"train": ()}, "nothing"),
@@ -122,6 +123,27 @@ class TestSearchSpace:
     def test_errors_teach(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             spin_search_space(kt.HyperParameters(), **arguments)
+
+    @pytest.mark.parametrize("stability", [2.0, 5.0])
+    def test_a_device_without_a_law_there_is_told_what_this_function_takes(self, stability):
+        device = spinkeras.MTJDevice.preset("smtj_reference")
+        device = device.replace(
+            anisotropy=device.anisotropy * stability / 5, gate_voltage_range=(-0.1, 0.1)
+        )
+        given = {"shortest_pulse": 2e-5, "window": 2.0, "train": "anisotropy"}
+        with pytest.raises(ValueError, match=r"device.replace\(switching_curve") as error:
+            spin_search_space(kt.HyperParameters(), device=device, **given)
+        assert "switching_model" not in str(error.value)
+        curve = spinkeras.EquilibriumCurve(threshold=0.0, slope=0.4e6, relaxation_time=1e-7)
+        own = device.replace(switching_curve=curve)  # the advice
+        settings = spin_search_space(kt.HyperParameters(), device=own, **given)
+        assert spinkeras.SpinNeuron(**settings).free_running
+
+    @pytest.mark.parametrize("gain", [1e-9, 1e4])
+    def test_every_gain_makes_a_neuron(self, gain):
+        for name in spinkeras.presets():
+            settings = spin_search_space(kt.HyperParameters(), device=name, gain=gain, window=2.0)
+            assert spinkeras.SpinNeuron(**settings).current_scale == settings["current_scale"]
 
     def test_several_devices_have_to_be_names(self):
         devices = [spinkeras.MTJDevice.preset(name) for name in ("stt_arm", "stt_reference")]
