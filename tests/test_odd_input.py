@@ -32,7 +32,7 @@ from spinkeras import (
 )
 from spinkeras.hardware import chips, driver_table
 from spinkeras.search.durability import durable
-from spinkeras.search.objective import EnergyObjective
+from spinkeras.search.objective import EnergyObjective, energy_front
 from spinkeras.search.space import spin_search_space
 from tests import odd
 
@@ -58,6 +58,8 @@ NEURON = (
 MEASURED = MTJDevice.preset("vgsot_zhang2020")
 CURVE = EmpiricalCurve.preset("sot_80nm")
 FREE = MTJDevice.preset("smtj_schnitzspan2023").switching_curve
+BUILT = SpinNeuron(spread=ChipSpread(current=0.1))
+BUILT.build((None, 3))
 
 
 def read_back(name, made):
@@ -205,6 +207,20 @@ def test_search_spaces(seed, tries):
         lambda bad: spinkeras.switching_probability(bad, 2e-9, "stt_reference"),
         lambda bad: spinkeras.midpoint_current(bad, "stt_reference"),
         lambda bad: spinkeras.pulse_width_for_slope(bad, "stt_reference"),
+        lambda bad: setattr(BUILT, "pulse_width", bad),
+        lambda bad: setattr(BUILT, "gate_voltage", bad),
+        lambda bad: setattr(BUILT, "anisotropy", bad),
+        lambda bad: BUILT.hold_chip(1.5 if bad is None else bad),
+        lambda bad: spinkeras.spin_neurons(bad),
+        lambda bad: spinkeras.latency(bad),
+        lambda bad: spinkeras.energy_report(bad, np.ones((2, 3))),
+        lambda bad: spinkeras.reliability(bad),
+        lambda bad: spinkeras.device_settings(bad),
+        lambda bad: spinkeras.device_settings(BUILT, 5 if bad is None else bad),
+        lambda bad: spinkeras.apply_device_settings(bad, []),
+        lambda bad: spinkeras.SpinTensorBoard(5 if isinstance(bad, str) else bad),
+        lambda bad: spin_search_space(bad),
+        lambda bad: energy_front(bad),
     ],
 )
 def test_calls(call):

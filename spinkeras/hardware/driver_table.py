@@ -56,7 +56,7 @@ def device_settings(
         List of dictionaries; the file holds every float exactly.
 
     Raises:
-        ValueError: for a model without spin layers, two spin layers with the same name, or
+        ValueError: for a model without built spin layers, two spin layers with the same name, or
             another file type.
 
     Example:
@@ -68,6 +68,8 @@ def device_settings(
     2e-09
     """
     assumptions = pulse.checked_assumptions(assumptions)
+    if not (path is None or isinstance(path, (str, os.PathLike))):
+        raise ValueError(f"path = {checks.shown(path)} must be the path of a .csv or .json file.")
     rows = []
     for name, layer in named_layers(model).items():
         device = layer.device

@@ -28,7 +28,8 @@ class SpinTensorBoard(keras.callbacks.TensorBoard):
         **options: further arguments of `keras.callbacks.TensorBoard`.
 
     Raises:
-        ValueError: for a `knob_freq` that is not a whole number >= 0.
+        ValueError: for a `log_dir` that is not a path, and for a `knob_freq` that is not a whole
+            number >= 0.
 
     Example:
 
@@ -40,6 +41,8 @@ class SpinTensorBoard(keras.callbacks.TensorBoard):
     """
 
     def __init__(self, log_dir: PathLike = "logs", knob_freq: int = 1, **options: Any) -> None:
+        if not isinstance(log_dir, (str, os.PathLike)):
+            raise ValueError(f"log_dir = {checks.shown(log_dir)} must be the path of a folder.")
         super().__init__(log_dir, **options)
         self.knob_freq = checks.whole("knob_freq", knob_freq, 0, 10**9)
         self._knobs = None

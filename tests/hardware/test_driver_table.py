@@ -10,6 +10,7 @@ from keras import ops
 
 from spinkeras import Driver, SpinNeuron
 from spinkeras.hardware import driver_table
+from spinkeras.hardware.margins import reliability
 from tests.hardware.harness import make_model
 
 pytestmark = pytest.mark.backends
@@ -98,6 +99,20 @@ def test_bad_files(tmp_path):
     with pytest.raises(ValueError, match="no row for neurons"):
         driver_table.apply_device_settings(model, tmp_path / "cut.csv")
     assert len(next(csv.reader([lines[0]]))) == len(driver_table.COLUMNS)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_an_unbuilt_model_is_told_to_be_built(depth):
+    model = SpinNeuron(name="spin")
+    for _ in range(1 + depth):
+        model = keras.Sequential([model])
+    for call in (
+        driver_table.device_settings,
+        reliability,
+        lambda model: driver_table.apply_device_settings(model, []),
+    ):
+        with pytest.raises(ValueError, match=r"'spin' is not built.*call the model.*keras\.Input"):
+            call(model)
 
 
 def test_models_without_a_table():

@@ -83,6 +83,9 @@ def test_no_knobs_where_none_are_asked_for(tmp_path):
     assert not (tmp_path / "knobs").exists()
     with pytest.raises(ValueError, match="knob_freq"):
         spinkeras.SpinTensorBoard(knob_freq=-1)
+    for bad in (3, None, b"logs"):
+        with pytest.raises(ValueError, match="log_dir = "):
+            spinkeras.SpinTensorBoard(bad)
 
 
 @pytest.fixture
