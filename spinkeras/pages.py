@@ -8,6 +8,7 @@ not escaped.
 import base64
 import html
 import io
+import math
 import pathlib
 import warnings
 from typing import Any
@@ -97,7 +98,9 @@ def model_card(
         history: result of `model.fit`, or its dictionary of lists. Default `None`.
         chips: `ChipReport` from `evaluate_chips`. Default `None`.
         energy: `EnergyReport` of this model in its present state, from `energy_report(model, x)`.
-            Default `None`: the page shows the energy of the history, if the history has one.
+            Make it last: its knobs must be those of the model, but whether other weights have
+            changed since, the page cannot see and says so. Default `None`: the page shows the
+            energy of the history, if the history has one.
         target: accuracy that a good chip needs, a fraction from 0 to 1, or any number for another
             metric. Default `None`: the page gives the yield for several targets.
         notes: text for the top of the page, up to 5000 characters, for example the data and the
@@ -195,7 +198,7 @@ def _ends(values):
 def _glance(model, logs, chips, energy, target):
     layers = spin_neurons(model)
     facts = {
-        "network": f"{model.count_params():,} weights, {_counted(layers)} with "
+        "network": f"{_weights(model):,} weights, {_counted(layers)} with "
         f"{sum(layer.pulse_width.size for layer in layers):,} knobs of each kind",
         "device": ", ".join(dict.fromkeys(layer.device.name or "unnamed" for layer in layers)),
     }
@@ -219,6 +222,17 @@ def _glance(model, logs, chips, energy, target):
     return facts
 
 
+def _weights(layer):
+    """Number of weights of the network, knobs included, without those that measure energy."""
+    meters = (
+        meter
+        for spin in spin_neurons(layer)
+        if spin.built
+        for meter in (spin.meter_sums, spin.energy_weight, spin.energy_seen)
+    )
+    return layer.count_params() - sum(math.prod(meter.shape) for meter in meters)
+
+
 def _counted(layers):
     return f"{len(layers)} spin layer" + ("s" if len(layers) > 1 else "")
 
@@ -240,7 +254,7 @@ def _architecture(model):
         "layer": [layer.name for layer in shown],
         "class": [type(layer).__name__ for layer in shown],
         "output": [_shape(layer) for layer in shown],
-        "weights": [f"{layer.count_params():,}" if layer.built else "-" for layer in shown],
+        "weights": [f"{_weights(layer):,}" if layer.built else "-" for layer in shown],
         "device": [spin.get(id(layer), "") for layer in shown],
     }
     return cards.columns_table(columns), _left_out(len(layers), len(shown), "layers")
@@ -300,6 +314,10 @@ def _energy(energy):
         return
     yield _picture("Energy by layer and component", plot.energy, energy)
     yield cards.energy(energy)
+    yield _missing(
+        "The report has the knobs of this network. Whether other weights were trained after it was "
+        "made was not compared; then its energies are out of date."
+    )
 
 
 def _knobs(model, layers):

@@ -171,6 +171,50 @@ def test_what_does_not_belong_to_the_model_is_refused():
         pages.model_card(model, energy=report)
 
 
+@pytest.mark.parametrize("kind", ["plain", "nested", "shared", "subclass", "activation", "spread"])
+def test_only_weights_of_the_network_count(kind, monkeypatch):
+    """3 x 2 weights and two knobs for each of 2 neurons, in networks of every build."""
+    without_pictures(monkeypatch)
+    spread = spinkeras.ChipSpread(current=0.1) if kind == "spread" else None
+    spin, dense = spinkeras.SpinNeuron(spread=spread), keras.layers.Dense(2, use_bias=False)
+    if kind == "subclass":
+
+        class Own(keras.layers.Layer):
+            def __init__(self):
+                super().__init__()
+                self.inside = spin
+
+            def call(self, x):
+                return self.inside(x)
+
+        body = [dense, Own()]
+    elif kind == "activation":
+        body = [keras.layers.Dense(2, use_bias=False, activation=spin)]
+    else:
+        body = [dense, keras.Sequential([spin]) if kind == "nested" else spin]
+    model = keras.Sequential([keras.Input((3,)), *body, *([spin] if kind == "shared" else [])])
+    model(np.ones((2, 3), "float32"))  # builds the activation, too
+    assert model.count_params() == 10 + 7  # as Keras counts
+    page = pages.model_card(model)
+    assert "10 weights, " in page
+    rows = re.findall(r">(\d+)</td><td[^>]*>[^<]*</td></tr>", page.split("Architecture")[1])
+    assert "17" not in rows
+    assert "11" not in rows
+
+
+def test_a_page_says_what_of_a_report_it_compared(monkeypatch):
+    """The report of a network whose other weights have trained on is not told from a new one."""
+    without_pictures(monkeypatch)
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2), spinkeras.SpinNeuron(train=())]
+    )
+    report = spinkeras.energy_report(model, np.ones((2, 3), "float32"), print_fn=None)
+    model.layers[0].set_weights([np.ones((3, 2)), np.ones(2)])
+    said = "Whether other weights were trained after it was made was not compared"
+    assert said in pages.model_card(model, energy=report)
+    assert said not in pages.model_card(model)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["free", "nan", "many", "subclass", "curve"])
 def test_odd_networks_have_a_page(name):
