@@ -27,7 +27,7 @@ from spinkeras.energy.report import (
     limits_in_words,
 )
 from spinkeras.hardware.chips import ChipReport
-from spinkeras.layer.neuron import spin_neurons, unique_names
+from spinkeras.layer.neuron import network_weights, spin_neurons, unique_names
 
 # Effects that no number on a page covers, for any network.
 NOT_DESCRIBED = (
@@ -223,14 +223,8 @@ def _glance(model, logs, chips, energy, target):
 
 
 def _weights(layer):
-    """Number of weights of the network, knobs included, without those that measure energy."""
-    meters = (
-        meter
-        for spin in spin_neurons(layer)
-        if spin.built
-        for meter in (spin.meter_sums, spin.energy_weight, spin.energy_seen)
-    )
-    return layer.count_params() - sum(math.prod(meter.shape) for meter in meters)
+    """Number of weights of the network, without those that only measure energy."""
+    return sum(math.prod(weight.shape) for weight in network_weights(layer))
 
 
 def _counted(layers):

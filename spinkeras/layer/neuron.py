@@ -804,7 +804,7 @@ class SpinNeuron(keras.layers.Layer):
 
     def _knob_shape(self, input_shape):
         if isinstance(input_shape, dict) or any(isinstance(n, (list, tuple)) for n in input_shape):
-            raise _not_one_tensor(self.name, f"{input_shape}, more than one shape")
+            raise _not_one_tensor(self.name, f"inputs of the shapes {input_shape}")
         if self.shared_axes is None:
             axes = {len(input_shape) - 1}
             shape = (input_shape[-1],)
@@ -990,6 +990,16 @@ def spin_neurons(model: keras.Model) -> list[SpinNeuron]:
             "or keras.Model(inputs, outputs)."
         )
     return [layer for layer in _keras.all_layers(model) if isinstance(layer, SpinNeuron)]
+
+
+def network_weights(layer):
+    """The weights of a layer or model, knobs included, without those that only measure energy."""
+    meters = {
+        id(meter)
+        for spin in spin_neurons(layer)
+        for meter in (spin.meter_sums, spin.energy_weight, spin.energy_seen)
+    }
+    return [weight for weight in layer.weights if id(weight) not in meters]
 
 
 def unique_names(layers):
