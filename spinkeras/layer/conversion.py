@@ -345,7 +345,11 @@ class _Conversion:
             new.name = name or model.name  # `clone_model` takes no name
             self.keep_output_names(new, model.output_names)
         if not model.trainable:
+            # This freezes the layers inside, too, of which the old model may train some.
+            inside = [(one, one.trainable) for one in new._flatten_layers(include_self=False)]
             new.trainable = False
+            for layer, trainable in inside:
+                layer.trainable = trainable
         return new
 
     def one_use(self, new, *inputs):
