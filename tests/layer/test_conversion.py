@@ -505,19 +505,19 @@ class TestOutputNames:
         )
         x, targets = data(6, 4), {"a": np.arange(6) % 2, "b": np.ones((6, 1), "float32")}
         new = to_spin(old)
-        kept = [model.evaluate(x, targets, verbose=0, return_dict=True) for model in (old, new)]
-        assert kept[0].keys() == kept[1].keys()
+        logs = [model.test_on_batch(x, targets, return_dict=True) for model in (old, new)]
+        assert logs[0].keys() == logs[1].keys() >= {"a_accuracy", "b_mae", "b_loss"}
         new.fit(x, targets if structure is dict else list(targets.values()), verbose=0)
-        for first, second in zip(
-            *(keras.tree.flatten(m.predict(x, verbose=0)) for m in (old, new))
-        ):
-            assert first.shape == second.shape
+        answers = [model.predict_on_batch(x) for model in (old, new)]
+        shapes = [keras.tree.map_structure(lambda y: str(y.shape), a) for a in answers]
+        assert shapes[0] == shapes[1]
 
     def test_report_and_where_know_the_old_name(self):
         old = self.net("dense")
         report = to_spin(old, where=["b"]).spin_conversion
         assert report.converted == (("b", "sigmoid", "b follows the layer, now named b_linear"),)
 
+    @pytest.mark.slow
     def test_weight_files_do_not_depend_on_the_names(self, tmp_path):
         first, second = to_spin(self.net("dense")), to_spin(self.net("dense"))
         first.save_weights(tmp_path / "w.weights.h5")
