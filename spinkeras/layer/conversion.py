@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 
+from spinkeras import checks
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons
 from spinkeras.notices import warn
 from spinkeras.physics.device import DeviceLike
@@ -69,6 +71,7 @@ _ELEMENTWISE = frozenset(
         "threshold",
     }
 )
+_NOT_ELEMENTWISE = ("softmax", "log_softmax", "sparsemax", "glu")
 # Layers that leave the channels on the same axis.
 _KEEPS_AXES = (
     *_ACTIVATION_LAYERS,
@@ -101,7 +104,8 @@ class ConversionReport:
         converted: `(path, activation, note)` of every activation that became a spin neuron. The
             path is the name of the layer in the old model after the names of the nested models
             around it: `"encoder/dense"`.
-        left_alone: `(path, activation, reason)` of every activation that was kept.
+        left_alone: `(path, activation, reason)` of every activation that was kept. The activation
+            is `"unknown"` for a layer, model or `Lambda` whose own code may apply one.
     """
 
     converted: tuple[tuple[str, str, str], ...]
@@ -137,7 +141,10 @@ def to_spin(
     These parts of functional, sequential and nested models are converted:
 
     - Dense and convolution layers with an element-wise activation. The layer becomes linear, and
-      a `SpinNeuron` named `<layer>_spin` follows it.
+      a `SpinNeuron` named `<layer>_spin` follows it. Where the layer is an output of a functional
+      model, the linear layer is called `<layer>_linear` and the neuron takes the old name, so that
+      losses and metrics find the output. An activity regularizer moves to the neuron, and the
+      neuron of a frozen layer is frozen.
     - The layers `Activation`, `ReLU`, `LeakyReLU`, `ELU` and `PReLU` (its slopes are dropped), and
       element-wise `keras.ops` in a functional graph. Each becomes a `SpinNeuron` of the same name.
       If a layer without weights is used at several places, every use gets its own neuron with its
@@ -146,12 +153,13 @@ def to_spin(
     - The sigmoid and the tanh in the cells of `LSTM`, `GRU` and `SimpleRNN`. The cell gets one
       spin neuron for all gates and a signed one for the state. The layer is unrolled, because
       energy cannot be measured in a loop; therefore the number of steps must be known.
-    - Layers inside `TimeDistributed` and `Bidirectional`.
+    - Layers inside `TimeDistributed` and `Bidirectional`. The neuron follows `TimeDistributed`; if
+      this is an output of a functional model, a linear `Activation` with its name comes last.
 
     These activations are kept: functions that are not element-wise, such as softmax; unknown
-    functions and layer classes; activations of the model's outputs, except sigmoid, tanh,
-    `hard_tanh` and softsign, because a spin neuron has another range; and functions other than
-    sigmoid and tanh in a recurrent cell.
+    functions, layer classes and subclassed models inside the model; activations of the model's
+    outputs, except sigmoid, tanh, `hard_tanh` and softsign, because a spin neuron has another
+    range; and functions other than sigmoid and tanh in a recurrent cell.
 
     Args:
         model: functional or sequential Keras model. It is not changed.
@@ -167,7 +175,8 @@ def to_spin(
             are unsigned, and the tanh of recurrent cells and of outputs is kept.
         **neuron: further arguments of `SpinNeuron`, such as `train`, but not `name`, `dtype` or
             `bipolar`. A `current_scale` applies to signed and unsigned neurons alike and then
-            sets their slopes, in place of the slopes above.
+            sets their slopes, in place of the slopes above. An `activity_regularizer` replaces
+            those of the old activations.
             If the channels come first, `shared_axes` is set so that all positions share one knob.
             This follows the `data_format` of the layer or of the layer before it. The search goes
             back through activations, BatchNormalization, dropout and sums of the same (nested)
@@ -180,9 +189,9 @@ def to_spin(
         quantized layers; the neurons compute in the type that the layers had before.
 
     Raises:
-        ValueError: for a subclassed model, for a name in `where` that converts nothing, for a
-            name in `signed` that is not an element-wise function of Keras, and for arguments that
-            `SpinNeuron` refuses.
+        ValueError: for anything but a functional or sequential model, for a name in `where` that
+            converts nothing, for a name in `signed` that is not an element-wise function of
+            Keras, and for arguments that `SpinNeuron` refuses.
 
     Example:
 
@@ -205,7 +214,12 @@ def to_spin(
             "to_spin chooses from the old function which neurons are bipolar. List the functions "
             "in `signed` instead, for example signed=('tanh', 'relu')."
         )
-    signed = (signed,) if isinstance(signed, str) else tuple(signed)
+    given, signed = signed, _strings(signed)
+    if signed is None:
+        raise ValueError(
+            "signed must be a list of names of functions, such as ('tanh', 'relu'), or () if every "
+            f"neuron is to be unsigned; it is {checks.shown(given)}."
+        )
     unknown = sorted(set(signed) - _ELEMENTWISE)
     if unknown:
         raise ValueError(
@@ -217,17 +231,18 @@ def to_spin(
             "A sigmoid gives a probability, so a signed neuron cannot replace it; remove it from "
             "`signed`."
         )
-    if not _has_graph(model):
-        raise ValueError(
-            f"to_spin needs a functional or sequential model; {type(model).__name__} is a "
-            "subclassed model, whose graph Keras does not know. Put SpinNeuron into its code, or "
-            "convert its functional parts one by one."
-        )
-    names = None
-    if where is not None and not callable(where):
-        names = [where] if isinstance(where, str) else list(where)
-    chosen = None if names is not None else where
-    conversion = _Conversion(dict(neuron, device=device), chosen, signed)
+    _check_model(model)
+    chosen = names = None
+    if callable(where) and not isinstance(where, keras.layers.Layer):
+        chosen = where
+    elif where is not None:
+        names = _strings(where)
+        if names is None:
+            raise ValueError(
+                "where must be None, a function that takes a layer, or a list of names of layers; "
+                f"it is {checks.shown(where)}."
+            )
+    conversion = _Conversion(model, dict(neuron, device=device), chosen, signed)
     conversion.names = names
     new = conversion.model(model, prefix="", is_output=True)
     conversion.check_names()
@@ -238,16 +253,43 @@ def to_spin(
     return new
 
 
+def _check_model(model):
+    if _has_graph(model):
+        return
+    need = "to_spin needs a functional or sequential model"
+    if isinstance(model, keras.Model):
+        raise ValueError(
+            f"{need}; {type(model).__name__} is a subclassed model, whose graph Keras does not "
+            "know. Put SpinNeuron into its code, or convert its functional parts one by one."
+        )
+    if isinstance(model, keras.layers.Layer):
+        raise ValueError(
+            f"{need}; {model.name!r} is a layer of class {type(model).__name__}. Put it into a "
+            "model first, for example keras.Sequential([keras.Input(shape), layer])."
+        )
+    raise ValueError(f"{need}, not {checks.shown(model)}.")
+
+
+def _strings(value):
+    """A string or an iterable of strings as a tuple; `None` if it is anything else."""
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Iterable):
+        return None
+    value = tuple(value)
+    return value if all(isinstance(one, str) for one in value) else None
+
+
 class _Conversion:
     """State of one call of `to_spin`: the layers copied so far, and the report."""
 
-    def __init__(self, neuron, chosen, signed):
+    def __init__(self, model, neuron, chosen, signed):
         self.neuron = neuron
         self.chosen = chosen
         self.signed = signed
         self.names = None
         self.copies = {}  # id of an old layer -> (old, new): shared layers stay shared
-        self.behind = {}  # id of a new layer -> the spin neuron that follows it
+        self.behind = {}  # id of a new layer -> the layers that follow it: a spin neuron first
         self.lifted = set()  # ids of new layers whose spin neuron follows the wrapper around them
         # Id of a spin neuron -> (path, activation, old layer), if the old activation layer had no
         # weights: every further use of that layer gets its own neuron.
@@ -259,7 +301,14 @@ class _Conversion:
         # another layer may hold the same activation and keep it.
         self.replaced = set()
         self.used = set()  # names in `where` for which something was converted
-        self.converted = []
+        inside = model._flatten_layers()
+        wrappers = [one for one in inside if isinstance(one, keras.layers.TimeDistributed)]
+        self.taken = {one.name for one in inside}  # names in the old model
+        self.wrapped = {id(one.layer) for one in wrappers}  # ids of layers in a TimeDistributed
+        # Ids of the old layers that end a functional model. Keras calls the outputs of the model
+        # by their names, so the new model needs the same names.
+        self.ends = set()
+        self.converted = []  # (path, activation, spin neuron or None, what happened)
         self.left_alone = []
 
     # --- models -----------------------------------------------------------------------------
@@ -274,8 +323,7 @@ class _Conversion:
             layers = []
             for layer in model.layers:
                 copy = self.one_use(clone(layer))
-                spin = self.follower(copy)
-                layers += [copy] if spin is None else [copy, spin]
+                layers += [copy, *self.followers(copy)]
             if model.built:
                 (tensor,) = model.inputs
                 layers.insert(
@@ -283,18 +331,25 @@ class _Conversion:
                 )
             new = keras.Sequential(layers, name=name or model.name)
         else:
+            self.ends |= {id(tensor._keras_history.operation) for tensor in model.outputs}
 
             def call(layer, *args, **kwargs):
                 layer = self.one_use(layer, *args)
                 result = layer(*args, **kwargs)
-                spin = self.follower(layer)
-                return result if spin is None else spin(result)
+                for follower in self.followers(layer):
+                    result = follower(result)
+                return result
 
             with _uncompiled(model):
                 new = keras.models.clone_model(model, clone_function=clone, call_function=call)
             new.name = name or model.name  # `clone_model` takes no name
+            self.keep_output_names(new, model.output_names)
         if not model.trainable:
+            # This freezes the layers inside, too, of which the old model may train some.
+            inside = [(one, one.trainable) for one in new._flatten_layers(include_self=False)]
             new.trainable = False
+            for layer, trainable in inside:
+                layer.trainable = trainable
         return new
 
     def one_use(self, new, *inputs):
@@ -306,11 +361,11 @@ class _Conversion:
         if count == 1 or id(new) not in self.origins:
             return new
         old, path, is_output = self.origins[id(new)]
-        name = f"{new.name}_use_{count}"
+        name = self.new_name(new.name, f"use_{count}")
         if id(new) in self.stateless:
             path, activation, old = self.stateless[id(new)]
             spin = self.spin(old, activation, name, _positions_of(inputs))
-            self.converted.append((path, activation, f"{spin.name} at use {count} of the layer"))
+            self.converted.append((path, activation, spin, f"at use {count} of the layer"))
             return spin
         if not (_is_stateless(old) and spin_neurons(new)):
             return new
@@ -318,12 +373,31 @@ class _Conversion:
             return self.model(old, f"{path}/", is_output, name)
         return self.time_distributed(old, path, is_output, name)
 
-    def follower(self, new):
-        """The spin neuron that follows a new layer, or `None`."""
-        spin = self.behind.get(id(new))
+    def followers(self, new):
+        """The layers that follow a new layer: none, or a spin neuron and what it needs."""
+        behind = self.behind.get(id(new), [])
         if id(new) in self.lifted:
-            raise _two_ranks(new, spin)
-        return spin
+            raise _two_ranks(new, behind[0])
+        return behind
+
+    def keep_output_names(self, new, names):
+        """Give an output its old name if another use of its old layer got this name."""
+        for tensor, name in zip(new.outputs, names):
+            end = tensor._keras_history.operation
+            if end.name == name or names.count(name) > 1:
+                continue
+            for other in [one for one in new.operations if one.name == name]:
+                linear = self.new_name(name, "linear")
+                other.name = linear if id(other) in self.behind else end.name
+            end.name = name
+        new.output_names = [tensor._keras_history.operation.name for tensor in new.outputs]
+
+    def new_name(self, name, suffix):
+        """A name for a new layer; the old model may have used the first choice."""
+        new = f"{name}_{suffix}"
+        while new in self.taken:
+            new += "_"
+        return new
 
     def layer(self, layer, prefix, is_output):
         if id(layer) not in self.copies:
@@ -345,9 +419,22 @@ class _Conversion:
         if type(layer) in _RECURRENT:
             return self.recurrent(layer, path, layer.units, _steps(layer))
         activation, kind = _activation(layer)
-        if kind is not None and self.wanted(layer, path, activation, kind, is_output):
+        if kind is None:
+            self.keep(layer, path)
+        elif self.wanted(layer, path, activation, kind, is_output):
             return self.replace(layer, path, activation, kind)
         return _copy(layer)
+
+    def keep(self, layer, path):
+        """Report the activations of a layer that `to_spin` cannot take apart."""
+        reason = _opaque(layer)
+        rows = [
+            (place, name, "not element-wise" if name in _NOT_ELEMENTWISE else reason)
+            for place, name in _held(layer, path)
+        ]
+        if rows and self.named(path, layer.name, *(place for place, *_ in rows)):
+            raise ValueError(f"Layer {path!r} cannot be converted: {reason}.")
+        self.left_alone += rows
 
     def wanted(self, layer, path, activation, kind, is_output):
         """Whether to convert an activation; if not, the report gets the reason."""
@@ -357,9 +444,7 @@ class _Conversion:
             self.chosen is not None and not self.chosen(layer)
         ):
             reason = "not chosen by `where`"
-        elif kind == "other":
-            reason = f"to_spin does not know the class {type(layer).__name__}"
-        elif activation in ("softmax", "log_softmax", "sparsemax", "glu"):
+        elif activation in _NOT_ELEMENTWISE:
             reason = "not element-wise: every output depends on all channels"
         elif not named and activation not in _ELEMENTWISE:
             reason = "unknown function; if it is element-wise, list its layer in `where`"
@@ -384,10 +469,14 @@ class _Conversion:
 
     # --- layers -----------------------------------------------------------------------------
 
-    def spin(self, layer, activation, name, positions=()):
+    def spin(self, layer, activation, name, positions=(), regularizer=None):
         neuron = dict(self.neuron, bipolar=activation in self.signed)
         if positions:
             neuron.setdefault("shared_axes", positions)
+        if regularizer is not None:
+            neuron.setdefault("activity_regularizer", regularizer)
+        if not getattr(layer, "trainable", True):
+            neuron["trainable"] = False
         # An operation of keras.ops has no dtype policy; its neuron uses the global one.
         spin = SpinNeuron(name=name, dtype=_policy(layer), **neuron)
         self.replaced.add(id(spin))
@@ -396,26 +485,56 @@ class _Conversion:
     def replace(self, layer, path, activation, kind):
         if kind == "itself":
             dropped = " (its trained slopes are dropped)" if getattr(layer, "weights", ()) else ""
-            self.converted.append((path, activation, f"replaced{dropped}"))
+            self.converted.append((path, activation, None, f"replaced{dropped}"))
             self.replaced.add(id(layer))
-            spin = self.spin(layer, activation, layer.name, _positions(layer))
+            regularizer = getattr(layer, "activity_regularizer", None)
+            spin = self.spin(layer, activation, layer.name, _positions(layer), regularizer)
             if not getattr(layer, "weights", ()):
                 self.stateless[id(spin)] = path, activation, layer
             return spin
-        new = _copy(layer, activation="linear")
-        spin = self.spin(layer, activation, f"{layer.name}_spin", _positions(layer))
-        self.behind[id(new)] = spin
+        name, linear = self.new_name(layer.name, "spin"), layer.name
+        regularizer, end = layer.activity_regularizer, []
+        if regularizer is not None and id(layer) in self.wrapped:
+            # A neuron behind a TimeDistributed must not have it: Keras ignores it there.
+            linear, end = self.end(layer)
+            regularizer = None
+        elif id(layer) in self.ends:
+            name, linear = layer.name, self.new_name(layer.name, "linear")
+        changes = {"activation": "linear", "activity_regularizer": None, "name": linear}
+        new = _copy(layer, **changes)
+        spin = self.spin(layer, activation, name, _positions(layer), regularizer)
+        self.behind[id(new)] = [spin, *end]
         self.replaced.add((id(layer), id(layer.activation)))
-        self.converted.append((path, activation, f"{spin.name} follows the layer"))
+        named = "" if linear == layer.name else f", now named {linear}"
+        self.converted.append((path, activation, spin, f"follows the layer{named}"))
         return new
+
+    def end(self, layer):
+        """Another name for a layer, and what comes after its neuron to end it with its own name.
+
+        This is for a neuron that other layers use, too: it can have neither the name nor the
+        activity regularizer of one of them.
+        """
+        end = keras.layers.Activation(
+            "linear",
+            activity_regularizer=layer.activity_regularizer,
+            name=layer.name,
+            dtype=_policy(layer),
+        )
+        return self.new_name(layer.name, "linear"), [end]
 
     def time_distributed(self, layer, path, is_output, name=None):
         inner = self.one_use(self.layer(layer.layer, f"{path}/", is_output))
-        new = type(layer)(inner, **{**_rest(layer, "layer"), "name": name or layer.name})
+        changes = {"activity_regularizer": layer.activity_regularizer, "name": name or layer.name}
+        spin, *_ = self.behind.get(id(inner), [None])
+        end = []
+        if spin is not None and (id(layer) in self.ends or layer.activity_regularizer is not None):
+            changes["name"], end = self.end(layer)
+            changes["activity_regularizer"] = None
+        new = type(layer)(inner, **_rest(layer, "layer") | changes)
         # A neuron with one knob per channel may follow the wrapper; it shares one more axis there.
-        spin = self.behind.get(id(inner))
         if spin is not None:
-            self.behind[id(new)] = spin
+            self.behind[id(new)] = [spin, *end]
             if spin.shared_axes is not None and id(inner) not in self.lifted:
                 if spin.built:
                     raise _two_ranks(inner, spin)
@@ -425,15 +544,15 @@ class _Conversion:
 
     def bidirectional(self, layer, path):
         steps = _steps(layer)
-        halves = {}
-        for side in ("forward_layer", "backward_layer"):
-            half = getattr(layer, side)
-            if type(half) not in _RECURRENT:
-                self.left_alone.append(
-                    (f"{path}/{half.name}", "-", f"{type(half).__name__} has a cell of its own")
-                )
-                return _copy(layer)
-            halves[side] = self.recurrent(half, f"{path}/{half.name}", half.units, steps)
+        sides = {side: getattr(layer, side) for side in ("forward_layer", "backward_layer")}
+        if any(type(half) not in _RECURRENT for half in sides.values()):
+            for half in sides.values():
+                self.keep(half, f"{path}/{half.name}")
+            return _copy(layer)
+        halves = {
+            side: self.recurrent(half, f"{path}/{half.name}", half.units, steps)
+            for side, half in sides.items()
+        }
         config = _rest(layer, "layer", "backward_layer")
         new = type(layer)(
             halves["forward_layer"], backward_layer=halves["backward_layer"], **config
@@ -469,13 +588,14 @@ class _Conversion:
             if reason is not None:
                 self.left_alone.append((place, activation, reason))
                 continue
-            state = "_state" if argument == "activation" and len(_arguments(layer)) > 1 else ""
-            spin = self.spin(layer, activation, f"{layer.name}{state}_spin")
+            state = "state_" if argument == "activation" and len(_arguments(layer)) > 1 else ""
+            spin = self.spin(layer, activation, self.new_name(layer.name, f"{state}spin"))
             spin.build((None, units))
             self.used |= named
             changes[argument] = spin
             self.replaced.add((id(layer.cell), id(getattr(layer, argument))))
-            self.converted.append((place, activation, "spin neuron in the cell; layer unrolled"))
+            note = "spin neuron in the cell; layer unrolled"
+            self.converted.append((place, activation, None, note))
         if changes:
             changes["unroll"] = True
         return _copy(layer, **changes)
@@ -490,7 +610,8 @@ class _Conversion:
             if count > 1 and getattr(old, "weights", ()):
                 shared[path] = f"; one neuron, like the weights, for all {count} uses of {old.name}"
         converted = []
-        for place, activation, note in self.converted:
+        for place, activation, spin, note in self.converted:
+            note = note if spin is None else f"{spin.name} {note}"
             inside = [p for p in shared if place == p or place.startswith((f"{p}/", f"{p}."))]
             note += "".join(shared[path] for path in inside)
             converted.append((place, activation, note))
@@ -513,6 +634,8 @@ class _Conversion:
                 continue
             kept = _kept(old, self.replaced), _kept(new, self.replaced)
             for before, after in zip(*kept):
+                if after.trainable != before.trainable:
+                    after.trainable = before.trainable
                 # Keras builds a dense layer in a graph without building its activation.
                 if before.built and not after.built and type(before) is type(after):
                     after.build_from_config(before.get_build_config())
@@ -634,8 +757,8 @@ def _output_names(model):
 def _activation(layer):
     """`(name, kind)` of an activation.
 
-    The kind is "last" (the layer applies it last), "itself" (the layer is an activation), "other"
-    (a layer of an unknown class), or `None` (nothing to convert).
+    The kind is "last" (the layer applies it last), "itself" (the layer is an activation), or `None`
+    (nothing to convert).
     """
     if isinstance(layer, SpinNeuron):
         return "SpinNeuron", None
@@ -647,13 +770,54 @@ def _activation(layer):
         function = getattr(layer, "activation", None)
         name = _name(function) if callable(function) else _snake(type(layer).__name__)
         return name, None if name in ("linear", "SpinNeuron") else "itself"
-    function = getattr(layer, "activation", None)
-    if not callable(function):
+    if type(layer) not in _ACTIVATED_LAST:
         return "", None
-    name = _name(function)
-    if name in ("linear", "SpinNeuron"):
-        return name, None
-    return name, "last" if type(layer) in _ACTIVATED_LAST else "other"
+    name = _name(layer.activation)
+    return name, None if name in ("linear", "SpinNeuron") else "last"
+
+
+def _held(layer, path, seen=()):
+    """`(place, name)` of every activation that a layer and the layers inside it hold."""
+    if isinstance(layer, SpinNeuron) or layer in seen:
+        return []
+    if isinstance(layer, _ACTIVATION_LAYERS):
+        name, kind = _activation(layer)
+        return [] if kind is None else [(path, name)]
+    found = []
+    arguments = sorted(key for key in vars(layer) if key.endswith("activation"))
+    for argument in arguments:
+        function = getattr(layer, argument)
+        # A layer that serves as an activation is found among the layers inside.
+        if not callable(function) or isinstance(function, keras.layers.Layer):
+            continue
+        if _name(function) != "linear":
+            place = path if arguments == ["activation"] else f"{path}.{argument}"
+            found.append((place, _name(function)))
+    if not found and _has_own_code(layer):
+        found = [(path, "unknown")]
+    for inner in getattr(layer, "_layers", ()):
+        is_cell = inner is getattr(layer, "cell", None)
+        found += _held(inner, path if is_cell else f"{path}/{inner.name}", (*seen, layer))
+    return found
+
+
+def _has_own_code(layer):
+    """Whether the function of a layer is written neither in Keras nor here."""
+    package = type(layer).__module__.split(".")[0]
+    own = package not in ("keras", __name__.split(".")[0])
+    return own or isinstance(layer, keras.layers.Lambda)
+
+
+def _opaque(layer):
+    """Why `to_spin` cannot convert the activations of a layer."""
+    kind = type(layer).__name__
+    if isinstance(layer, keras.Model):
+        return f"{kind} is a subclassed model, whose graph Keras does not know"
+    if _has_own_code(layer):
+        return f"to_spin does not know the class {kind}; put SpinNeuron into its code"
+    if isinstance(layer, keras.layers.RNN):
+        return f"{kind} has a cell of its own; to_spin converts LSTM, GRU and SimpleRNN"
+    return f"to_spin does not know the class {kind}"
 
 
 def _positions(operation):

@@ -126,6 +126,92 @@ def off(y_true, y_pred):
     return keras.ops.mean(keras.ops.subtract(y_true, y_pred), -1)
 
 
+def dense(**options):
+    return layers.Dense(3, activation="sigmoid", **options)
+
+
+FROZEN = {
+    "dense": dense,
+    "activation": lambda **k: layers.Activation("sigmoid", **k),
+    "LSTM": lambda **k: layers.LSTM(2, **k),
+    "wrapped": lambda **k: layers.TimeDistributed(dense(**k)),
+    "both": lambda **k: layers.Bidirectional(layers.GRU(2, **k)),
+    "nested": lambda **k: keras.Sequential([keras.Input((3, 2)), dense(**k)]),
+}
+PENALISED = {
+    "dense": lambda p: dense(activity_regularizer=p),
+    "activation": lambda p: layers.Activation("sigmoid", activity_regularizer=p),
+    "LSTM": lambda p: layers.LSTM(2, activity_regularizer=p),
+    "wrapper": lambda p: layers.TimeDistributed(dense(), activity_regularizer=p),
+    "wrapped activation": lambda p: layers.TimeDistributed(
+        layers.Activation("sigmoid"), activity_regularizer=p
+    ),
+    "nested": lambda p: keras.Sequential([keras.Input((3, 2)), dense(activity_regularizer=p)]),
+}
+
+
+def source(tensor):
+    """The operation that computes an output; a linear layer only gives the output its name."""
+    operation = tensor._keras_history.operation
+    return source(operation.input) if isinstance(operation, layers.Activation) else operation
+
+
+class Scale(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+class Block(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(3, activation="relu", name="inner")
+
+    def call(self, x):
+        return self.inner(x)
+
+
+@keras.saving.register_keras_serializable(package="test_conversion")
+class OwnCell(layers.SimpleRNNCell):
+    pass
+
+
+class OwnStep(keras.Operation):
+    def call(self, x):
+        return x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+RNN_GATES = [("r.activation", "tanh"), ("r.recurrent_activation", "sigmoid")]
+HELD = {  # (layer named r, the reason, path and activation of what the report must list)
+    "cell": (lambda: layers.RNN(layers.LSTMCell(4), name="r"), "a cell of its own", RNN_GATES),
+    "cells": (
+        lambda: layers.RNN(
+            [layers.GRUCell(4, name="a"), layers.SimpleRNNCell(3, name="b")], name="r"
+        ),
+        "a cell of its own",
+        [("r/a.activation", "tanh"), ("r/a.recurrent_activation", "sigmoid"), ("r/b", "tanh")],
+    ),
+    "own cell": (lambda: layers.RNN(OwnCell(4), name="r"), "a cell of its own", [("r", "tanh")]),
+    "layer": (lambda: Scale(name="r"), "does not know the class Scale", [("r", "unknown")]),
+    "model": (
+        lambda: Block(name="r"),
+        "Block is a subclassed model",
+        [("r", "unknown"), ("r/inner", "relu")],
+    ),
+    "operation": (lambda: OwnStep(name="r"), "the class OwnStep", [("r", "unknown")]),
+    "Lambda": (lambda: layers.Lambda(lambda x: 2 * x, name="r"), "Lambda", [("r", "unknown")]),
+    "wrapper": (
+        lambda: layers.SpectralNormalization(
+            layers.Dense(3, activation="relu", name="d"), name="r"
+        ),
+        "SpectralNormalization",
+        [("r/d", "relu")],
+    ),
+}
+
+
 KERAS_TAKES_NO_FUNCTIONS = keras.__version__.startswith("3.14.")
 
 
@@ -357,6 +443,89 @@ class TestOutputs:
         assert names(report.left_alone) == ["last/last_dense"]
 
 
+class TestOutputNames:
+    """Losses, metrics and targets of a model with several outputs go by the outputs' names."""
+
+    @staticmethod
+    def net(kind):
+        act = layers.Activation("sigmoid", name="b")
+        x = keras.Input((4,))
+        hidden = layers.Dense(3, activation="tanh", name="h")(x)
+        a = layers.Dense(2, activation="softmax", name="a")(hidden)
+        if kind == "dense":
+            b = layers.Dense(1, activation="sigmoid", name="b")(hidden)
+        elif kind == "two uses":
+            b = act(layers.Dense(1)(act(layers.Dense(2)(hidden))))
+        elif kind == "wrapper":
+            flow = layers.Reshape((1, 3))(hidden)
+            b = layers.TimeDistributed(layers.Dense(1, activation="sigmoid"), name="b")(flow)
+        elif kind == "operation":
+            b = keras.ops.sigmoid(layers.Dense(1)(hidden))
+        elif kind == "nested":
+            inner = keras.Input((3,))
+            end = layers.Dense(1, activation="sigmoid", name="end")(inner)
+            b = keras.Model(inner, end, name="b")(hidden)
+        else:  # all names that to_spin would choose are taken
+            flow = layers.Dense(2, activation="tanh", name="b_linear")(hidden)
+            flow = layers.Dense(2, name="b_linear_spin")(layers.Dense(2, name="h_spin")(flow))
+            b = layers.Dense(1, activation="sigmoid", name="b")(flow)
+        return keras.Model(x, [a, b])
+
+    @pytest.mark.parametrize(
+        "kind",
+        some_slow(["dense", "two uses", "wrapper", "operation", "nested", "taken names"], "dense"),
+    )
+    def test_names_survive(self, kind, tmp_path):
+        old = self.net(kind)
+        new = to_spin(old)
+        assert len(spinkeras.spin_neurons(new)) >= 2
+        assert new.output_names == old.output_names
+        assert kind == "operation" or new.output_names == ["a", "b"]
+        if kind == "nested":
+            assert new.get_layer("b").output_names == ["end"]
+        new.save(tmp_path / "m.keras")
+        loaded = keras.models.load_model(tmp_path / "m.keras")
+        for model in (to_spin(new), to_spin(old, where="h"), loaded):
+            assert model.output_names == old.output_names
+        for got, expected in zip(loaded(data(2, 4)), new(data(2, 4))):
+            np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (got, expected)))
+
+    @pytest.mark.parametrize("structure", some_slow([list, dict], list))
+    def test_training_goes_by_the_old_names(self, structure):
+        old = self.net("dense")
+        if structure is dict:
+            old = keras.Model(old.inputs[0], dict(zip("ab", old.outputs)))
+        old.compile(
+            "sgd",
+            {"a": "sparse_categorical_crossentropy", "b": "binary_crossentropy"},
+            loss_weights={"a": 1.0, "b": 0.5},
+            metrics={"a": "accuracy", "b": ["mae"]},
+            weighted_metrics={"b": "mse"},
+            run_eagerly=True,
+        )
+        x, targets = data(6, 4), {"a": np.arange(6) % 2, "b": np.ones((6, 1), "float32")}
+        new = to_spin(old)
+        logs = [model.test_on_batch(x, targets, return_dict=True) for model in (old, new)]
+        assert logs[0].keys() == logs[1].keys() >= {"a_accuracy", "b_mae", "b_loss"}
+        new.fit(x, targets if structure is dict else list(targets.values()), verbose=0)
+        answers = [model.predict_on_batch(x) for model in (old, new)]
+        shapes = [keras.tree.map_structure(lambda y: str(y.shape), a) for a in answers]
+        assert shapes[0] == shapes[1]
+
+    def test_report_and_where_know_the_old_name(self):
+        old = self.net("dense")
+        report = to_spin(old, where=["b"]).spin_conversion
+        assert report.converted == (("b", "sigmoid", "b follows the layer, now named b_linear"),)
+
+    @pytest.mark.slow
+    def test_weight_files_do_not_depend_on_the_names(self, tmp_path):
+        first, second = to_spin(self.net("dense")), to_spin(self.net("dense"))
+        first.save_weights(tmp_path / "w.weights.h5")
+        second.load_weights(tmp_path / "w.weights.h5")
+        for a, b in zip(first.get_weights(), second.get_weights()):
+            np.testing.assert_array_equal(a, b)
+
+
 class TestSigned:
     def test_relu_is_signed_only_when_asked(self):
         old = small("relu")
@@ -538,14 +707,14 @@ class TestGraphs:
         spin = to_spin(net("td", "td"), shared_axes=shared_axes)
         (neuron,) = spinkeras.spin_neurons(spin)
         assert neuron.pulse_width.size == (1 if shared_axes else 3)
-        assert [output._keras_history.operation for output in spin.outputs] == 2 * [neuron]
+        assert [source(output) for output in spin.outputs] == 2 * [neuron]
         for kinds in (("td", "direct"), ("direct", "td")):
             if shared_axes:
                 with pytest.raises(ValueError, match="both inside TimeDistributed and outside"):
                     to_spin(net(*kinds), shared_axes=shared_axes)
             else:
                 spin = to_spin(net(*kinds))
-                assert len({o._keras_history.operation for o in spin.outputs}) == 1
+                assert len({source(output) for output in spin.outputs}) == 1
                 assert len(spinkeras.spin_neurons(spin)) == 1
 
     def test_time_distributed_model(self):
@@ -621,6 +790,38 @@ class TestGraphs:
         spin = to_spin(old)
         assert "to_spin does not know the class Wide" in spin.spin_conversion.left_alone[0][2]
         np.testing.assert_array_equal(outputs(spin, data(4, 4)), outputs(old, data(4, 4)))
+
+
+class TestKept:
+    @pytest.mark.parametrize("nested", some_slow([False, True], False))
+    @pytest.mark.parametrize("kind", some_slow(HELD, "cell", "model", "layer"))
+    def test_the_report_lists_what_a_layer_holds(self, kind, nested):
+        make, reason, rows = HELD[kind]
+        x = keras.Input((5, 4))
+        old = keras.Model(x, make()(x), name="part")
+        if nested:
+            old = keras.Model(x, old(x))
+            rows = [(f"part/{path}", activation) for path, activation in rows]
+        kept = to_spin(old).spin_conversion.left_alone
+        assert [row[:2] for row in kept] == rows
+        assert all(reason in row[2] for row in kept)
+        with pytest.raises(ValueError, match=f"r' cannot be converted: .*{reason}"):
+            to_spin(old, where=["r"])
+
+    def test_both_gates_of_a_convolution_and_the_softmax_of_attention(self):
+        x, images = keras.Input((5, 4)), keras.Input((3, 5, 4))
+        attention = layers.MultiHeadAttention(2, 4, name="m")(x, x)
+        old = keras.Model([x, images], [attention, layers.ConvLSTM1D(4, 2, name="r")(images)])
+        kept = [row[:2] for row in to_spin(old).spin_conversion.left_alone]
+        assert sorted(kept)[1:] == RNN_GATES
+        assert kept[0][1] == "softmax" or kept[-1][1] == "softmax"
+
+    def test_half_a_bidirectional_layer_is_not_reported_as_converted(self):
+        halves = layers.LSTM(3), layers.RNN(layers.LSTMCell(3), go_backwards=True)
+        both = layers.Bidirectional(halves[0], backward_layer=halves[1])
+        report = to_spin(keras.Sequential([keras.Input((5, 4)), both])).spin_conversion
+        assert report.converted == ()
+        assert [row[1] for row in report.left_alone] == 2 * ["tanh", "sigmoid"]
 
 
 class TestRecurrent:
@@ -847,7 +1048,53 @@ class TestOldModel:
         old.get_layer("first").trainable = False
         spin = to_spin(old)
         assert not spin.get_layer("first").trainable
-        assert spin.get_layer("first_spin").trainable
+        assert not spin.get_layer("first_spin").trainable
+        assert spin.get_layer("second_spin").trainable
+        old.trainable = False
+        old.get_layer("second").trainable = True
+        frozen = [layer.name for layer in to_spin(old).layers if not layer.trainable]
+        assert frozen == ["first", "first_spin", "head"]
+        assert not to_spin(old, trainable=False).get_layer("second_spin").trainable
+
+    @pytest.mark.parametrize("when", some_slow(["made", "later", "inside"], "later"))
+    @pytest.mark.parametrize("kind", some_slow(FROZEN, "dense", "activation"))
+    def test_the_neuron_of_a_frozen_layer_is_frozen(self, kind, when):
+        layer = FROZEN[kind](**({"trainable": False} if when == "made" else {}))
+        old = keras.Sequential([keras.Input((3, 2)), layer])
+        if when == "later":
+            assert len(to_spin(old).trainable_variables) > len(old.trainable_variables)
+            layer.trainable = False
+        elif when == "inside":
+            for inner in layer._layers or [layer]:
+                inner.trainable = False
+        new = to_spin(old)
+        assert len(new.trainable_variables) == len(old.trainable_variables) == 0
+        assert spinkeras.spin_neurons(new)
+
+    @pytest.mark.parametrize("kind", some_slow(PENALISED, "dense", "activation"))
+    def test_an_activity_regularizer_applies_to_the_neuron(self, kind):
+        penalty = keras.regularizers.L2(0.1)
+        x, flow = data(8, 3, 2), keras.Input((3, 2))
+        flow = PENALISED[kind](penalty)(inputs := flow)
+        old = keras.Model(inputs, flow)
+        new = to_spin(old)
+        assert spinkeras.spin_neurons(new)
+        values = outputs(old, x), outputs(new, x)
+        losses = [list(map(keras.ops.convert_to_numpy, model.losses)) for model in (old, new)]
+        assert len(losses[0]) == len(losses[1])
+        for loss, value in zip(losses, values):
+            np.testing.assert_allclose(loss, 0.1 * np.sum(value**2) / 8, rtol=1e-5)
+
+    def test_an_activity_regularizer_of_a_shared_layer_follows_the_calls(self):
+        dense = layers.Dense(3, activation="sigmoid", activity_regularizer="l2", name="d")
+        x = [keras.Input((5, 4)), keras.Input((4,))]
+        old = keras.Model(x, [layers.TimeDistributed(dense, name="t")(x[0]), dense(x[1])])
+        new = to_spin(old)
+        assert new.output_names == old.output_names == ["t", "d"]
+        values = new([data(2, 5, 4), data(2, 4)])
+        (loss,) = new.losses  # inside TimeDistributed Keras takes no loss
+        expected = 0.01 * np.sum(keras.ops.convert_to_numpy(values[1]) ** 2) / 2
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(loss), expected, rtol=1e-5)
 
     def test_save_and_load(self, tmp_path):
         spin = to_spin(small())
@@ -859,6 +1106,24 @@ class TestOldModel:
         old = keras.Sequential([layers.Dense(3, activation="sigmoid"), layers.Dense(2)])
         spin = to_spin(old)
         assert outputs(spin, data(2, 4)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"model": "m"}, "not 'm'"),
+        ({"model": None}, "not None"),
+        ({"model": layers.Dense(2, name="d")}, r"'d' is a layer of class Dense.*Put it into"),
+        ({"signed": None}, r"signed must be a list .* is None\."),
+        ({"signed": [3]}, r"signed must be a list .* is \[3\]\."),
+        ({"where": 5}, r"where must be None, a function .* is 5\."),
+        ({"where": layers.Dense(2)}, "where must be None, a function .* is <Dense"),
+        ({"where": [layers.Dense(2)]}, r"where must be None, a function .* is \[<Dense"),
+    ],
+)
+def test_what_is_given_must_make_sense(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        to_spin(**{"model": small()} | arguments)
 
 
 def test_arguments_set_by_to_spin_are_refused():
