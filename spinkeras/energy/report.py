@@ -325,7 +325,7 @@ def _report(model, x, batch_size, recorder):
 def _batches(model, x, batch_size):
     """The inputs of every step, from arrays or from an iterable of batches."""
     if isinstance(x, keras.utils.PyDataset):
-        x = None if x.num_batches is None else (x[k] for k in range(x.num_batches))
+        x = None if x.num_batches is None else map(x.__getitem__, range(x.num_batches))
     elif callable(cardinality := getattr(x, "cardinality", None)) and cardinality() == -1:
         x = None
     if x is None:
