@@ -479,7 +479,7 @@ def judged(model, y, shape=(4,), **options):
     options = {"chips": 1, "progress": False} | options
     report = chips.evaluate_chips(model, x, y, ChipSpread(), **options)
     assert report.accuracy[0] == pytest.approx(report.nominal, abs=2.5 / len(y))
-    return report.nominal, np.array(model(x))
+    return report.nominal, ops.convert_to_numpy(model(x))
 
 
 BITS = np.random.default_rng(1).integers(0, 2, 40)
