@@ -135,6 +135,20 @@ def make_step(model, phase, around, args=()):
     return getattr(twin, f"{phase}_function")
 
 
+def metric_direction(model, key):
+    """Whether a metric is better when it goes `"up"` or `"down"`; `None` if it does not say.
+
+    Args:
+        model: model after its first step.
+        key: key of the logs, without `val_`.
+    """
+    metrics = {getattr(metric, "name", None): metric for metric in model.metrics}
+    compiled = getattr(model, "_compile_metrics", None)
+    if compiled is not None and compiled.built:
+        metrics |= zip(compiled.result(), compiled.metrics)  # the keys name the outputs, too
+    return getattr(metrics.get(key), "_direction", None)
+
+
 def result_with(model, result, updates):
     """The result of a step, after some variables that are not trained have been updated.
 

@@ -125,6 +125,16 @@ def test_a_running_fit_is_seen():
     assert [*seen, _keras.is_fitting()] == [True, False]
 
 
+def test_metric_direction_is_that_of_the_metric():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    metrics = [keras.metrics.R2Score(name="fit"), "mse", keras.metrics.FalsePositives()]
+    model.compile("sgd", "mse", metrics=metrics, run_eagerly=True)
+    assert _keras.metric_direction(model, "fit") is None  # before Keras builds the metrics
+    model.fit(x, x[:, :1], verbose=0)
+    keys = ("fit", "mse", "false_positives", "loss", "other")
+    assert [_keras.metric_direction(model, k) for k in keys] == ["up", "down", None, None, None]
+
+
 @pytest.mark.parametrize("phase", ["train", "test"])
 def test_make_step_leaves_the_model_alone(phase):
     class Own(keras.Sequential):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import checks
+from spinkeras import _keras, checks
 from spinkeras.energy.meter import MeteredStep
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.energy.tracker import EnergyTracker
@@ -15,6 +15,7 @@ from spinkeras.layer.neuron import spin_neurons
 from spinkeras.notices import warn
 
 _LOWEST = 1e-4  # lowest weight, in units of the loss
+_COSTS = ("energy_pj", "energy_weight", "latency_ns", "share_at_limit")  # keys of our own logs
 
 
 class _PricedStep(MeteredStep):
@@ -22,12 +23,14 @@ class _PricedStep(MeteredStep):
 
     `E` is the energy per inference. The whole model has one weight `w`, the variable
     `energy_weight` of the first spin layer. The training step itself adjusts `w`, from the energies
-    of the step before, so the step does not wait for Python.
+    of the step before, so the step does not wait for Python. `start` is the weight of a first step
+    that builds the layers: no callback could give it to the variable, which is still 0.
     """
 
-    def __init__(self, model, data, assumptions, training, steering):
+    def __init__(self, model, data, assumptions, training, steering, start):
         super().__init__(model, data, assumptions, training)
         self.target_pj, self.rate, self.highest = steering
+        self.start, self.weight = start, None
         self._fired = set()
 
     def refuse_scope(self, layer):
@@ -39,11 +42,15 @@ class _PricedStep(MeteredStep):
             )
 
     def charge(self, layer, energy, first):
-        weight = self.layers[0].energy_weight
+        if self.weight is None:  # one variable for the step, whichever layers it still builds
+            self.weight = _leader(self.layers).energy_weight
+        weight = self.weight
         if not self._fired:
             last = self._seen()  # 0 in the first step of a fit, which has no step before
             excess = ops.log(ops.where(last > 0, last, self.target_pj) / self.target_pj)
-            moved = weight * ops.exp(self.rate * ops.clip(excess, -1.0, 1.0))
+            before = ops.convert_to_tensor(weight)
+            before = ops.where(before > 0, before, self.start)
+            moved = before * ops.exp(self.rate * ops.clip(excess, -1.0, 1.0))
             weight.assign(ops.clip(moved, _LOWEST, self.highest))
         self._fired.add(id(layer))
         now = ops.stop_gradient(energy)
@@ -93,7 +100,8 @@ class EnergyBudget(EnergyTracker):
         margin: fraction of the limit kept as reserve, 0 to 0.5. Default 0.02.
         monitor: key of the logs by which epochs are compared. Default `"val_loss"`; validation
             losses contain no energy.
-        mode: `"min"`, `"max"` or `"auto"` (default: `"max"` for accuracies and AUC).
+        mode: `"min"`, `"max"` or `"auto"` (default). `"auto"` asks the compiled metric, as
+            `keras.callbacks.EarlyStopping` does; losses and energies are `"min"`.
         assumptions: `EnergyAssumptions`, as for `EnergyTracker`.
 
     Logs: the keys of `EnergyTracker`, and `energy_weight`. The energy adds about `w` to the
@@ -108,7 +116,8 @@ class EnergyBudget(EnergyTracker):
         best_epoch: number (from 0) of the epoch whose weights were restored, or `None`.
 
     Raises:
-        ValueError: for arguments outside their range, and for a monitor that is not in the logs.
+        ValueError: for arguments outside their range. At the end of the first epoch for a monitor
+            that is not in the logs, and for one whose better direction `"auto"` cannot tell.
 
     Example:
 
@@ -145,9 +154,7 @@ class EnergyBudget(EnergyTracker):
         self._weight = checks.number("start", start, of_loss, _LOWEST, self.highest, hint)
         self.margin = checks.number("margin", margin, "(a fraction)", 0.0, 0.5, "2 % is 0.02")
         self.monitor = checks.text("monitor", monitor, "a key of the logs")
-        if checks.choice("mode", mode, ("auto", "min", "max")) == "auto":
-            mode = "max" if any(word in self.monitor for word in ("acc", "auc")) else "min"
-        self.mode = mode
+        self.mode = checks.choice("mode", mode, ("auto", "min", "max"))
         self.best_epoch: int | None = None
 
     def set_model(self, model: keras.Model) -> None:
@@ -155,7 +162,7 @@ class EnergyBudget(EnergyTracker):
         # Forget the weight of an interrupted fit, but continue with one loaded from a file. Other
         # callbacks may also restore one when the training begins.
         leader = self._leader()
-        if leader.built:
+        if leader is not None:
             loaded, leader.loaded_energy_weight = leader.loaded_energy_weight, None
             leader.energy_weight.assign(loaded or 0.0)
         for layer in self._built():
@@ -169,23 +176,25 @@ class EnergyBudget(EnergyTracker):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_begin(batch, logs)
-        if not self._started:
+        leader = self._leader()
+        if not self._started and leader is not None:
             self._started = True
-            leader = self._leader()
             leader.loaded_energy_weight = None
             if not _value(leader.energy_weight):
                 leader.energy_weight.assign(self._weight)
 
     def _forget(self):
         self.best_epoch: int | None = None
-        self._best = np.inf if self.mode == "min" else -np.inf
+        self._best = np.inf
         self._lowest = np.inf
         self._weights = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         logs = {} if logs is None else logs
-        self._weight = _value(self._leader().energy_weight)
+        leader = self._leader()
+        if leader is not None:
+            self._weight = _value(leader.energy_weight)
         logs["energy_weight"] = self._weight
         validated = "val_energy_pj" in self.results
         if self._validates and not validated:  # validation_freq > 1
@@ -202,9 +211,9 @@ class EnergyBudget(EnergyTracker):
             )
         energy = self.results["val_energy_pj" if validated else "energy_pj"]
         self._lowest = min(self._lowest, energy)
-        better = logs[monitor] < self._best if self.mode == "min" else logs[monitor] > self._best
-        if energy <= self.limit * 1e12 and better:
-            self._best, self.best_epoch = logs[monitor], epoch
+        cost = logs[monitor] if self._direction(monitor) == "min" else -logs[monitor]
+        if energy <= self.limit * 1e12 and cost < self._best:
+            self._best, self.best_epoch = cost, epoch
             self._weights = self.model.get_weights()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -217,22 +226,43 @@ class EnergyBudget(EnergyTracker):
                 f"No epoch stayed within the budget of {self.limit * 1e12:g} pJ per inference; the "
                 f"lowest was {self._lowest:.4g} pJ. Train longer, or raise `highest` or the limit."
             )
-        self._leader().energy_weight.assign(0.0)
         for layer in self._built():
+            layer.energy_weight.assign(0.0)
             layer.energy_seen.assign(0.0)
 
+    def _direction(self, monitor):
+        """`"min"` or `"max"`; only after the first step, in which Keras builds the metrics."""
+        if self.mode != "auto":
+            return self.mode
+        key = monitor.removeprefix("val_")
+        direction = _keras.metric_direction(self.model, key)
+        if direction is not None:
+            return {"up": "max", "down": "min"}[direction]
+        if f"_{key}".endswith("_loss") or key.startswith(_COSTS):
+            return "min"
+        raise ValueError(
+            f"EnergyBudget cannot tell whether a high or a low {monitor!r} is better; give "
+            "mode='max' or mode='min'."
+        )
+
     def _leader(self):
-        return spin_neurons(self.model)[0]
+        return _leader(spin_neurons(self.model))
 
     def _key(self):
         return *super()._key(), self._steering
 
     def _observed_step(self, model, data, training):
-        return _PricedStep(model, data, self.assumptions, training, self._steering)
+        steering, start = self._steering, self._weight
+        return _PricedStep(model, data, self.assumptions, training, steering, start)
 
     @property
     def _steering(self):
         return self.limit * (1 - self.margin) * 1e12, self.rate, self.highest
+
+
+def _leader(layers):
+    """The layer whose variable holds the weight: the first one that is built, or `None`."""
+    return next((layer for layer in layers if layer.built), None)
 
 
 def _value(variable) -> float:

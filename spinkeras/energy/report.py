@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import _keras, tables
+from spinkeras import _keras, checks, tables
 from spinkeras.energy.meter import PICO, refuse_unseen, spread_mask
 from spinkeras.energy.pulse import (
     COMPONENTS,
@@ -232,8 +232,11 @@ def energy_report(
 
     Args:
         model: a built Keras model with `SpinNeuron` layers, also nested ones.
-        x: input data as for `model.predict`: an array, or a list or dictionary of arrays.
-        batch_size: samples per step, > 0. Default 256.
+        x: input data: an array, or a list or dictionary of arrays, one per input. Or an iterable
+            of batches, such as a `tf.data.Dataset`, a `keras.utils.PyDataset` or a generator: each
+            batch is such inputs alone, or a tuple `(x, y)` or `(x, y, sample_weight)`.
+        batch_size: samples per step, 1 to 1e9. Default 256. Batches of an iterable stay as they
+            are.
         assumptions: `EnergyAssumptions`.
         print_fn: function that receives the table, or `None` to print nothing. After the default
             `print` a notebook shows the returned report as one line, otherwise as a card.
@@ -242,7 +245,8 @@ def energy_report(
         `EnergyReport`, computed in float64.
 
     Raises:
-        ValueError: for a model without spin layers or empty data.
+        ValueError: for a model without spin layers, for empty or endless data and data of another
+            kind, and for arguments outside their range.
 
     Example:
 
@@ -253,6 +257,9 @@ def energy_report(
     0.357
     """
     recorder = _Recorder(spin_neurons(model), checked_assumptions(assumptions))
+    batch_size = checks.whole("batch_size", batch_size, 1, 10**9)
+    if print_fn is not None and not callable(print_fn):
+        raise ValueError(f"print_fn = {checks.shown(print_fn)} must be a function or None.")
     report = _report(model, x, batch_size, recorder)
     if print_fn is not None:
         print_fn(str(report))
@@ -270,24 +277,13 @@ def _report(model, x, batch_size, recorder):
     warn_of_strong_reads(layers, assumptions)
     if not layers:
         raise ValueError("energy_report found no SpinNeuron in this model.")
-    arrays = keras.tree.flatten(x)
-    samples = len(arrays[0]) if arrays else 0
-    if samples == 0 or any(len(a) != samples for a in arrays):
-        raise ValueError(
-            f"energy_report needs arrays of equal length > 0; got lengths "
-            f"{[len(a) for a in arrays]}."
-        )
-    for value, symbol in zip(arrays, keras.tree.flatten(getattr(model, "inputs", None) or [])):
-        shape = tuple(np.shape(value))
-        if shape == symbol.shape[1:] != (1,):  # to (1,) Keras itself adds the axis of samples
-            raise ValueError(
-                f"energy_report needs samples, but x has the shape {shape} of a single one: give "
-                "x[None] for a single sample."
-            )
+    samples = 0
     with observing(recorder):
-        for start in range(0, samples, batch_size):
-            part = slice(start, start + batch_size)
-            model(keras.tree.map_structure(lambda a, s=part: a[s], x), training=False)
+        for batch in _batches(model, x, batch_size):
+            samples += _samples(batch)
+            model(batch, training=False)
+    if samples == 0:
+        raise ValueError("energy_report needs data of length > 0; got no samples.")
 
     rows = []
     for layer, name in zip(layers, unique_names(layers)):
@@ -324,3 +320,62 @@ def _report(model, x, batch_size, recorder):
         other_layers=others,
         assumptions=[line for device in devices for line in assumptions.lines(*device)],
     )
+
+
+def _batches(model, x, batch_size):
+    """The inputs of every step, from arrays or from an iterable of batches."""
+    if isinstance(x, keras.utils.PyDataset):
+        x = None if x.num_batches is None else map(x.__getitem__, range(x.num_batches))
+    elif callable(cardinality := getattr(x, "cardinality", None)) and cardinality() == -1:
+        x = None
+    if x is None:
+        raise ValueError(
+            "energy_report needs arrays or a finite iterable of batches; got None or an endless "
+            "data set. Take a part of an endless one, such as dataset.take(10)."
+        )
+    single = isinstance(x, (list, tuple, dict, str, bytes)) or hasattr(x, "shape")
+    if single or not hasattr(type(x), "__iter__"):
+        samples = _samples(x)
+        _refuse_single(model, x)
+        for start in range(0, samples, batch_size):
+            part = slice(start, start + batch_size)
+            yield keras.tree.map_structure(lambda a, s=part: None if a is None else _here(a[s]), x)
+    else:
+        for batch in x:
+            inputs = keras.utils.unpack_x_y_sample_weight(batch)[0]
+            _samples(inputs)  # refuses other kinds of batches
+            _refuse_single(model, inputs)
+            yield keras.tree.map_structure(lambda a: None if a is None else _here(a), inputs)
+
+
+def _here(value):
+    """A value that this backend's models take: data sets may give tensors of another library."""
+    return value if ops.is_tensor(value) else np.asarray(value)
+
+
+def _samples(x):
+    """Number of samples of an array or a structure of arrays; `None` is an input left out."""
+    arrays = [value for value in keras.tree.flatten(x) if value is not None]
+    shapes = [getattr(value, "shape", None) for value in arrays]
+    if not all(shape is not None and len(shape) and isinstance(shape[0], int) for shape in shapes):
+        raise ValueError(
+            f"energy_report cannot take x = {checks.shown(x)}; give an array with the samples "
+            "along its first axis, such as np.array(x), a list or dictionary of arrays, or a "
+            "data set of batches."
+        )
+    lengths = [shape[0] for shape in shapes]
+    if len(set(lengths)) != 1:
+        raise ValueError(f"energy_report needs arrays of equal length > 0; got lengths {lengths}.")
+    return lengths[0]
+
+
+def _refuse_single(model, x):
+    """Refuse one sample without the axis of samples; a subclassed model does not show its shape."""
+    symbols = keras.tree.flatten(getattr(model, "inputs", None) or [])
+    for value, symbol in zip(keras.tree.flatten(x), symbols):
+        shape = None if value is None else tuple(value.shape)
+        if shape == symbol.shape[1:] != (1,):  # to (1,) Keras itself adds the axis of samples
+            raise ValueError(
+                f"energy_report needs samples, but x has the shape {shape} of a single one: give "
+                "x[None] for a single sample, or dataset.batch(...) for a data set of samples."
+            )

@@ -23,7 +23,7 @@ from spinkeras.energy.meter import refuse_unseen, traced_energies
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.intervals import clopper_pearson
 from spinkeras.layer import core
-from spinkeras.layer.neuron import spin_neurons
+from spinkeras.layer.neuron import spin_neurons, unique_names
 from spinkeras.layer.observation import Observation, observing
 from spinkeras.layer.steps import Lease
 from spinkeras.physics.spread import CAUSES, ChipSpread, DeviceFactors
@@ -69,7 +69,13 @@ class _Study(Observation):
                 signal = self._signal(number, batch)
                 tiled = ops.tile(signal, (chips,) + (1,) * (len(signal.shape) - 1))
                 self.shared = (tiled, signal)
-                out = ops.convert_to_numpy(self.after(tiled, training=False))
+                answers = keras.tree.flatten(self.after(tiled, training=False))
+                if len(answers) != 1:
+                    raise ValueError(
+                        f"evaluate_chips needs a model with one output; this one has "
+                        f"{len(answers)}. Give keras.Model(model.inputs, one of model.outputs)."
+                    )
+                out = ops.convert_to_numpy(answers[0])
                 outputs.append(out.reshape(chips, len(batch), *out.shape[1:]))
         return np.concatenate(outputs, axis=1), self.energy
 
@@ -253,13 +259,71 @@ class ChipReport(tables.Table):
 
 
 def accuracy(y_true, y_pred):
-    """Fraction of samples with the correct class; labels are integers, 0/1 or one-hot rows."""
-    y_true = np.asarray(y_true)
-    if y_pred.shape[-1] == 1:
-        return float(np.mean((y_pred.reshape(len(y_pred)) > 0.5) == y_true.reshape(len(y_true))))
-    if y_true.ndim > 1 and y_true.shape[-1] == y_pred.shape[-1]:
-        y_true = y_true.argmax(-1)
-    return float(np.mean(y_pred.argmax(-1) == y_true.reshape(y_pred.shape[:-1])))
+    """Fraction of samples with the correct class, as `evaluate_chips` judges it by default."""
+    return _fraction_right(np.asarray(y_pred), *_classes(np.asarray(y_true), np.asarray(y_pred)))
+
+
+def _fraction_right(answer, classes, threshold):
+    found = answer.argmax(-1) if threshold is None else answer.reshape(classes.shape) > threshold
+    return float(np.mean(found.reshape(classes.shape) == classes))
+
+
+def _classes(y, answer, loss=None):
+    """Class of every sample, and the threshold of a single output; `None` for several outputs.
+
+    Args:
+        y: labels.
+        answer: outputs of the nominal network.
+        loss: the loss with which the model was compiled. It tells what an output means.
+    """
+    single = answer.ndim == 1 or answer.shape[-1] == 1
+    shape = answer.shape if single else answer.shape[:-1]
+    if y.dtype.kind in "biuf":
+        if _without_ones(y.shape) == _without_ones(shape):
+            if single and (np.isin(y, (0, 1)).all() or np.isin(y, (-1, 1)).all()):
+                return y > 0, _threshold(y, answer, loss)
+            if not single and np.all((y >= 0) & (y < answer.shape[-1]) & (y == np.floor(y))):
+                return y.astype(int), None
+        elif not single and y.shape == answer.shape:
+            one, low = y == 1, min(y.min(), 0)
+            if low in (0, -1) and np.all(one | (y == low)) and np.all(one.sum(-1) == 1):
+                return one.argmax(-1), None
+    raise ValueError(
+        f"The accuracy of labels y of shape {y.shape} ({checks.shown(y)}) and outputs of shape "
+        f"{answer.shape} is not known: labels must be class numbers from 0, one-hot rows, or for "
+        "one output 0 and 1 or -1 and 1. For other tasks give metric=, a function "
+        "(y_true, y_pred) -> float."
+    )
+
+
+def _threshold(y, answer, loss):
+    """The output between the two classes: 0 for logits and labels of -1 and 1, otherwise 0.5."""
+    arguments = getattr(loss, "keywords", {})  # of a functools.partial
+    signs = (keras.losses.Hinge, keras.losses.SquaredHinge)
+    centred = isinstance(loss, signs) or loss in (keras.losses.hinge, keras.losses.squared_hinge)
+    if centred or getattr(loss, "from_logits", arguments.get("from_logits")) or y.min() < 0:
+        return 0.0
+    known = (getattr(loss, "__module__", None) or "").startswith("keras.")
+    if (np.any(answer < 0) or np.any(answer > 1)) and not (known and y.min() == 0):
+        raise ValueError(
+            "The accuracy is not known: the output leaves 0 to 1, and neither the labels nor the "
+            "compiled loss tell whether 0 or 0.5 divides the classes. Give metric=, a function "
+            "(y_true, y_pred) -> float."
+        )
+    return 0.5
+
+
+def _loss(model):
+    """The one loss of a compiled model, as an object or a function; otherwise `None`."""
+    losses = [*keras.tree.flatten(getattr(model, "loss", None))]
+    if len(losses) != 1:
+        return None
+    return keras.losses.get(losses[0]) if isinstance(losses[0], str) else losses[0]
+
+
+def _without_ones(shape):
+    """A shape without axes of size 1 after the axis of samples."""
+    return (*shape[:1], *(size for size in shape[1:] if size != 1))
 
 
 def evaluate_chips(
@@ -293,9 +357,12 @@ def evaluate_chips(
         cause: which differences count. Default `"all"`. Otherwise only one: the `"threshold"` of
             the devices, their `"slope"`, or the `"faults"` of devices with the nominal curve
             (jitter, ceiling, reading, stuck devices).
-        layers: names of the spin layers whose devices differ; the others stay nominal. Default:
-            all spin layers.
-        metric: function `(y_true, y_pred) -> float`. Default: classification accuracy.
+        layers: names of the spin layers whose devices differ, numbered as in `energy_report` if
+            several have the same; the others stay nominal. Default: all spin layers.
+        metric: function `(y_true, y_pred) -> float`, or a `keras.metrics.Metric`, which starts
+            anew for every chip. Default: classification accuracy. It takes class numbers and
+            one-hot rows, or for a single output labels of 0 and 1 or of -1 and 1. It divides a
+            single output at 0.5, or at 0 for labels of -1 and 1, logits and hinge losses.
         batch_size: samples per step and chip. Default 1000.
         chips_at_once: chips per step. Default 10.
         results_file: path of a JSON-lines file to which every finished group of chips is added. A
@@ -309,23 +376,33 @@ def evaluate_chips(
 
     Raises:
         ValueError: for a model without spin layers, unknown layer names, arguments outside their
-            range, a metric that does not return a number, a results file that is damaged or
+            range, a model with several inputs or outputs, labels for which the default metric is
+            not known, a metric that does not return a number, a results file that is damaged or
             belongs to other arguments, or a metric without a name together with a results file.
     """
     neurons = spin_neurons(model)
     if not neurons:
         raise ValueError("evaluate_chips found no SpinNeuron in this model.")
+    if len(getattr(model, "inputs", None) or [model]) > 1:
+        raise ValueError(
+            f"evaluate_chips needs a model with one input; this one has {len(model.inputs)}. Join "
+            "them into one array, which the model splits."
+        )
     x, y = _data("x", x), _data("y", y, "biufSU")
     if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"x and y need the same length > 0; got {len(x)} and {len(y)}.")
+        raise ValueError(
+            f"x and y need the same length > 0; got {len(x)} and {len(y)}. x is one array, not a "
+            "list of inputs."
+        )
     if not isinstance(spread, ChipSpread):
         raise ValueError(f"spread must be a ChipSpread; got {checks.shown(spread)}.")
     if not isinstance(cause, str) or cause not in CAUSES:
         raise ValueError(f"Unknown cause {checks.shown(cause)}; choose one of {CAUSES}.")
-    if not callable(metric):
+    kinds = (keras.metrics.Metric, keras.losses.Loss)
+    if not callable(metric) or (inspect.isclass(metric) and issubclass(metric, kinds)):
         raise ValueError(
             f"metric = {checks.shown(metric)} must be a function (y_true, y_pred) that returns a "
-            "number."
+            "number, or a metric of Keras as an object, such as keras.metrics.Accuracy()."
         )
     chips = checks.whole("chips", chips, 1, 10**7)
     chips_at_once = checks.whole("chips_at_once", chips_at_once, 1, 10**7)
@@ -336,24 +413,31 @@ def evaluate_chips(
             layer.refuse_chain(pulses, "on chips")
     seed = checks.whole("seed", seed, 0, 2**63 - 1)
     progress = checks.flag("progress", progress)
-    names = [layer.name for layer in neurons]
+    names = unique_names(neurons)
     if layers is not None:
-        named = isinstance(layers, (list, tuple, set)) and all(isinstance(k, str) for k in layers)
-        unknown = [name for name in layers if name not in names] if named else [layers]
-        if unknown:
+        if not isinstance(layers, (list, tuple, set)) or not all(
+            isinstance(k, str) for k in layers
+        ):
             raise ValueError(
-                f"No spin layer is called {checks.shown(unknown)}; layers must be a list of names "
-                f"from {names}."
+                f"layers must be a list of names from {names}; got {checks.shown(layers)}."
+            )
+        if unknown := [name for name in layers if name not in names]:
+            raise ValueError(
+                f"No spin layer is called {checks.shown(unknown)}; choose from {names}."
             )
     chosen = [layers is None or name in layers for name in names]
 
     known = None if results_file is None else _identity(metric)
     study = _Study(model, x, batch_size, spread, cause, pulses)
     answer = study.measure(1, None)[0][0]
-    nominal = _score(metric, y, answer)
+    score, threshold = functools.partial(_score, metric, y), None
+    if metric is accuracy:
+        classes, threshold = _classes(y, answer, _loss(model))
+        score = functools.partial(_fraction_right, classes=classes, threshold=threshold)
+    nominal = score(answer)
     label, done = None, {}
     if results_file is not None:
-        options = (pulses, seed, cause, chosen, batch_size, chips_at_once)
+        options = (pulses, seed, cause, chosen, batch_size, chips_at_once, threshold)
         label = _fingerprint(model, x, y, spread, known, answer, options)
         done = _read_results(results_file, label, metric is accuracy)
     bar = keras.utils.Progbar(chips, unit_name="chip", verbose=1 if progress else 0)
@@ -363,7 +447,7 @@ def evaluate_chips(
             drawn = _draw(neurons, chosen, spread, seed, group)
             outputs, picojoule = study.measure(len(group), drawn, hash((seed, start)) % 2**31)
             values = {
-                chip: [_score(metric, y, outputs[k]), float(picojoule[k] / len(x))]
+                chip: [score(outputs[k]), float(picojoule[k] / len(x))]
                 for k, chip in enumerate(group)
                 if chip not in done
             }
@@ -381,25 +465,38 @@ def chip_sensitivity(
     """Mean loss of accuracy if the devices of only one layer differ, and for only one cause.
 
     Args:
-        model, x, y, spread, **options: as in `evaluate_chips`. A `results_file` gives one file per
-            layer and cause: `name.jsonl` becomes `name-layer-cause.jsonl`.
+        model, x, y, spread, **options: as in `evaluate_chips`, but without `cause` and `layers`.
+            A `results_file` gives one file per layer and cause: `name.jsonl` becomes
+            `name-layer-cause.jsonl`.
         chips: number of chips, >= 1. Default 20.
 
     Returns:
         Dictionary from `(layer name, cause)` to the mean loss of accuracy compared with the
-        nominal network, a fraction.
+        nominal network, a fraction. Names are numbered as in `energy_report` if several layers
+        have the same.
+
+    Raises:
+        ValueError: for `cause` or `layers` among the options, and as in `evaluate_chips`.
     """
+    if given := sorted({"cause", "layers"} & options.keys()):
+        raise ValueError(
+            f"chip_sensitivity varies layer and cause itself; leave out {' and '.join(given)}, or "
+            "use evaluate_chips."
+        )
+    names = unique_names(spin_neurons(model))
+    if not names:
+        raise ValueError("chip_sensitivity found no SpinNeuron in this model.")
     path, loss = options.pop("results_file", None), {}
-    for layer in spin_neurons(model):
+    for layer in names:
         for cause in CAUSES:
             if path is not None:
                 whole = pathlib.Path(path)
-                name = f"{whole.stem}-{layer.name}-{cause}{whole.suffix}"
+                name = f"{whole.stem}-{layer}-{cause}{whole.suffix}"
                 options["results_file"] = whole.with_name(name)
             report = evaluate_chips(
-                model, x, y, spread, chips, cause=cause, layers=[layer.name], **options
+                model, x, y, spread, chips, cause=cause, layers=[layer], **options
             )
-            loss[layer.name, cause] = float(np.mean(report.nominal - report.accuracy))
+            loss[layer, cause] = float(np.mean(report.nominal - report.accuracy))
     return loss
 
 
@@ -519,6 +616,8 @@ def _data(name, values, kinds="biuf"):
 
 
 def _score(metric, y, answer):
+    if isinstance(metric, keras.metrics.Metric):
+        metric.reset_state()  # otherwise it would go on from the chip before
     value = metric(y, answer)
     score = checks.real(value)
     if score is None:

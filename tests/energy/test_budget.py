@@ -199,6 +199,127 @@ def test_the_weight_is_saved_and_continues(tmp_path):
     assert history["energy_weight"] == [pytest.approx(seen[-1])]
 
 
+class Backwards(keras.Model):
+    """Calls its layers in another order than it holds them, and one of them never."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = SpinNeuron(name="unused")
+        self.late, self.early = SpinNeuron(name="late"), SpinNeuron(name="early")
+        self.first, self.last = keras.layers.Dense(5), keras.layers.Dense(4, activation="sigmoid")
+
+    def call(self, inputs):
+        return self.last(self.late(self.early(self.first(inputs))))
+
+
+def in_a_row():
+    return keras.Sequential(
+        [keras.layers.Dense(5), SpinNeuron(), keras.layers.Dense(4), SpinNeuron()]
+    )
+
+
+@pytest.mark.backends
+@pytest.mark.filterwarnings("ignore:`build..` was called on layer")
+@pytest.mark.parametrize("eager", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [in_a_row, lambda: keras.Sequential([in_a_row()]), Backwards])
+def test_a_model_that_the_first_step_builds_starts_at_the_same_weight(make, eager):
+    """Its weights after two steps are those of a model that was built before the fit."""
+    x, y = problem(8)
+    ends = []
+    for early in (True, False):
+        keras.utils.set_random_seed(1)
+        model = make()
+        model.compile(keras.optimizers.SGD(0.5), "binary_crossentropy", run_eagerly=eager)
+        if early:
+            model(x)
+        budget = EnergyBudget(1e-6, rate=0, start=2.0, monitor="loss")
+        log = model.fit(x, y, batch_size=4, verbose=0, shuffle=False, callbacks=[budget]).history
+        assert log["energy_weight"] == [2.0]
+        prices = [layer.energy_weight for layer in spinkeras.spin_neurons(model) if layer.built]
+        assert not any(float(keras.ops.convert_to_numpy(v)) for v in prices)
+        ends.append(model.get_weights())
+    for expected, found in zip(*ends, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_loaded_while_the_first_step_is_awaited_is_kept():
+    class Loads(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.build((None, 12))
+            self.model.layers[1].energy_weight.assign(0.5)
+
+    model = in_a_row()
+    model.compile("sgd", "binary_crossentropy", run_eagerly=True)
+    budget = EnergyBudget(1e-6, rate=0, start=2.0, monitor="loss")
+    log = model.fit(*problem(8), verbose=0, callbacks=[budget, Loads()]).history
+    assert log["energy_weight"] == [0.5]
+
+
+def mean_output(y_true, y_pred):
+    return keras.ops.mean(y_pred)
+
+
+@pytest.mark.backends
+def test_auto_asks_the_metric_which_direction_is_better():
+    """One fit, in which every metric is also asked by its key of the logs."""
+    metrics = keras.metrics
+    up = [
+        metrics.TopKCategoricalAccuracy(2, name="top2"),
+        *(metrics.Precision(), metrics.Recall(name="found"), metrics.AUC(name="area")),
+        *(metrics.F1Score(average="micro"), metrics.R2Score(), "accuracy"),
+    ]
+    down = ["mse", metrics.KLDivergence(name="accuracy_of_the_law")]
+    unknown = [metrics.FalsePositives(name="auc_errors"), mean_output]
+    model = network()
+    model.compile("sgd", "binary_crossentropy", metrics=[*up, *down, *unknown], run_eagerly=True)
+    budget = EnergyBudget(1e-6)
+    log = fit(model, [budget], 1, problem(8), batch_size=8, validation_data=problem(8))
+
+    def direction(key):
+        try:
+            return budget._direction(key)
+        except ValueError:
+            return "asks"
+
+    found = {key: direction(key) for key in log}
+    high = {"top2", "precision", "found", "area", "f1_score", "r2_score", "accuracy"}
+    low = {"loss", "mse", "accuracy_of_the_law", "energy_pj", "energy_pj_hidden", "energy_pj_out"}
+    asks = {"auc_errors", "mean_output"}
+    for names, expected in ((high, "max"), (low, "min"), (asks, "asks")):
+        keys = [prefix + name for name in names for prefix in ("", "val_")]
+        assert [found.pop(key) for key in keys] == [expected] * len(keys)
+    only = {"latency_ns": "min", "share_at_limit": "min", "energy_weight": "min"}
+    assert found == {**only, "retention_s": "asks"}
+
+
+def test_auto_knows_the_outputs_of_a_model_and_restores_the_best_epoch():
+    source = keras.Input((12,))
+    flow = SpinNeuron()(keras.layers.Dense(4)(source))
+    outputs = [keras.layers.Dense(4, "sigmoid", name=name)(flow) for name in ("a", "b")]
+    model = keras.Model(source, outputs)
+    x, y = problem(16)
+    kinds = [[keras.metrics.Recall()], ["mse"]]
+    model.compile(keras.optimizers.SGD(0.5), ["mse", "mse"], metrics=kinds, run_eagerly=True)
+    for monitor, best in (
+        ("val_a_recall", np.argmax),
+        ("val_b_mse", np.argmin),
+        ("val_a_loss", np.argmin),
+    ):
+        budget = EnergyBudget(1e-6, monitor=monitor)
+        log = fit(model, [budget], 2, (x, [y, y]), validation_data=(x, [y, y]))
+        assert budget.best_epoch == best(log[monitor])
+    asks = EnergyBudget(1e-6, monitor="val_score")
+
+    class Scores(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_score"] = 1.0
+
+    with pytest.raises(
+        ValueError, match=r"whether a high or a low 'val_score' is better; give mode"
+    ):
+        fit(model, [Scores(), asks], 1, (x, [y, y]), validation_data=(x, [y, y]))
+
+
 def test_limits_and_monitor_are_checked():
     for options, word in (
         ({"limit": 2.0}, r"limit = 2 J is outside .* J\. Hint: 2 pJ is 2e-12"),

@@ -2,7 +2,9 @@
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 from keras import ops
 
 import spinkeras
@@ -61,10 +63,69 @@ def test_report_refuses_a_sample_without_an_axis_of_samples():
     assert one.inferences == 1
 
 
-def test_report_refuses_empty_data():
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x, endless=False):
+        super().__init__()
+        self.x, self.endless = x, endless
+
+    @property
+    def num_batches(self):
+        return None if self.endless else 3
+
+    def __getitem__(self, k):
+        return self.x[32 * k : 32 * (k + 1)], np.zeros(32)
+
+
+def data_sets(x):
+    """The same samples in the forms in which a model may be given them."""
+    tensors = tf.data.Dataset.from_tensor_slices
+    yield ops.convert_to_tensor(x)
+    yield pd.DataFrame(x)
+    yield Batches(x)
+    yield tensors(x).batch(40)
+    yield tensors((x, x[:, :1])).batch(40)
+    yield (x[k : k + 7] for k in range(0, len(x), 7))
+    yield [(x[:50], x[:50, :1]), (x[50:], x[50:, :1])].__iter__()
+
+
+def test_data_sets_give_the_report_of_their_arrays():
     model, x, _ = model_and_data()
-    with pytest.raises(ValueError, match="needs arrays of equal length > 0"):
-        spinkeras.energy_report(model, x[:0])
+    expected = spinkeras.energy_report(model, x, batch_size=31, print_fn=None)
+    for data in data_sets(x):
+        report = spinkeras.energy_report(model, data, print_fn=None)
+        assert report.inferences == len(x)
+        assert report.total_pj == pytest.approx(expected.total_pj, rel=1e-6)
+
+
+def test_report_refuses_what_is_no_data_and_what_is_no_option():
+    model, x, _ = model_and_data()
+    tensors = tf.data.Dataset.from_tensor_slices
+    for data, message in (
+        (x[:0], "length > 0"),
+        ([], "got lengths"),
+        ({}, "got lengths"),
+        ([None], "got lengths"),
+        (iter([]), "got no samples"),
+        ([x, x[:3]], r"equal length > 0; got lengths \[96, 3\]"),
+        (tensors(x), "dataset.batch"),
+        (tensors(x).batch(8).repeat(), "endless"),
+        (Batches(x, endless=True), "endless"),
+        (None, "got None"),
+        *(
+            (odd, "cannot take x = ")
+            for odd in (x.tolist(), [1.0, [2.0]], 3.0, "abc", object(), list)
+        ),
+        (iter("abc"), "cannot take x = 'a'"),
+        (keras.Input((6,)), "cannot take x = "),
+    ):
+        with pytest.raises(ValueError, match=message):
+            spinkeras.energy_report(model, data, print_fn=None)
+    for size in (-1, 0, 2.5, None, True, "8", np.inf):
+        with pytest.raises(ValueError, match=r"batch_size = .* must be a whole number from 1"):
+            spinkeras.energy_report(model, x, batch_size=size)
+    for function in (False, True, "print", 0):
+        with pytest.raises(ValueError, match=r"print_fn = .* must be a function or None"):
+            spinkeras.energy_report(model, x, print_fn=function)
 
 
 def test_report_and_logs_say_where_the_knobs_end():

@@ -465,6 +465,158 @@ def test_layers_are_left_as_they_were(trained, monkeypatch):
     np.testing.assert_array_equal(model(x), before)
 
 
+def head(*last, loss="mse", inputs=(4,)):
+    """A network that ends with the given layers."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(inputs), keras.layers.Dense(5), SpinNeuron(), *last])
+    model.compile("sgd", loss)
+    return model
+
+
+def judged(model, y, shape=(4,), **options):
+    """Nominal accuracy of a network on random inputs, and its outputs."""
+    x = np.random.default_rng(0).normal(size=(len(y), *shape)).astype("float32")
+    options = {"chips": 1, "progress": False} | options
+    report = chips.evaluate_chips(model, x, y, ChipSpread(), **options)
+    assert report.accuracy[0] == pytest.approx(report.nominal, abs=2.5 / len(y))
+    return report.nominal, ops.convert_to_numpy(model(x))
+
+
+BITS = np.random.default_rng(1).integers(0, 2, 40)
+CLASSES = np.random.default_rng(2).integers(0, 3, 40)
+LOGITS = keras.losses.BinaryCrossentropy(from_logits=True)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "threshold"),
+    [
+        ("mse", BITS, 0.5),
+        ("bce", BITS[:, None] > 0, 0.5),
+        ("mse", 2.0 * BITS - 1, 0.0),
+        ("mse", 2 * BITS[:, None] - 1, 0.0),
+        ("hinge", BITS, 0.0),
+        (keras.losses.SquaredHinge(), BITS, 0.0),
+        (LOGITS, BITS, 0.0),
+        ([LOGITS], np.ones(40), 0.0),
+        (functools.partial(keras.losses.binary_crossentropy, from_logits=True), BITS, 0.0),
+        (keras.losses.BinaryFocalCrossentropy(from_logits=True), BITS, 0.0),
+    ],
+)
+def test_one_output_is_divided_where_its_labels_and_loss_say(loss, y, threshold):
+    model = head(keras.layers.Dense(1), loss=loss)
+    model.layers[-1].set_weights([4.0 * np.array([[1], [-1], [1], [-1], [0]]), np.array([0.25])])
+    found, outputs = judged(model, y)
+    assert outputs.min() < 0 < 0.5 < outputs.max()
+    assert found == np.mean((outputs.ravel() > threshold) == (np.ravel(y) > 0))
+
+
+@pytest.mark.parametrize("steps", [(), (3,), (2, 4)])
+def test_class_numbers_and_one_hot_rows_of_any_shape(steps):
+    """Also where the number of steps is that of the classes."""
+    y = np.random.default_rng(2).integers(0, 3, (40, *steps))
+    model = head(keras.layers.Dense(3), inputs=(*steps, 4))
+    for given in (y.astype("float32"), y[..., None], np.eye(3)[y], 2 * np.eye(3)[y] - 1):
+        found, outputs = judged(model, given, (*steps, 4))
+        assert found == pytest.approx(np.mean(outputs.argmax(-1) == y))
+    mask = y > 0  # of one channel
+    model = head(keras.layers.Dense(1, "sigmoid"), inputs=(*steps, 4))
+    for one in (mask, mask[..., None]):
+        found, outputs = judged(model, one, (*steps, 4))
+        assert found == pytest.approx(np.mean((outputs[..., 0] > 0.5) == mask))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "y"),
+    [
+        (1, np.linspace(-1, 1, 40)),
+        (1, BITS + 1),
+        (1, CLASSES),
+        (1, CLASSES - 1),
+        (1, np.where(BITS, np.nan, 0.0)),
+        (1, np.array(["no", "yes"])[BITS]),
+        (1, np.zeros((40, 2))),
+        (2, np.random.default_rng(0).normal(size=(40, 2))),
+        (2, 2 * BITS - 1),
+        (3, CLASSES + 1),
+        (3, CLASSES + 0.5),
+        (3, 1 - np.eye(3)[CLASSES]),
+        (3, 0.9 * np.eye(3)[CLASSES]),
+        (3, np.zeros((40, 3))),
+        (3, np.array(["a", "b", "c"])[CLASSES]),
+        (3, np.zeros((40, 5), int)),
+        (3, np.zeros((40, 2, 2), int)),
+    ],
+)
+def test_labels_without_a_known_accuracy_ask_for_a_metric(outputs, y):
+    with pytest.raises(ValueError, match="For other tasks give metric="):
+        judged(head(keras.layers.Dense(outputs)), y)
+    assert judged(head(keras.layers.Dense(outputs)), y, metric=mean_output)[0] != 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "y"), [(None, BITS), (lambda t, p: ops.mean(p), BITS), ("mse", np.ones(40))]
+)
+def test_an_output_of_unknown_meaning_asks_for_a_metric(loss, y):
+    model = head(keras.layers.Dense(1), loss=loss)
+    with pytest.raises(ValueError, match=r"whether 0 or 0\.5 divides .* Give metric="):
+        judged(model, y)
+    found, outputs = judged(head(keras.layers.Dense(1, "sigmoid"), loss=loss), y)
+    assert found == np.mean((outputs.ravel() > 0.5) == y)
+
+
+@pytest.mark.backends
+def test_a_metric_of_keras_starts_anew_for_every_chip(trained):
+    model, x, y = trained
+    spread, options = ChipSpread(current=0.4), {"chips": 5, "progress": False}
+    own = keras.metrics.SparseCategoricalAccuracy()
+    own.update_state(y, np.zeros((len(y), 4)))  # what it counted before does not matter
+    found = chips.evaluate_chips(model, x, y, spread, metric=own, **options)
+    expected = chips.evaluate_chips(model, x, y, spread, **options)
+    assert np.std(expected.accuracy) > 0
+    np.testing.assert_allclose(found.accuracy, expected.accuracy, rtol=1e-6)
+    assert found.nominal == pytest.approx(expected.nominal)
+
+
+def test_layers_of_the_same_name_vary_one_at_a_time(tmp_path):
+    """The second hardly matters, as its outputs are multiplied by little."""
+
+    def part(name):
+        return keras.Sequential([keras.layers.Dense(6), SpinNeuron(name="spin")], name=name)
+
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), part("a"), part("b"), keras.layers.Dense(1)])
+    x = np.random.default_rng(0).normal(size=(20, 4))
+    path, drawn = tmp_path / "c.jsonl", []
+    options = {"metric": mean_output, "progress": False}
+    spread = ChipSpread(current=0.3)
+    loss = chips.chip_sensitivity(model, x, x, spread, 2, results_file=path, **options)
+    names = ("spin", "spin_2")
+    assert set(loss) == {(n, c) for n in names for c in ("all", "threshold", "slope", "faults")}
+    for name in names:
+        assert (tmp_path / f"c-{name}-slope.jsonl").exists()
+        one = chips.evaluate_chips(model, x, x, spread, 2, layers=[name], **options)
+        drawn.append(one.accuracy)
+        assert loss[name, "all"] == pytest.approx(np.mean(one.nominal - one.accuracy))
+    both = chips.evaluate_chips(model, x, x, spread, 2, **options).accuracy
+    assert len({tuple(values) for values in (*drawn, both)}) == 3
+
+
+@pytest.mark.parametrize("form", [list, lambda outputs: {"a": outputs[0], "b": outputs[1]}])
+def test_several_inputs_and_outputs_are_refused_and_one_may_be_named(form):
+    source, other = keras.Input((4,)), keras.Input((4,))
+    flow = SpinNeuron()(source)
+    outputs = [keras.layers.Dense(3)(flow), keras.layers.Dense(3)(flow)]
+    with pytest.raises(ValueError, match="one output; this one has 2"):
+        judged(keras.Model(source, form(outputs)), CLASSES)
+    judged(keras.Model(source, {"a": outputs[0]}), CLASSES)
+    judged(keras.Model(source, [outputs[1]]), CLASSES)
+    joined = keras.Model([source, other], SpinNeuron()(keras.layers.Add()([source, other])))
+    x = np.zeros((40, 4))
+    for model, message in ((joined, "one input; this one has 2"), (head(), "not a list of inputs")):
+        with pytest.raises(ValueError, match=message):
+            chips.evaluate_chips(model, [x, x], CLASSES, SPREAD)
+
+
 def test_bad_calls(trained):
     model, x, y = trained
     for kwargs, message in (
@@ -472,15 +624,21 @@ def test_bad_calls(trained):
         ({"cause": "weather"}, "Unknown cause 'weather'"),
         ({"chips": 0}, "chips = 0 must be a whole number from 1"),
         ({"layers": "first"}, "layers must be a list of names from"),
+        ({"layers": ["first", 2]}, "layers must be a list of names from"),
         ({"metric": lambda t, p: p}, "it must return one number per chip"),
+        ({"metric": keras.metrics.Accuracy}, "as an object"),
     ):
         with pytest.raises(ValueError, match=message):
             chips.evaluate_chips(model, x, y, SPREAD, **kwargs)
     with pytest.raises(ValueError, match="same length > 0"):
         chips.evaluate_chips(model, x[:0], y[:0], SPREAD)
     plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    with pytest.raises(ValueError, match="found no SpinNeuron"):
-        chips.evaluate_chips(plain, x, y, SPREAD)
+    for function in (chips.evaluate_chips, chips.chip_sensitivity):
+        with pytest.raises(ValueError, match="found no SpinNeuron"):
+            function(plain, x, y, SPREAD)
+    for option in ({"cause": "all"}, {"layers": ["first"]}):
+        with pytest.raises(ValueError, match=f"leave out {next(iter(option))}"):
+            chips.chip_sensitivity(model, x, y, SPREAD, **option)
 
 
 @pytest.mark.backends
