@@ -25,6 +25,7 @@ from spinkeras.energy.report import (
     latency,
     least_stability,
     limits_in_words,
+    weights_hash,
 )
 from spinkeras.hardware.chips import ChipReport
 from spinkeras.layer.neuron import network_weights, spin_neurons, unique_names
@@ -98,9 +99,7 @@ def model_card(
         history: result of `model.fit`, or its dictionary of lists. Default `None`.
         chips: `ChipReport` from `evaluate_chips`. Default `None`.
         energy: `EnergyReport` of this model in its present state, from `energy_report(model, x)`.
-            Make it last: its knobs must be those of the model, but whether other weights have
-            changed since, the page cannot see and says so. Default `None`: the page shows the
-            energy of the history, if the history has one.
+            Default `None`: the page shows the energy of the history, if the history has one.
         target: accuracy that a good chip needs, a fraction from 0 to 1, or any number for another
             metric. Default `None`: the page gives the yield for several targets.
         notes: text for the top of the page, up to 5000 characters, for example the data and the
@@ -111,7 +110,7 @@ def model_card(
 
     Raises:
         ValueError: for a model without built spin layers, for a wrong `history`, `chips` or
-            `energy`, and for an energy report with other knobs than the model has.
+            `energy`, and for an energy report of other weights or knobs than the model has.
         ImportError: without matplotlib.
 
     Example:
@@ -122,7 +121,7 @@ def model_card(
     >>> spinkeras.model_card(model, energy=report, notes="Untrained.").save("card.html")
     """
     layers = _spin_layers(model)
-    _check_report(energy, layers)
+    _check_report(energy, model)
     if chips is not None and not isinstance(chips, ChipReport):
         raise ValueError(
             f"chips = {checks.shown(chips)} must be a ChipReport from spinkeras.evaluate_chips."
@@ -167,8 +166,8 @@ def _spin_layers(model):
     return dict(zip(unique_names(layers), layers))
 
 
-def _check_report(report, layers):
-    """Refuse another object than an energy report, or a report with other knobs than the model."""
+def _check_report(report, model):
+    """Refuse another object than an energy report, or a report of other weights."""
     if report is None:
         return
     if not isinstance(report, EnergyReport):
@@ -176,20 +175,12 @@ def _check_report(report, layers):
             f"energy = {checks.shown(report)} must be an EnergyReport from "
             "spinkeras.energy_report(model, x)."
         )
-    own = [
-        (name, *_ends(layer.pulse_width * 1e9), *_ends(layer.gate_voltage))
-        for name, layer in layers.items()
-    ]
-    said = [(row["name"], *row["pulse_width_ns"], *row["gate_voltage"]) for row in report.layers]
-    if repr(own) != repr(said):  # as text, NaN (after a training that diverged) equals itself
+    names = unique_names(spin_neurons(model))
+    if report.weights != weights_hash(model) or names != [row["name"] for row in report.layers]:
         raise ValueError(
-            "energy is a report of another model, or of this model with other knobs; measure the "
-            "model in its present state: energy=spinkeras.energy_report(model, x)."
+            "energy is a report of another model, or of this model before it was trained on; "
+            "measure the model in its present state: energy=spinkeras.energy_report(model, x)."
         )
-
-
-def _ends(values):
-    return float(np.min(values)), float(np.max(values))
 
 
 # --- sections ------------------------------------------------------------------------------------
@@ -308,10 +299,6 @@ def _energy(energy):
         return
     yield _picture("Energy by layer and component", plot.energy, energy)
     yield cards.energy(energy)
-    yield _missing(
-        "The report has the knobs of this network. Whether other weights were trained after it was "
-        "made was not compared; then its energies are out of date."
-    )
 
 
 def _knobs(model, layers):

@@ -202,17 +202,27 @@ def test_only_weights_of_the_network_count(kind, monkeypatch):
     assert "11" not in rows
 
 
-def test_a_page_says_what_of_a_report_it_compared(monkeypatch):
-    """The report of a network whose other weights have trained on is not told from a new one."""
+@pytest.mark.parametrize("change", ["kernel", "knob", "norm", "fit"])
+def test_a_report_of_earlier_weights_is_refused(change, monkeypatch):
     without_pictures(monkeypatch)
+    layers = [keras.layers.Dense(2), keras.layers.BatchNormalization()]
     model = keras.Sequential(
-        [keras.Input((3,)), keras.layers.Dense(2), spinkeras.SpinNeuron(train=())]
+        [keras.Input((3,)), *layers, spinkeras.SpinNeuron(train=(), spread=spinkeras.ChipSpread())]
     )
-    report = spinkeras.energy_report(model, np.ones((2, 3), "float32"), print_fn=None)
-    model.layers[0].set_weights([np.ones((3, 2)), np.ones(2)])
-    said = "Whether other weights were trained after it was made was not compared"
-    assert said in pages.model_card(model, energy=report)
-    assert said not in pages.model_card(model)
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    report = spinkeras.energy_report(model, x, print_fn=None)
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.evaluate(x, x[:, :2], verbose=0)  # which changes no weight
+    assert pages.model_card(model, energy=report)
+    if change == "fit":
+        model.fit(x, x[:, :2], verbose=0)
+    elif change == "knob":
+        model.layers[-1].pulse_width = [2e-9, 3e-9]
+    else:
+        weight = {"kernel": layers[0].kernel, "norm": layers[1].moving_mean}[change]
+        weight.assign(weight + 1)
+    with pytest.raises(ValueError, match="measure the model in its present state"):
+        pages.model_card(model, energy=report)
 
 
 @pytest.mark.slow

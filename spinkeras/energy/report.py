@@ -1,6 +1,7 @@
 """The energy of every spin layer on given data, and the settings of its neurons."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from spinkeras.energy.pulse import (
 )
 from spinkeras.layer import core
 from spinkeras.layer.knobs import knob_range
-from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
+from spinkeras.layer.neuron import SpinNeuron, network_weights, spin_neurons, unique_names
 from spinkeras.layer.observation import Expected, Observation, observing
 from spinkeras.physics.resistance import voltage_of_current
 
@@ -112,6 +113,14 @@ def others_in_words(report) -> str:
     return ", ".join(others) or "no other layers"
 
 
+def weights_hash(model) -> str:
+    """Short hash of all weights of a network, by which a report knows the model it measured."""
+    digest = hashlib.sha256()
+    for weight in network_weights(model):
+        digest.update(np.ascontiguousarray(ops.convert_to_numpy(weight)).tobytes())
+    return digest.hexdigest()[:16]
+
+
 @dataclasses.dataclass(frozen=True)
 class EnergyReport(tables.Table):
     """Result of `energy_report`.
@@ -137,6 +146,7 @@ class EnergyReport(tables.Table):
         assumptions: lines of text.
         printed: whether `energy_report` has printed the table; then a notebook shows one line
             instead of the card.
+        weights: hash of the network's weights at the measurement, see `weights_hash`.
     """
 
     layers: list[dict]
@@ -146,6 +156,7 @@ class EnergyReport(tables.Table):
     other_layers: dict[str, int]
     assumptions: list[str]
     printed: bool = dataclasses.field(default=False, compare=False)
+    weights: str = dataclasses.field(default="", compare=False, repr=False)
 
     def columns(self) -> dict:
         """One row per spin layer: the numbers of `layers`, by name and unit."""
@@ -319,6 +330,7 @@ def _report(model, x, batch_size, recorder):
         inferences=samples,
         other_layers=others,
         assumptions=[line for device in devices for line in assumptions.lines(*device)],
+        weights=weights_hash(model),
     )
 
 
