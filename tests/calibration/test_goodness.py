@@ -152,7 +152,7 @@ def test_tables_of_one_side_of_the_transition(ends, shift):
 
 
 @pytest.mark.parametrize("ends", [(0.02, 0.98), (0.1, 0.9), (0.3, 0.7), (0.2, 0.6)])
-@pytest.mark.parametrize("free_running", [False, True])
+@pytest.mark.parametrize("free_running", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_floor_and_a_ceiling_are_found_together(ends, free_running):
     """At equal distances from 1/2, one of them alone improves nothing; expected counts."""
     truth = CURVE.replace(floor=ends[0], ceiling=ends[1])

@@ -5,6 +5,7 @@ import pytest
 
 import spinkeras
 from spinkeras import calibration
+from tests.harness import some_slow
 
 
 def ramped(rate, count, seed, step=None, dwell=None):
@@ -45,7 +46,7 @@ def test_ramps_become_trials_of_pulses(options, ramp):
         assert fit.standard_errors[name] < 0.1 * truth
 
 
-@pytest.mark.parametrize("steps", [0, 0.05, 0.1, 0.13, 0.2, 0.3])
+@pytest.mark.parametrize("steps", some_slow([0, 0.05, 0.1, 0.13, 0.2, 0.3], 0, 0.1))
 def test_the_resolution_of_the_record_does_not_matter(steps):
     """Currents rounded to steps of 0 to half a standard deviation; quantiles, without noise."""
     share = (np.arange(2000) + 0.5) / 2000

@@ -292,6 +292,7 @@ def test_auto_asks_the_metric_which_direction_is_better():
     assert found == {**only, "retention_s": "asks"}
 
 
+@pytest.mark.slow
 def test_auto_knows_the_outputs_of_a_model_and_restores_the_best_epoch():
     source = keras.Input((12,))
     flow = SpinNeuron()(keras.layers.Dense(4)(source))

@@ -510,7 +510,7 @@ def test_one_output_is_divided_where_its_labels_and_loss_say(loss, y, threshold)
     assert found == np.mean((outputs.ravel() > threshold) == (np.ravel(y) > 0))
 
 
-@pytest.mark.parametrize("steps", [(), (3,), (2, 4)])
+@pytest.mark.parametrize("steps", [(), (3,), pytest.param((2, 4), marks=pytest.mark.slow)])
 def test_class_numbers_and_one_hot_rows_of_any_shape(steps):
     """Also where the number of steps is that of the classes."""
     y = np.random.default_rng(2).integers(0, 3, (40, *steps))

@@ -540,6 +540,7 @@ def test_reset_of_a_measured_curve_repeats_pulses_until_one_succeeds():
     assert f"repeated up to {pulses} times" in text
 
 
+@pytest.mark.slow
 def test_network_of_a_three_terminal_device(tmp_path):
     keras.utils.set_random_seed(2)
     model = keras.Sequential(
