@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 import spinkeras
-from tests.harness import some_slow
 from tests.processes import ROOT, environment
 
 MODULES = [
@@ -174,10 +173,11 @@ np.testing.assert_allclose(history["val_energy_pj"][-1], report.total_pj, rtol=1
 
 def others(test):
     """A test of every backend but TensorFlow, as far as installed."""
-    installed = [name for name in some_slow(["torch", "jax"], "jax") if find_spec(name.values[0])]
+    installed = [name for name in ("torch", "jax") if find_spec(name)]
     return pytest.mark.parametrize("backend", installed)(test)
 
 
+@pytest.mark.slow  # a few fast tests of each backend have a command of their own
 @others
 def test_a_backend_trains_and_measures(backend):
     run(TRAINS_AND_MEASURES, KERAS_BACKEND=backend)

@@ -50,6 +50,7 @@ def request_line(path, name, output, x):
     return " ".join(map(str, [inputs["pixels"], outputs[output], *numbers])) + "\n"
 
 
+@pytest.mark.slow
 def test_a_c_program_runs_every_endpoint_without_python(exported, c_program, tmp_path):
     model, base = exported
     path = base / "1"

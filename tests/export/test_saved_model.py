@@ -103,6 +103,7 @@ def test_nested_shared_masked_and_named_networks(tmp_path):
             assert got == pytest.approx(row["total_pj"], rel=1e-5), row["name"]
 
 
+@pytest.mark.slow
 def test_export_in_the_middle_of_a_measured_training(tmp_path):
     """Then every layer carries a meter that writes state; the export must not, nor disturb it."""
 
