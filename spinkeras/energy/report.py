@@ -274,7 +274,7 @@ def energy_report(
     report = _report(model, x, batch_size, recorder)
     if print_fn is not None:
         print_fn(str(report))
-    return dataclasses.replace(report, printed=print_fn is print)
+    return dataclasses.replace(report, printed=print_fn is print, weights=weights_hash(model))
 
 
 def nominal_report(model, x, assumptions):
@@ -330,7 +330,6 @@ def _report(model, x, batch_size, recorder):
         inferences=samples,
         other_layers=others,
         assumptions=[line for device in devices for line in assumptions.lines(*device)],
-        weights=weights_hash(model),
     )
 
 

@@ -21,6 +21,7 @@ from spinkeras import checks, files, tables
 from spinkeras._typing import PathLike
 from spinkeras.energy.meter import refuse_unseen, traced_energies
 from spinkeras.energy.pulse import EnergyAssumptions
+from spinkeras.energy.report import weights_hash
 from spinkeras.intervals import clopper_pearson
 from spinkeras.layer import core
 from spinkeras.layer.neuron import spin_neurons, unique_names
@@ -587,16 +588,12 @@ def _fingerprint(model, x, y, spread, metric, answer, options):
     digits.
     """
     size = [f"{value:.2e}" for value in (np.mean(answer), np.sqrt(np.mean(np.square(answer))))]
-    text = [options, spread.get_config(), metric, size]
-    tallies = []  # sums of energy, which do not affect the results
+    text = [options, spread.get_config(), metric, size, weights_hash(model)]
     for layer in spin_neurons(model):
         config = layer.get_config()
         text.append({key: config[key] for key in sorted(config) if key != "name"})
-        knobs = (layer.log_pulse_width, layer.log_anisotropy)
-        tallies += [id(v) for v in layer.weights if all(v is not knob for knob in knobs)]
     digest = hashlib.sha256(json.dumps(text, default=repr).encode())
-    weights = [ops.convert_to_numpy(v) for v in model.weights if id(v) not in tallies]
-    for array in (*weights, x, y):
+    for array in (x, y):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
 

@@ -636,12 +636,6 @@ class MTJDevice:
                 f"path = {checks.shown(path)} must end in '.json', such as 'device.json'; a name "
                 "without this ending is the name of a preset."
             )
-        folder = pathlib.Path(path).parent
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"The folder {checks.shown(str(folder))} for the device does not exist; make it "
-                "first."
-            )
         files.write(path, self.to_json() + "\n")
 
     @classmethod
