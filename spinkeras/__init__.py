@@ -47,7 +47,7 @@ The map, in the order in which the rooms build on each other:
       driver_table      device_settings: the table for the driver chip
     calibration       from lab data to a device
       conditions        settings beside current and pulse width: gate, temperature, direction
-      files, names      reading the cells of a file; quantity and unit of every column
+      names, files      quantity and unit of every column; reading the cells of a file
       likeness, ramps   which rows may be added up; ramps of the current as trials of pulses
       table             read_table: measured switching counts, checked
       posterior         draws of unknown or varying parameters of a device

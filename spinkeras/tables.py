@@ -16,17 +16,9 @@ class Table:
         raise NotImplementedError
 
     def to_dataframe(self):
-        """The rows as a `pandas.DataFrame`; see `columns` for their names and units.
+        """The rows as a `pandas.DataFrame`; see `columns` for their names and units."""
+        import pandas
 
-        Raises:
-            ImportError: without pandas.
-        """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError(
-                "to_dataframe() needs pandas: pip install pandas. to_csv() works without it."
-            ) from error
         return pandas.DataFrame(self.columns())
 
     def to_csv(self, path):

@@ -2,10 +2,10 @@
 
 import dataclasses
 import pathlib
-import sys
 
 import keras
 import numpy as np
+import pandas
 import pytest
 
 import spinkeras
@@ -119,7 +119,6 @@ def test_a_printed_report_is_not_shown_once_more(capsys):
 
 @pytest.mark.parametrize("name", ["energy", "chips", "chips, metric", "fit"])
 def test_tables_hold_every_digit(name, tmp_path):
-    pandas = pytest.importorskip("pandas")
     thing = OBJECTS[name]()
     frame = thing.to_dataframe()
     thing.to_csv(tmp_path / "table.csv")
@@ -144,12 +143,6 @@ def test_columns_are_those_of_the_report(tmp_path):
     result.to_csv(tmp_path / "fit.csv")  # a table that can be fitted again
     for name, values in read_table(tmp_path / "fit.csv").items():
         np.testing.assert_array_equal(values, result.table[name])
-
-
-def test_data_frames_need_pandas(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="pip install pandas"):
-        chips().to_dataframe()
 
 
 # --- devices in files ----------------------------------------------------------------------------

@@ -75,6 +75,17 @@ def _runs(table, residuals):
     )
 
 
+def extrapolation(probability, curve):
+    """A list with a sentence if a table shows less than half of a curve's height, else empty."""
+    least, most = np.min(probability), np.max(probability)
+    if most - least >= 0.5 * (curve.ceiling - curve.floor):
+        return []
+    return [
+        f"the table shows the curve from P = {least:.2g} to {most:.2g} only; the rest, which a "
+        "network uses too, is an extrapolation, and the errors assume its shape"
+    ]
+
+
 def poor(fit):
     """Why an `Estimate` does not describe its table: a list of texts, empty if `p >= 0.01`.
 

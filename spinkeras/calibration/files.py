@@ -1,17 +1,23 @@
-"""Reads text files and Excel sheets of measurements into columns of cells with line numbers."""
+"""Reads text files and Excel sheets of measurements into columns of cells with line numbers.
+
+pandas splits the file into cells, all of them text. What a cell means is decided later and said.
+"""
 
 import collections
-import csv
 import dataclasses
 import io
+import itertools
 import os
 import re
 
 from spinkeras.calibration.conditions import direction_of
+from spinkeras.calibration.names import known_unit, split
 
 _COMMENTS = ("#", "%")
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?%?|[+-]?(nan|inf)", re.IGNORECASE)
 _EXCEL = (".xlsx", ".xlsm", ".xls", ".ods")
+# Spaces between cells. A unit in brackets belongs to the name before, and may contain spaces.
+_SPACES = r"\s+(?![\[(]|[^\[(]*[\])])"
 
 
 @dataclasses.dataclass
@@ -72,9 +78,7 @@ def read(path, names=None, sheet=None) -> Cells:
             f"sheet = {sheet!r} is for workbooks, but {where} is a text file; leave sheet out."
         )
     text, notes = _text(content, where)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    text = re.sub(r"\Asep=.\n", "\n", text)  # Excel writes the separator in a line of its own
-    records, lines, comment, separator = _split(text, where)
+    records, lines, comment, separator = _records(text, where)
     cells = _named(records, lines, comment, names, where, commas=separator != ",")
     cells.notes[:0] = notes
     return cells
@@ -105,51 +109,63 @@ def _text(content, where):
         ) from None
 
 
-def _split(text, where):
+def _records(text, where):
     """Records, their line numbers, the last comment before the records, and the separator."""
-    comment, separator = None, None
-    for line in text.splitlines():
-        if line.lstrip(' "\t').startswith(_COMMENTS):
-            comment = line.strip().lstrip("#% ")
-        elif line.strip():
-            separator = next((mark for mark in "\t;," if mark in line), None)
-            break
-    records, lines = [], []
-    reader = None if separator is None else csv.reader(io.StringIO(text), delimiter=separator)
-    rows = enumerate(text.splitlines(), 1) if reader is None else _numbered(reader)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = re.sub(r"\Asep=.\n", "\n", text)  # Excel writes the separator in a line of its own
+    rows = text.rstrip("\n").split("\n")
+    comment, begun = None, False
+    for k, row in enumerate(rows):
+        if row.lstrip(' "\t').startswith(_COMMENTS):
+            rows[k] = ""  # lines keep their numbers
+            comment = comment if begun else row.strip().lstrip("#% ")
+        begun = begun or bool(rows[k].strip())
+    if not begun:
+        return [], [], comment, None
+    text = "\n".join(rows)
+    unquoted = re.sub(r'"[^"]*"', "", text).strip(" \n").split("\n")
+    separator = next((mark for mark in "\t;," if mark in unquoted[0]), None)
+    records = _split(text, separator or _SPACES, where)
+    filled = {line: record for line, record in records if any(cell.strip() for cell in record)}
+    return list(filled.values()), list(filled), comment, separator
+
+
+def _split(text, separator, where):
+    """Line number and cells of every record."""
+    import pandas
+
+    unquoted = re.sub(r'"[^"]*"', "", text) if len(separator) == 1 else text
+    most = max(len(re.split(separator, line.strip(" "))) for line in unquoted.split("\n"))
     try:
-        for number, record in rows:
-            if isinstance(record, str):
-                record = _words(record)
-            if not record or not any(cell.strip() for cell in record):
-                continue
-            if not record[0].lstrip().startswith(_COMMENTS):
-                records.append(record)
-                lines.append(number)
-    except csv.Error as error:
-        raise ValueError(f"{where}, line {reader.line_num} is not valid CSV: {error}.") from None
-    return records, lines, comment, separator
-
-
-def _numbered(reader):
-    for record in reader:
-        yield reader.line_num, record
-
-
-def _words(line):
-    """Cells of a line with spaces between them; a unit in brackets belongs to the name before."""
-    return re.findall(r"\S+(?:\s+[\[(][^\])]*[\])])*", line)
+        frame = pandas.read_csv(
+            io.StringIO(text),
+            sep=separator,
+            header=None,
+            names=range(most),
+            index_col=False,
+            dtype=object,
+            na_filter=False,
+            skip_blank_lines=False,
+            engine="python",  # it keeps absent cells apart from empty ones
+        )
+    except pandas.errors.ParserError as error:
+        raise ValueError(f"{where} is not valid CSV: {error}.") from None
+    line = 0
+    for record in frame.itertuples(index=False, name=None):
+        cells = [cell for cell in record if isinstance(cell, str)]
+        line += 1 + "".join(cells).count("\n")
+        yield line, cells
 
 
 def _sheet(content, where, sheet):
     """Records and row numbers of a workbook's sheet."""
-    try:
-        import pandas
+    import pandas
 
+    try:
         frames = pandas.read_excel(io.BytesIO(content), sheet_name=None, header=None, dtype=object)
     except ImportError as error:
         raise ImportError(
-            f"{where} is a workbook, which needs pandas and openpyxl ({error}): "
+            f"{where} is a workbook, which needs openpyxl ({error}): "
             "pip install spinkeras[excel], or save the sheet as CSV."
         ) from error
     except Exception as error:  # readers raise many kinds of errors for a damaged workbook
@@ -195,6 +211,9 @@ def _named(records, lines, comment, names, where, commas):
     else:
         header = [str(cell).strip() for cell in records[0]]
         records, lines = records[1:], lines[1:]
+        if records and _are_units(records[0]):
+            header = [_with_unit(*pair) for pair in itertools.zip_longest(header, records[0])]
+            records, lines = records[1:], lines[1:]
     # A separator at the end of every line makes an empty column.
     while header and not header[-1] and all(_blank_end(r, len(header)) for r in records):
         header = header[:-1]
@@ -206,6 +225,8 @@ def _named(records, lines, comment, names, where, commas):
                     f"{where}, line {line}: {len(record)} values, but columns names {len(header)}."
                 )
             hint = " Decimal commas need ; or tabs between the cells." if not commas else ""
+            if record is records[0]:
+                hint += " If a later line has the names, put # in front of the lines above it."
             raise ValueError(
                 f"{where}, line {line}: {len(record)} values, but the first line names "
                 f"{len(header)} columns.{hint}"
@@ -221,6 +242,23 @@ def _blank_end(record, length):
     return len(record) < length or (len(record) == length and not str(record[-1]).strip())
 
 
+def _are_units(record):
+    """Whether a record below the names has the units, as OriginLab writes them."""
+    return any(known_unit(_bare(c)) for c in record) and not any(is_number(c) for c in record)
+
+
+def _with_unit(name, cell):
+    """A name with the unit from the line of units, if the name states no unit itself."""
+    if name is None or cell is None or not known_unit(_bare(cell)) or split(name)[1]:
+        return name or ""
+    return f"{name} ({_bare(cell)})"
+
+
+def _bare(cell):
+    """A cell without brackets around it."""
+    return str(cell).strip().strip("[()]")
+
+
 def is_number(cell):
     """Whether a cell is a number or looks like one."""
     return not isinstance(cell, str) or _NUMBER.fullmatch(cell.strip()) is not None
@@ -234,7 +272,7 @@ def _from_comment(comment, length):
         parts = [part.strip() for part in comment.split(mark)]
         if len(parts) == length:
             return parts if not any(map(is_number, parts)) else None
-    words = _words(comment)
+    words = re.split(_SPACES, comment)
     return words if len(words) == length and not any(map(is_number, words)) else None
 
 

@@ -5,7 +5,7 @@ pulses at a setting is binomial, so that the likelihood is
 
     ln(likelihood) = sum over settings of  k ln P + (n - k) ln(1 - P)
 
-with `P = P(I, t_p, V_gate; parameters)`,
+with `P = P(I, t_p, V_gate; parameters)`.
 
 The deviance is twice the difference between `ln(likelihood)` of the observed fractions and of the
 fit. If the law holds, the deviance approximately follows the chi-squared distribution with

@@ -130,10 +130,14 @@ def identify(found, columns, units, given, where):
     for quantity in QUANTITIES:
         if quantity in {*result, *given} or (quantity in drives and any(d in said for d in drives)):
             continue
-        if quantity in ("switched", "fraction") and ("switched" in result or "fraction" in said):
-            continue  # the count and the fraction give the same information
+        if {"switched": "fraction", "fraction": "switched"}.get(quantity) in said:
+            continue  # both give the same information
         names = [n for n in found if n not in taken and _means(n, quantity, units)]
         own = [name for name in names if name == quantity]
+        if quantity == "fraction" and "switched" in result:  # serves as a check of the counts
+            if len(names) == 1:
+                result[quantity] = _column(quantity, names[0], units)
+            continue
         if len(names) > 1 and not own:
             raise ValueError(
                 f"{where}: the columns {names} may all be {quantity}. Choose one: "
@@ -153,12 +157,12 @@ def split(name):
     """A name in lower case without marks, and its unit or `None`: `"t_p (ns)"` gives `tp`, `ns`."""
     for pattern in (r"(.+?)\s*[(\[]\s*(\S+?)\s*[)\]]", r"(.+?)\s*/\s*(\S+)", r"(.+)[_ -](\S+)"):
         match = re.fullmatch(pattern, name.strip())
-        if match and _known(match[2]):
-            return _plain(match[1]), _known(match[2])
+        if match and known_unit(match[2]):
+            return _plain(match[1]), known_unit(match[2])
     return _plain(name), None
 
 
-def _known(unit):
+def known_unit(unit):
     """A unit in the spelling of the tables above, or `None` for an unknown unit."""
     every = {**_AMPERES, **_VOLTS, **_SECONDS, **_KELVINS, **_SHARES}
     by_case = {key.lower(): key for key in reversed(every)}
@@ -236,7 +240,7 @@ def _units(units, found, said, where):
         kinds = [kind.units for kind in QUANTITIES.values()]
         if not names:
             raise ValueError(f"{where} has no column {key!r} (units); it has {found[:20]}.")
-        own = _known(unit) if isinstance(unit, str) else None
+        own = known_unit(unit) if isinstance(unit, str) else None
         if own is None:
             known = sorted({name for kind in kinds for name in kind if name.isascii()})
             raise ValueError(f"units[{key!r}] = {unit!r} is not one of {known}.")

@@ -9,7 +9,7 @@ import numpy as np
 from spinkeras import tables
 from spinkeras._typing import Array
 from spinkeras.calibration.conditions import stated_direction
-from spinkeras.calibration.diagnosis import pattern
+from spinkeras.calibration.diagnosis import extrapolation, pattern
 from spinkeras.calibration.posterior import Posterior
 from spinkeras.physics.device import MTJDevice
 from spinkeras.physics.empirical import EmpiricalCurve
@@ -106,7 +106,7 @@ class FitResult(tables.Table):
         return self._predict(*np.broadcast_arrays(*settings), direction, temperature)
 
     def summary(self) -> str:
-        """The estimates and the goodness of fit as text."""
+        """The estimates and the goodness of fit as text, and what of a curve no row shows."""
         lines = [
             f"{name:24} {value:12.5g} +- {self.standard_errors[name]:.2g}"
             for name, value in self.parameters.items()
@@ -115,6 +115,8 @@ class FitResult(tables.Table):
             f"deviance {self.deviance:.1f} on {self.degrees_of_freedom} degrees of freedom "
             f"(p = {self.p_value:.2g}), {len(self.residuals)} settings"
         )
+        if self.curve is not None:
+            lines += extrapolation(self.probability, self.curve)
         return "\n".join(lines)
 
     def plot(self, ax: Any = None) -> Any:

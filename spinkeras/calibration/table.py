@@ -21,6 +21,7 @@ Instead of pulses, a table may hold ramps, with the `switching_current_a` or `sw
 of each ramp (`spinkeras.calibration.ramps`).
 """
 
+import decimal
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -290,6 +291,8 @@ def _table(cells, found, given, drive, path, ramp, signed):
             "is not a whole number >= 0; give counts, not fractions (a column `fraction`)",
         )
         refuse(switched > trials, "switched", "exceeds the trials of its row")
+        if "fraction" in found:
+            _compare_shares(found["fraction"], switched, trials, cells)
     else:
         switched = _counts(table["fraction"], trials, used, cells, refuse)
     settings = {"current_a": current, "pulse_width_s": width, **held}
@@ -453,6 +456,24 @@ def _counts(fraction, trials, used, cells, refuse):
             f"{trials[0] / common:g} trials, or rounded fractions?)"
         )
     return switched
+
+
+def _compare_shares(column, switched, trials, cells):
+    """Note fractions in a further column that differ from the counts by more than rounding."""
+    texts = [str(cell).strip().replace(",", ".") for cell in cells.columns[column.name]]
+    if not all(map(files.is_number, texts)):
+        return
+    numbers = [decimal.Decimal(text.rstrip("%")) for text in texts]
+    worth = [column.factor * (0.01 if text.endswith("%") else 1.0) for text in texts]
+    share = np.array(numbers, float) * worth
+    digit = np.array([10.0 ** number.as_tuple().exponent for number in numbers]) * worth
+    off = np.abs(share - switched / trials) > digit + 1e-6
+    if np.any(off):
+        k = int(np.argmax(off))
+        cells.notes.append(
+            f"the share from the counts, although {column.name!r} differs ({cells.row(k)}: "
+            f"{switched[k]:g} of {trials[k]:g}, but {texts[k]})"
+        )
 
 
 def _check_sign(settings, switched, trials, where, signed):

@@ -1,11 +1,12 @@
 """Tables as laboratories write them: files, sheets, names of columns, units, and what is wrong."""
 
-import builtins
 import os
 import pathlib
+import sys
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 
 import spinkeras
@@ -60,6 +61,9 @@ FORMATS = {
     "spaces": lines("I (uA)  t_p (ns)  P_sw  N", "{i}  2 {p} 1000"),
     "comments": "% setup 3\n# 300 K\n" + lines("I_uA,t_ns,P,N", "{i},2,{p},1000") + "% end\n",
     "names in a comment": lines("# I_uA t_ns P N", "{i} 2 {p} 1000"),
+    "units below the names": lines("I|t|P|N\nuA|ns||", "{i}|2|{p}|1000", "\t"),
+    "units in brackets below": lines("I,t_p,P_sw,N\n[uA],[ns],[%],", "{i},2,{p}e2,1000"),
+    "quoted, over two lines": lines('"I\n(uA)","t_p\n(ns)",P,N', '"{i}",2,{p},1000'),
     "a mark at the end of lines": lines("I_uA;t_ns;P;N;", "{i};2;{p};1000;"),
     "names in the table's own order": lines("N,P,t_ns,I_uA", "1000,{p},2,{i}"),
     "drive by its unit": lines("amplitude (uA),duration (ns),k_sw,n", "{i},2,{k},1000").replace(
@@ -81,6 +85,30 @@ def test_a_count_in_percent_is_a_share(tmp_path, name):
     text = "\n".join(f"{i};2;{k / 10};1000" for i, k in zip(CURRENT, SWITCHED))
     with pytest.warns(UserWarning, match="as fraction in (%|percent)"):
         same(calibration.read_table(write(tmp_path, f"I_uA;t_ns;{name};N\n{text}\n")))
+
+
+@pytest.mark.parametrize("share", ["{p:.2f}", "{p:.1e}", "{p:g}e2%", "{p}", "-"])
+def test_a_share_that_agrees_with_the_count_is_silent(tmp_path, share):
+    same(
+        read_quietly(
+            path := write(tmp_path, lines("I_uA,t_ns,n_sw,N,P", f"{{i}},2,{{k}},1000,{share}"))
+        )
+    )
+    with pytest.warns(UserWarning, match="guessed") as caught:
+        calibration.read_table(path)
+    assert "share" not in str(caught[0].message)
+
+
+@pytest.mark.parametrize(("head", "share"), [("P", ".7"), ("P", "70%"), ("P (%)", "7e1")])
+def test_a_share_that_contradicts_the_count_is_told(tmp_path, head, share):
+    text = lines(f"I_uA,t_ns,n_sw,N,{head}", "{i},2,{k},1000," + share)
+    path = write(tmp_path, text)
+    with pytest.warns(UserWarning, match=r"although 'P.* differs \(line 2: 154 of 1000, but"):
+        same(calibration.read_table(path))
+    columns = {"switched": "n_sw"}  # what is said is no guess
+    with pytest.warns(UserWarning, match="guessed") as caught:
+        calibration.read_table(path, columns=columns)
+    assert "although" not in str(caught[0].message)
 
 
 @pytest.mark.parametrize(("unit", "worth"), [("%", 1e-2), ("1", 1.0)])
@@ -123,6 +151,13 @@ def test_what_excel_and_old_programs_write(tmp_path):
     same(read_quietly(write(tmp_path, text.replace("\n", "\r"))))
     with pytest.raises(ValueError, match="zero bytes, as UTF-16 without its mark"):
         read_quietly(write(tmp_path, text, encoding="utf-16-le"))
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_the_last_cell_of_the_last_line_may_be_empty(tmp_path, mark):
+    text = lines("I_uA|t_ns|P|N|note", "{i}|2|{p}|1000|", mark)
+    same(read_quietly(write(tmp_path, text)))
+    same(read_quietly(write(tmp_path, text + "\n \n" + 4 * mark + "\n")))
 
 
 def test_one_pulse_per_row_may_be_true_or_false():
@@ -207,7 +242,6 @@ def test_what_is_said_is_no_guess(tmp_path):
 
 
 def test_voltages_and_data_frames():
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(
         {"V (mV)": CURRENT * 1e-6 * 2500 * 1e3, "t_p (ns)": 2.0, "P_sw": SWITCHED / 1000, "N": 1000}
     )
@@ -216,7 +250,6 @@ def test_voltages_and_data_frames():
 
 
 def test_workbooks(tmp_path, monkeypatch):
-    pandas = pytest.importorskip("pandas")
     pytest.importorskip("openpyxl")
     frame = pandas.DataFrame({"I_uA": CURRENT, "t_ns": 2, "P_sw": SWITCHED / 1000, "N": 1000})
     path = tmp_path / "lab.xlsx"
@@ -239,17 +272,11 @@ def test_workbooks(tmp_path, monkeypatch):
         read_quietly(path)
 
 
-def test_workbooks_need_pandas_and_say_so(tmp_path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **options):
-        if name == "pandas":
-            raise ImportError("No module named 'pandas'")
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match="is a workbook, which needs pandas and openpyxl"):
-        calibration.read_table(write(tmp_path, "PK\3\4", "lab.xlsx"))
+def test_workbooks_need_openpyxl_and_say_so(tmp_path, monkeypatch):
+    pandas.DataFrame(TABLE).to_excel(tmp_path / "lab.xlsx")
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(ImportError, match="is a workbook, which needs openpyxl"):
+        calibration.read_table(tmp_path / "lab.xlsx")
 
 
 # --- devices and directions in one file -----------------------------------------------------------
@@ -407,6 +434,8 @@ MALFORMED = {
     "shares, no trials": ("I_uA,t_ns,P\n60,2,0.1", {}, "Fractions need the number of trials"),
     "no outcome": ("I_uA,t_ns,N\n60,2,50", {}, r"lacks the columns \['switched'\]"),
     "column twice": ("I_uA,I_uA,t_ns,P,N\n60,60,2,0.1,50", {}, r"\['I_uA'\] more than once"),
+    "quote": (HEAD + '60,2,"0.1,50\n', {}, "is not valid CSV"),
+    "names below": ("Sample,A12\n\n" + HEAD + "60,2,0.1,50", {}, "If a later line has the names"),
     "short row": (HEAD + "60,2,0.1,50\n66,2,0.2", {}, "line 3: 3 values, but .* names 4 columns"),
     "long row": (HEAD + "60,2,0.1,50,7", {}, "line 2: 5 values"),
     "commas for both": (HEAD + "60,0,2,0,1,50", {}, "Decimal commas need ; or tabs"),
@@ -446,7 +475,7 @@ MALFORMED = {
     "equal ramps": ("Ic (uA)\n" + "20\n" * 12, {"ramp": {"rate": 1}}, "All 12 ramps switched at"),
     "ramps down": ("Ic (uA)\n" + "-20\n" * 12, {"ramp": {"rate": 1}}, "Ic .uA. = -20 is not > 0"),
     "sheet of a text": (HEAD, {"sheet": "x"}, "is for workbooks, but lab.csv is a text file"),
-    "broken workbook": ("PK\3\4 no", {}, "cannot be read as a workbook|needs pandas and openpyxl"),
+    "broken workbook": ("PK\3\4 no", {}, "cannot be read as a workbook|needs openpyxl"),
 }  # fmt: skip
 
 

@@ -149,6 +149,10 @@ def test_tables_of_one_side_of_the_transition(ends, shift):
     assert list(fit.parameters) == ["threshold", "slope"]
     off = abs(fit.parameters["threshold"] - truth.threshold)
     assert off < 5 * fit.standard_errors["threshold"] < 0.3 * truth.threshold
+    shown = np.ptp(fit.probability)
+    assert ("the rest, which a network uses too, is an extrapolation" in fit.summary()) == (
+        shown < 0.5
+    )
 
 
 @pytest.mark.parametrize("ends", [(0.02, 0.98), (0.1, 0.9), (0.3, 0.7), (0.2, 0.6)])
