@@ -193,3 +193,17 @@ def test_the_longer_tests_of_a_backend(backend):
         cwd=ROOT,
         env=environment(KERAS_BACKEND=backend),
     )
+
+
+def test_the_description_for_a_package_index_has_no_link_into_the_repository():
+    pytest.importorskip("setuptools")
+    run = [sys.executable, "setup.py", "--quiet", "--long-description"]
+    shown = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    readme = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\((?!https?:)", readme)
+    assert len(links) > 20
+    assert not re.findall(r"\]\((?!https?:)", shown)
+    # Nothing else differs: words, tables and code.
+    words = re.sub(r"!\[.*\]\(.*\)", "", readme)
+    words = re.sub(r"\]\([\w/.#-]+\)", "", words)
+    assert re.sub(r"[\s\[\]]", "", shown) == re.sub(r"[\s\[\]]", "", words)

@@ -112,6 +112,7 @@ THERMAL = {"a": -0.85, "b": 0.56, "c": -1.32, "d": 0.63}
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The fit does not describe")  # one table in a hundred
+@pytest.mark.filterwarnings("ignore:.*is the best among curves that rise")  # fewer
 @pytest.mark.parametrize(
     ("shape", "trials", "options"),
     [
