@@ -74,9 +74,29 @@ def latency(model: keras.Model) -> float:
     after the other; if branches work in parallel, the result is an upper limit. A layer that is
     used several times in a pass (a recurrent cell, shared layers) counts once. Reading and
     resetting are not included.
+
+    Args:
+        model: Keras model; without a spin neuron, the result is 0.
+
+    Raises:
+        ValueError: if no spin neuron of the model is built, because it has no pulse width yet.
+
+    Example:
+
+    >>> import keras
+    >>> import spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron()])
+    >>> round(spinkeras.latency(model) * 1e9, 3)  # ns
+    2.0
     """
-    layers = [layer for layer in spin_neurons(model) if layer.built]
-    return float(sum(np.max(layer.pulse_width) * layer.pulses for layer in layers))
+    layers = spin_neurons(model)
+    built = [layer for layer in layers if layer.built]
+    if layers and not built:
+        raise ValueError(
+            f"No SpinNeuron of {model.name!r} is built, so their pulse widths are not known yet; "
+            "call the model once on data, or begin it with a keras.Input."
+        )
+    return float(sum(np.max(layer.pulse_width) * layer.pulses for layer in built))
 
 
 ENDS = {

@@ -55,6 +55,16 @@ def test_layers_of_the_same_name_stay_apart():
     assert [row["name"] for row in report.layers] == ["spin", "spin_2"]
 
 
+def test_latency_needs_built_neurons():
+    inner = keras.Sequential([spinkeras.SpinNeuron(pulses=3)])
+    model = keras.Sequential([keras.layers.Dense(2), inner])
+    with pytest.raises(ValueError, match=r"No SpinNeuron of .* is built"):
+        spinkeras.latency(model)
+    model.build((None, 4))
+    assert spinkeras.latency(model) == pytest.approx(3 * 2e-9)
+    assert spinkeras.latency(keras.Sequential([keras.layers.Dense(2)])) == 0.0
+
+
 def test_report_refuses_a_sample_without_an_axis_of_samples():
     model, x, _ = model_and_data()
     with pytest.raises(ValueError, match=r"of a single one: give x\[None\]"):
