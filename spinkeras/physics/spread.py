@@ -38,7 +38,7 @@ LIMITS = {
     "tmr": ("(a relative sigma)", 0.0, 0.5, _SIGMA),
     "offset_field": ("T", 0.0, 0.1, "1 mT is 1e-3"),
     "offset_current": ("A", 0.0, 1.0, "1 uA is 1e-6"),
-    "temperature": ("K", 0.0, 100.0, "it is a sigma around the device's temperature"),
+    "temperature": ("K", 0.0, 50.0, "a sigma; a hot chip has device.at_temperature(358.0)"),
     "pulse_jitter": ("(a relative sigma)", 0.0, 0.2, _SIGMA),
     "read_error": ("(a probability)", 0.0, 0.5, _SHARE),
     "sense_noise": ("(of I_P - I_AP)", 0.0, 1.0, "0 reads every device without error"),
@@ -86,7 +86,7 @@ class ChipSpread:
             since the effect of a field on its threshold is unknown.
         offset_current: sigma in A, 0 to 1, of a shift of every device's threshold. `current` is a
             factor, which cannot move a threshold of 0.
-        temperature: sigma in K, 0 to 100, of the chip's temperature around that of the device.
+        temperature: sigma in K, 0 to 50, of the chip's temperature around that of the device.
             `evaluate_chips` draws one value for the whole chip; in training every layer draws its
             own. Not for layers with a measured curve, which is known at one temperature only.
         pulse_jitter: relative sigma of every pulse width, 0 to 0.2, independent for every pulse.
@@ -153,9 +153,10 @@ class ChipSpread:
 
         Every device of a chip is one of the given devices, drawn with replacement. This keeps the
         correlations between its properties. Only the five `FACTORS` are used; the bias dependence
-        of the TMR, the gate and a `write_resistance` stay those of the layer's device. Devices with
-        a `switching_curve` switch by this curve, in amperes and seconds. Of their differences only
-        those in resistance and TMR are used; `current` gives the spread of their threshold.
+        of the TMR, the gate, the reset and a `write_resistance` stay those of the layer's device,
+        and every reset succeeds. Devices with a `switching_curve` switch by this curve, in amperes
+        and seconds. Of their differences only those in resistance and TMR are used; `current` gives
+        the spread of their threshold.
 
         Args:
             devices: sequence of `MTJDevice` (or preset names), 1 to 2000.

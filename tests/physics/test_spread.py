@@ -51,7 +51,7 @@ def test_temperature_is_common_to_the_chip(device):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"stability": -0.1}, {"ceiling": 0.2}, {"temperature": 500}, {"stuck_low": float("nan")}],
+    [{"stability": -0.1}, {"ceiling": 0.2}, {"temperature": 85}, {"stuck_low": float("nan")}],
 )
 def test_bad_spread(bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))} = .* is outside"):
