@@ -1,6 +1,6 @@
 """All use of TensorFlow's private API, in one place.
 
-Tested with TensorFlow 2.21, by `tests/layer/test_core.py`.
+Tested with TensorFlow 2.21, by `tests/test_tensorflow.py`.
 """
 
 import contextlib

@@ -78,3 +78,39 @@ def write(tmp_path, text, encoding="utf-8"):
     path = tmp_path / "data.csv"
     path.write_bytes(text.encode(encoding))
     return path
+
+
+def drawn(table, trials, seed):
+    """Counts drawn at these currents, pulse widths and probabilities."""
+    current, width, probability = table
+    switched = np.random.default_rng([seed, trials]).binomial(trials, probability)
+    return dict(
+        current_a=current,
+        pulse_width_s=width,
+        switched=switched,
+        trials=np.full(current.size, trials),
+    )
+
+
+CURVE = spinkeras.EmpiricalCurve(threshold=1e-3, slope=5e3, pulse_width=1e-9)
+THERMAL = {"a": -0.85, "b": 0.56, "c": -1.32, "d": 0.63}  # its shape in thermal activation
+
+
+def drawn_curve(shape, trials, seed):
+    """A table of 15 currents, drawn from `CURVE` of another shape."""
+    current = np.linspace(0.7e-3, 1.3e-3, 15)
+    p = CURVE.replace(**shape).switching_probability(current, 1e-9)
+    return drawn((current, np.full(15, 1e-9), p), trials, seed)
+
+
+def of_curve(trials=1000, ceiling=1.0, points=25, seed=0):
+    """Counts drawn from `CURVE`, perhaps with a plateau below 1."""
+    rng = np.random.default_rng(seed)
+    current = np.linspace(0.7e-3, 1.3e-3, points)
+    p = CURVE.replace(ceiling=ceiling).switching_probability(current, 1e-9)
+    return dict(
+        current_a=current,
+        pulse_width_s=np.full(points, 1e-9),
+        switched=rng.binomial(trials, p),
+        trials=np.full(points, trials),
+    )

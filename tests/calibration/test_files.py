@@ -1,9 +1,8 @@
-"""Tables as laboratories write them: files, sheets, names of columns, units, and what is wrong."""
+"""Tables as laboratories write them: files, sheets, cells, groups of rows, and what is wrong."""
 
 import os
 import pathlib
 import sys
-import warnings
 
 import numpy as np
 import pandas
@@ -11,40 +10,16 @@ import pytest
 
 import spinkeras
 from spinkeras import calibration
-
-CURRENT = np.array([60.0, 66.0, 72.0, 78.0, 84.0, 90.0])  # uA
-SWITCHED = np.array([154, 298, 461, 614, 738, 830])  # of 1000, 2 ns
-TABLE = {
-    "current_a": CURRENT * 1e-6,
-    "pulse_width_s": [2e-9] * 6,
-    "switched": SWITCHED,
-    "trials": [1000] * 6,
-}
-PLAIN = calibration.read_table(TABLE)
-
-
-def write(folder, text, name="lab.csv", encoding="utf-8"):
-    path = folder / name
-    path.write_bytes(text.encode(encoding))
-    return path
-
-
-def lines(head, row, mark=",", decimal="."):
-    """A file of the six settings; `row` formats `i` (uA), `k` (switched) and `p` (their share)."""
-    text = [head, *(row.format(i=i, k=k, p=k / 1000) for i, k in zip(CURRENT, SWITCHED))]
-    return "\n".join(text).replace(".", decimal).replace("|", mark) + "\n"
-
-
-def same(table, rtol=1e-12):
-    for name, column in PLAIN.items():
-        np.testing.assert_allclose(table[name], column, rtol=rtol, err_msg=name)
-
-
-def read_quietly(*args, **options):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*guessed")
-        return calibration.read_table(*args, **options)
-
+from tests.calibration.lab import (
+    CURRENT,
+    SWITCHED,
+    TABLE,
+    lines,
+    read_quietly,
+    same,
+    two_devices,
+    write,
+)
 
 # --- formats -------------------------------------------------------------------------------------
 
@@ -80,13 +55,6 @@ def test_formats_of_laboratories(tmp_path, name):
     same(table)
 
 
-@pytest.mark.parametrize("name", ["switched (%)", "n_sw_%", "switches / percent"])
-def test_a_count_in_percent_is_a_share(tmp_path, name):
-    text = "\n".join(f"{i};2;{k / 10};1000" for i, k in zip(CURRENT, SWITCHED))
-    with pytest.warns(UserWarning, match="as fraction in (%|percent)"):
-        same(calibration.read_table(write(tmp_path, f"I_uA;t_ns;{name};N\n{text}\n")))
-
-
 @pytest.mark.parametrize("share", ["{p:.2f}", "{p:.1e}", "{p:g}e2%", "{p}", "-"])
 def test_a_share_that_agrees_with_the_count_is_silent(tmp_path, share):
     same(
@@ -109,14 +77,6 @@ def test_a_share_that_contradicts_the_count_is_told(tmp_path, head, share):
     with pytest.warns(UserWarning, match="guessed") as caught:
         calibration.read_table(path, columns=columns)
     assert "although" not in str(caught[0].message)
-
-
-@pytest.mark.parametrize(("unit", "worth"), [("%", 1e-2), ("1", 1.0)])
-def test_small_shares_are_in_the_unit_that_the_caller_states(unit, worth):
-    table = {key: TABLE[key] for key in ("current_a", "pulse_width_s", "trials")}
-    table["P (%)"] = [0.1, 0.2, 0.3, 0.4, 0.6, 0.8]
-    read = read_quietly(table, units={"P (%)": unit})
-    np.testing.assert_allclose(read["switched"], 1000 * worth * np.array(table["P (%)"]))
 
 
 @pytest.mark.parametrize(
@@ -165,15 +125,6 @@ def test_one_pulse_per_row_may_be_true_or_false():
     assert calibration.read_table(table)["switched"].tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_a_file_that_was_pasted_twice_is_told():
-    twice = {name: np.tile(column, 2) for name, column in TABLE.items()}
-    with pytest.warns(UserWarning, match="6 rows have the same setting and the same counts"):
-        calibration.read_table(twice)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        calibration.read_table(twice | {"switched": np.concatenate([SWITCHED, SWITCHED + 3])})
-
-
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "utf-8-sig"])
 def test_encodings(tmp_path, encoding):
     same(read_quietly(write(tmp_path, FORMATS["units after a slash"], encoding=encoding)))
@@ -188,19 +139,6 @@ def test_names_in_the_encoding_of_windows_may_follow_comments(tmp_path, before, 
     spoiled = text + text.splitlines()[-1].replace("1000", "1000\u00b5")
     with pytest.raises(ValueError, match=r"is not text in UTF-8.*save the file in UTF-8"):
         calibration.read_table(write(tmp_path, spoiled, encoding="cp1252"))
-
-
-def test_columns_that_are_not_used_are_named_beside_what_was_guessed(tmp_path):
-    path = write(tmp_path, lines("I_uA,t_ns,P,N,T,run,note", "{i},2,{p},1000,20,a,warm"))
-    cases = [
-        ({}, r"Not used: 'T', 'run', 'note'\."),
-        ({"where": {"run": "a"}}, r"Not used: 'T', 'note'\."),
-        ({"by": "run"}, r"Not used: 'T', 'note'\."),
-        ({"columns": {"temperature": "T"}, "units": {"T": "degC"}}, r"Not used: 'run', 'note'\."),
-    ]
-    for options, message in cases:
-        with pytest.warns(UserWarning, match=message):
-            calibration.read_table(path, **options)
 
 
 @pytest.mark.parametrize("widths", [1, 3])
@@ -223,22 +161,6 @@ def test_counts_that_fall_with_the_current_are_told(widths, way):
     twice["switched"][len(current) :] = 1000 - table["switched"]  # the state, not the reversal
     with pytest.warns(UserWarning, match=r"\(AP->P\): the share of switched pulses falls"):
         calibration.read_table(twice)
-
-
-def test_what_is_said_is_no_guess(tmp_path):
-    path = write(tmp_path, lines("x,y,z,note", "{i},{p},2,warm"))
-    options = dict(
-        columns={"current": "x", "fraction": "y", "pulse_width_s": "z"},
-        units={"x": "uA", "pulse_width": "ns"},
-        trials=1000,
-    )
-    same(calibration.read_table(path, **options))  # does not warn
-    bare = write(tmp_path, "\n".join(f"{i}e-6\t{k}" for i, k in zip(CURRENT, SWITCHED)), "bare.txt")
-    names = ["current_a", "switched"]
-    same(calibration.read_table(bare, columns=names, pulse_width=2e-9, trials=1000))
-    columns = {"I": CURRENT * 1e-6, "n": [1000] * 6, "k": SWITCHED}
-    said = {"current_a": "I", "switched": "k", "trials": "n"}
-    same(calibration.read_table(columns, columns=said, pulse_width=2e-9))
 
 
 def test_voltages_and_data_frames():
@@ -279,23 +201,6 @@ def test_workbooks_need_openpyxl_and_say_so(tmp_path, monkeypatch):
         calibration.read_table(tmp_path / "lab.xlsx")
 
 
-# --- devices and directions in one file -----------------------------------------------------------
-
-
-def two_devices():
-    """Two devices, two directions, 12 voltages of 50 pulses, as fractions: of the usual shape."""
-    rows = []
-    rng = np.random.default_rng(3)
-    for device, shift in (("A", 0.0), ("B", 0.03)):
-        for direction, more in (("P->AP", 0.0), ("AP->P", 0.02)):
-            for volts in np.arange(0.80, 1.03, 0.02):
-                p = 1 / (1 + np.exp(-36 * (volts - 0.9 - shift - more)))
-                rows.append(
-                    f"{device},{direction},{volts:.2f},7.5e-10,{rng.binomial(50, p) / 50},50"
-                )
-    return "device_id,direction,V,t_p,P_sw,n_reps\n" + "\n".join(rows) + "\n"
-
-
 def test_where_selects_and_by_groups(tmp_path):
     path = write(tmp_path, two_devices())
     by = read_quietly(path, 776.0, by=["device_id", "direction"])
@@ -319,39 +224,6 @@ def test_where_selects_and_by_groups(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             calibration.read_table(path, 776.0, **options)
-
-
-@pytest.mark.filterwarnings("ignore:The fit does not describe")
-def test_rows_that_are_not_alike_are_named(tmp_path):
-    path = write(tmp_path, two_devices())
-    alike = r"lab.csv: rows of one setting are not alike \(chi-squared \d+ on \d+\).*current_a = "
-    with (
-        pytest.warns(UserWarning, match=alike + r".*differ in .*device_id.*by="),
-        pytest.warns(UserWarning, match="guessed"),
-    ):
-        calibration.read_table(path, 776.0)
-    both = {name: np.tile(column, 2) for name, column in TABLE.items()}
-    both["switched"] = np.concatenate([SWITCHED, SWITCHED // 2])
-    with pytest.warns(UserWarning, match="rows of one setting are not alike.*830 of 1000, 415 of"):
-        calibration.fit_device(both, "stt_reference")
-    # A run number whose rows are alike is one device, and that is said.
-    both |= {"switched": np.tile(SWITCHED, 2), "run": np.repeat([1, 2], 6)}
-    with pytest.warns(UserWarning, match="guessed one device for all values of 'run'"):
-        calibration.read_table(both)
-
-
-def test_alike_rows_rarely_seem_unlike():
-    rng = np.random.default_rng(1)
-    for trials in (1, 5, 50, 2000):
-        for _ in range(50):
-            p = np.tile(np.sort(rng.uniform(size=8)), 6)
-            table = {
-                "current_a": np.tile(np.arange(1, 9) * 1e-6, 6),
-                "pulse_width_s": np.full(48, 1e-9),
-                "switched": rng.binomial(trials, p),
-                "trials": np.full(48, trials),
-            }
-            calibration.read_table(table)  # does not warn
 
 
 def test_suspicious_numbers_of_trials(tmp_path):

@@ -1,4 +1,4 @@
-"""Honest statistics: coverage, many pulses, fits that do not describe their table."""
+"""Honest statistics of every fit, across modules: coverage, many pulses, one side of a curve."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,9 @@ from scipy import stats
 
 import spinkeras
 from spinkeras import calibration
-from spinkeras.calibration.diagnosis import pattern
 from spinkeras.macrospin import fokker_planck
-from spinkeras.physics.empirical import EmpiricalCurve
+from tests.calibration.harness import CURVE, REFERENCE, THERMAL, drawn, drawn_curve, of_curve
 
-REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
 FREE = ("anisotropy", "spin_torque_efficiency")
 
 
@@ -20,17 +18,6 @@ def exact_table(widths, points):
     relative = np.tile(np.linspace(0.8, 1.25, points), len(widths))
     current = relative * spinkeras.midpoint_current(width, REFERENCE)
     return current, width, fokker_planck.switching_probability(current, width, REFERENCE)
-
-
-def drawn(table, trials, seed):
-    current, width, probability = table
-    switched = np.random.default_rng([seed, trials]).binomial(trials, probability)
-    return dict(
-        current_a=current,
-        pulse_width_s=width,
-        switched=switched,
-        trials=np.full(current.size, trials),
-    )
 
 
 @pytest.mark.slow
@@ -86,16 +73,6 @@ def test_exact_is_checked(monkeypatch):
         calibration.fit_device(table, REFERENCE)
 
 
-CURVE = EmpiricalCurve(threshold=1e-3, slope=5e3, pulse_width=1e-9)
-
-
-def drawn_curve(shape, trials, seed):
-    """A table of 15 currents, drawn from `CURVE` of another shape."""
-    current = np.linspace(0.7e-3, 1.3e-3, 15)
-    p = CURVE.replace(**shape).switching_probability(current, 1e-9)
-    return drawn((current, np.full(15, 1e-9), p), trials, seed)
-
-
 def curve_coverage(shape, trials, repeats, **options):
     """How many tables of a curve have its threshold, its slope, in their 95 % intervals."""
     inside = {"threshold": 0, "slope": 0}
@@ -105,9 +82,6 @@ def curve_coverage(shape, trials, repeats, **options):
             reach = stats.norm.isf(0.025) * fit.standard_errors[name]
             inside[name] += abs(fit.parameters[name] - getattr(CURVE, name)) < reach
     return inside
-
-
-THERMAL = {"a": -0.85, "b": 0.56, "c": -1.32, "d": 0.63}
 
 
 @pytest.mark.slow
@@ -194,33 +168,6 @@ def test_no_plateau_where_no_row_reaches_one():
     assert "floor" not in calibration.fit_empirical(mirrored).parameters
 
 
-def of_curve(trials=1000, ceiling=1.0, points=25, seed=0):
-    rng = np.random.default_rng(seed)
-    current = np.linspace(0.7e-3, 1.3e-3, points)
-    p = CURVE.replace(ceiling=ceiling).switching_probability(current, 1e-9)
-    return dict(
-        current_a=current,
-        pulse_width_s=np.full(points, 1e-9),
-        switched=rng.binomial(trials, p),
-        trials=np.full(points, trials),
-    )
-
-
-def test_a_poor_fit_says_what_to_look_at():
-    with pytest.warns(UserWarning, match="does not describe") as caught:
-        fit = calibration.fit_empirical(of_curve(ceiling=0.7), ["threshold", "slope"])
-    message = str(caught[0].message)
-    for words in ("does not describe", "at the shoulder", "residuals of one sign", "scaled()"):
-        assert words in message
-    assert fit.pattern()
-    good = calibration.fit_empirical(of_curve())
-    assert good.pattern() == []
-    assert good.overdispersion == pytest.approx(good.deviance / 23)
-    errors = good.scaled().standard_errors
-    factor = max(1.0, good.overdispersion) ** 0.5
-    assert errors == pytest.approx({n: factor * e for n, e in good.standard_errors.items()})
-
-
 @pytest.mark.filterwarnings("ignore:The fit does not describe")
 def test_scaled_errors_cover_extra_noise():
     """Counts with nine times their binomial variance: plain errors are too small."""
@@ -238,42 +185,3 @@ def test_scaled_errors_cover_extra_noise():
     low, high = np.sqrt(stats.chi2.ppf([1e-4, 1 - 1e-4], repeats) / repeats)
     assert plain > high
     assert low < scaled < high
-
-
-@pytest.mark.parametrize(
-    ("where", "words"),
-    [
-        (lambda t: t["pulse_width_s"] > 3e-9, "above the fit at 5 ns"),
-        (lambda t: t["gate_voltage_v"] > 0, "above the fit at a gate voltage of +0.5 V"),
-        (lambda t: t["probability"] < 0.2, "above the fit at the foot"),
-        (lambda t: np.arange(40) == 17, "the worst row is"),
-    ],
-)
-def test_patterns_are_named(where, words):
-    table = {
-        "current_a": np.tile(np.linspace(60e-6, 90e-6, 10), 4),
-        "pulse_width_s": np.repeat([2e-9, 5e-9], 20),
-        "gate_voltage_v": np.tile(np.repeat([0.0, 0.5], 10), 2),
-        "probability": np.tile(np.linspace(0.05, 0.95, 10), 4),
-        "switched": np.full(40, 10.0),
-        "trials": np.full(40, 20.0),
-    }
-    residuals = np.tile([0.5, -0.5, -0.4, 0.4], 10)
-    assert pattern(table, table["probability"], residuals) == []
-    residuals[where(table)] += 5.0 if words.startswith("the worst") else 1.5
-    found = pattern(table, table["probability"], residuals)
-    assert any(words in text for text in found), found
-
-
-def test_single_shots_are_no_poor_fit():
-    """One pulse a setting: the deviance exceeds its degrees of freedom by itself."""
-    rng = np.random.default_rng(2)
-    current = rng.uniform(0.9e-3, 1.1e-3, 500)
-    table = dict(
-        current_a=current,
-        pulse_width_s=np.full(500, 1e-9),
-        switched=rng.binomial(1, CURVE.switching_probability(current, 1e-9)),
-        trials=np.ones(500),
-    )
-    fit = calibration.fit_empirical(table, ["threshold", "slope"])  # does not warn
-    assert fit.p_value < 0.01

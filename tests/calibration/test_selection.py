@@ -7,7 +7,7 @@ import pytest
 
 from spinkeras import calibration
 from spinkeras.calibration.selection import covariance_of_choice
-from tests.calibration.test_goodness import THERMAL, drawn_curve
+from tests.calibration.harness import THERMAL, drawn_curve
 
 
 def estimate(deviance, **values):

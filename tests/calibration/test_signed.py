@@ -1,4 +1,4 @@
-"""Thresholds of either sign, floors and plateaus, and reads of junctions that run freely."""
+"""Tables and fits across modules: thresholds of either sign, floors, reads of free junctions."""
 
 import numpy as np
 import pytest

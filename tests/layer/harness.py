@@ -32,3 +32,17 @@ def law_of(device):
     """The law of a free-running junction: its measured curve, or else the macrospin's."""
     curve = get_device(device).switching_curve
     return "equilibrium" if curve is None else curve
+
+
+def training_step(layer, x, **options):
+    """A traced function of the output of a layer and of its gradients (TensorFlow)."""
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, **options)
+        return y, tape.gradient(y, [x, *(w.value for w in layer.trainable_variables)])
+
+    return step

@@ -1,10 +1,8 @@
 """Devices: derived properties against the published table, validation, round trips."""
 
-import copy
 import dataclasses
-import functools
 import json
-import pickle
+import pathlib
 
 import keras
 import numpy as np
@@ -13,6 +11,7 @@ from scipy import constants
 
 import spinkeras
 from spinkeras import EmpiricalCurve, MTJDevice
+from tests.objects import HOSTILE, REFERENCE
 from tools import fit_spin_orbit
 
 # preset: Delta, mu0Hk (mT), Ic0 (uA), time at which tau = 1 (ns)
@@ -160,69 +159,6 @@ def test_the_source_gives_the_channel_of_vgsot_zhang2020():
 def test_equality_ignores_the_text_but_not_the_physics(device):
     assert device == device.replace(name="mine", source="lab")
     assert device != device.replace(damping=0.016)
-
-
-COPIES = {
-    "replace": lambda item, **changes: item.replace(**changes),
-    "dataclasses.replace": dataclasses.replace,
-    "a copy": lambda item, **changes: copy.deepcopy(item).replace(**changes),
-    "a pickle": lambda item, **changes: dataclasses.replace(
-        pickle.loads(pickle.dumps(item)), **changes
-    ),
-    "a file": lambda item, **changes: type(item).from_config(item.get_config()).replace(**changes),
-    "one by one": lambda item, **changes: functools.reduce(
-        lambda item, one: item.replace(**dict([one])), changes.items(), item
-    ),
-}
-
-
-@pytest.mark.parametrize("way", COPIES)
-def test_a_copy_with_other_values_does_not_claim_the_source(way):
-    def changes_of(item, name):
-        value = getattr(item, name)
-        if name == "switching_curve":
-            return {name: None if value else curve}
-        if name == "write_resistance":
-            return {name: 1000.0}
-        if name == "relaxation_time":
-            return {name: 1e-9}
-        if name == "reset_efficiency":
-            return {name: 0.7}
-        if name == "reset_curve":  # only beside a switching_curve
-            return {name: curve if item.switching_curve else None}
-        if name == "initial_state":
-            return {name: "antiparallel"}
-        if name == "pulse_width_range":
-            return {name: (0.9 * value[0], value[1])}
-        if isinstance(value, tuple):
-            return {name: tuple(0.9 * v for v in value)}
-        return {name: value * (0.99 if name == "ceiling" else 1.01)}
-
-    curve = spinkeras.EmpiricalCurve.preset("sot_80nm")
-    originals = [*map(MTJDevice.preset, spinkeras.presets()), curve, curve.replace(source="mine")]
-    for item in originals:
-        config = item.get_config()
-        fields = [name for name in config if name not in ("name", "source", "assumed")]
-        texts = [name for name in ("source", "assumed") if name in config]
-        for name in fields:
-            changes = changes_of(item, name)
-            if changes == {name: getattr(item, name)}:  # a rate that is 0
-                continue
-            changed = COPIES[way](item, **changes)
-            for text in texts:
-                found = getattr(changed, text)
-                assert found.startswith(getattr(item, text))
-                assert found.endswith(f" Changed since: {name}.")
-            again = COPIES[way](changed, **{name: getattr(item, name)})
-            assert again.source == changed.source  # says nothing twice
-            own = COPIES[way](item, **changes, **dict.fromkeys(texts, "my own"))
-            assert {getattr(own, text) for text in texts} == {"my own"}
-        same = COPIES[way](item, name="other", **{fields[0]: getattr(item, fields[0])})
-        assert [getattr(same, text) for text in texts] == [getattr(item, text) for text in texts]
-        several = {name: changes_of(item, name)[name] for name in fields[:2]}
-        assert COPIES[way](item, **several).source.endswith(f": {', '.join(several)}.")
-    silent = MTJDevice.preset("stt_arm").replace(source="", assumed="")
-    assert COPIES[way](silent, damping=0.02).source == ""
 
 
 @pytest.mark.parametrize("name", spinkeras.presets())
@@ -415,3 +351,77 @@ def test_a_junction_that_runs_freely_has_no_reset_curve():
     for write, reset in ((free, pulsed), (pulsed, free), (free, free)):
         with pytest.raises(ValueError, match="never written nor reset"):
             device.replace(switching_curve=write, reset_curve=reset)
+
+
+# --- devices in files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", spinkeras.presets())
+def test_a_device_comes_back_from_its_file(name, tmp_path):
+    device = spinkeras.MTJDevice.preset(name).replace(damping=0.02, name=HOSTILE)
+    path = tmp_path / "mine.json"
+    device.save(path)
+    again = spinkeras.MTJDevice.load(path)
+    assert again == device
+    assert (again.name, again.source, again.assumed) == (HOSTILE, device.source, device.assumed)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.json"]
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_a_path_stands_wherever_a_preset_name_does(kind, tmp_path):
+    device = REFERENCE.replace(damping=0.02)
+    device.save(tmp_path / "mine.JSON")
+    path = kind(tmp_path / "mine.JSON")
+    assert spinkeras.SpinNeuron(path).device == device
+    assert spinkeras.DeviceRange(path, "pulse_width").device == device
+    assert spinkeras.midpoint_current(2e-9, path) == spinkeras.midpoint_current(2e-9, device)
+    energies = [spinkeras.energy.write_energy(5e-5, 2e-9, 0.5, each) for each in (path, device)]
+    assert energies[0] == energies[1]
+    config = spinkeras.SpinNeuron(path).get_config()
+    assert str(tmp_path) not in str(config)  # a layer's file holds the device itself
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("[1]", "a dictionary of fields"),
+        ("{}", "lacks"),
+        ('{"diameter": NaN}', "not valid JSON"),
+        ("\xff", "UTF-8"),
+    ],
+)
+def test_wrong_contents_are_refused_with_the_file(content, message, tmp_path):
+    path = tmp_path / "wrong.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=message) as caught:
+        spinkeras.SpinNeuron(str(path))
+    assert "wrong.json" in str(caught.value)
+
+
+def test_a_field_outside_its_range_is_refused_with_the_file(tmp_path):
+    path = tmp_path / "wrong.json"
+    path.write_text(REFERENCE.to_json().replace('"damping": 0.015', '"damping": 15'))
+    with pytest.raises(ValueError, match=r"wrong.json.*damping = 15"):
+        spinkeras.MTJDevice.load(path)
+
+
+def test_what_is_no_device_of_a_name_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*none.json.*MTJDevice.save"):
+        spinkeras.SpinNeuron("none.json")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        spinkeras.MTJDevice.load(tmp_path)
+    with pytest.raises(ValueError, match="Did you mean 'stt_reference'"):
+        spinkeras.SpinNeuron("stt_refrence")
+    with pytest.raises(ValueError, match=r"MTJDevice\.load"):
+        spinkeras.MTJDevice.preset("mine.json")
+    for bad in (3, None, b"mine.json", ["mine.json"]):
+        with pytest.raises(ValueError, match="path = "):
+            spinkeras.MTJDevice.load(bad)
+        with pytest.raises(ValueError, match=r"must end in '\.json'"):
+            REFERENCE.save(bad)
+    with pytest.raises(ValueError, match=r"must end in '\.json'"):
+        REFERENCE.save(tmp_path / "mine.txt")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        REFERENCE.save(tmp_path / "no" / "mine.json")
