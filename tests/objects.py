@@ -8,8 +8,6 @@ import numpy as np
 import spinkeras
 
 HOSTILE = "<script>alert('&\\n')</script>" * 50
-
-
 REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
 
 
@@ -58,8 +56,6 @@ OBJECTS = {
     "chips, metric": lambda: chips(False),
     "fit": fitted,
 }
-
-
 PLAIN = {
     "curve": lambda: spinkeras.EmpiricalCurve.preset("sot_80nm").replace(name=HOSTILE),
     "free curve": lambda: spinkeras.MTJDevice.preset("smtj_schnitzspan2023").switching_curve,

@@ -62,6 +62,19 @@ def test_the_package_imports_neither_servers_nor_converters():
     assert not new & {"tf2onnx", "onnx", "onnxruntime", "kserve", "ai_edge_litert", "fastapi"}
 
 
+def test_every_module_has_a_test_file_of_its_name_in_the_same_room():
+    """A newcomer finds the tests of `a/b.py`, and of `a/_b.py`, in `tests/a/test_b.py`."""
+    folder = ROOT / "spinkeras"
+    modules = [path.relative_to(folder) for path in folder.rglob("*.py")]
+    modules = [
+        path for path in modules if path.stem.strip("_") not in ("init", "typing", "version")
+    ]
+    assert len(modules) > 50
+    own = [path.with_name(f"test_{path.stem.strip('_')}.py") for path in modules]
+    assert len(set(own)) == len(own)
+    assert not [str(path) for path in own if not (ROOT / "tests" / path).is_file()]
+
+
 def test_every_public_name_is_on_the_map_and_documented():
     for name in spinkeras.__all__:
         thing = getattr(spinkeras, name)

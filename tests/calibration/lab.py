@@ -7,19 +7,13 @@ import numpy as np
 from spinkeras import calibration
 
 CURRENT = np.array([60.0, 66.0, 72.0, 78.0, 84.0, 90.0])  # uA
-
-
 SWITCHED = np.array([154, 298, 461, 614, 738, 830])  # of 1000, 2 ns
-
-
 TABLE = {
     "current_a": CURRENT * 1e-6,
     "pulse_width_s": [2e-9] * 6,
     "switched": SWITCHED,
     "trials": [1000] * 6,
 }
-
-
 PLAIN = calibration.read_table(TABLE)
 
 

@@ -71,3 +71,18 @@ def test_a_copy_with_other_values_does_not_claim_the_source(way):
         assert COPIES[way](item, **several).source.endswith(f": {', '.join(several)}.")
     silent = MTJDevice.preset("stt_arm").replace(source="", assumed="")
     assert COPIES[way](silent, damping=0.02).source == ""
+
+
+@pytest.mark.parametrize("origin", [{}, {"damping": 0.02}, "me", 0])
+def test_nobody_but_a_copy_gives_the_values_that_the_texts_describe(origin):
+    for item in (MTJDevice.preset("stt_reference"), spinkeras.EmpiricalCurve.preset("sot_80nm")):
+        with pytest.raises(ValueError, match=r"origin = .* is set by the package; leave it out"):
+            item.replace(origin=origin)
+        assert "origin" not in item.get_config()
+        assert item.replace(origin=None) == item
+
+
+def test_a_text_that_ends_like_a_list_of_changes_is_continued_only_where_it_is_one():
+    device = MTJDevice.preset("stt_reference").replace(source="Changed since: 2019, by hand.")
+    found = device.replace(damping=0.02).replace(diameter=50e-9, damping=0.03).source
+    assert found == "Changed since: 2019, by hand. Changed since: damping, diameter."
