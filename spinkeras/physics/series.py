@@ -50,12 +50,11 @@ def _product(xp, matrix, polynomials):
 
     In float32 it does not use a matrix product, which GPUs round to three digits (TF32).
     """
-    if xp is np:
-        return matrix @ polynomials
-    matrix = ops.convert_to_tensor(matrix, polynomials.dtype)
-    if keras.backend.standardize_dtype(polynomials.dtype) == "float64":
-        return ops.matmul(matrix, polynomials)
-    return ops.sum(matrix[:, :, None] * polynomials, axis=1)
+    if xp is not np:
+        matrix = ops.convert_to_tensor(matrix, polynomials.dtype)
+        if keras.backend.standardize_dtype(polynomials.dtype) != "float64":
+            return ops.sum(matrix[:, :, None] * polynomials, axis=1)
+    return matrix @ polynomials  # ops.matmul of Keras makes float32 of float64 on PyTorch
 
 
 def _polynomials(xp, x, count):
