@@ -122,7 +122,7 @@ def from_json(content, where, finite=True):
 
     def parsed(digits):
         if not math.isfinite(float(digits)):
-            raise ValueError(f"{_short(digits)} is larger than any float")
+            raise ValueError(f"{_short(digits, 50)} is larger than any float")
         return float(digits)
 
     def integer(digits):

@@ -133,8 +133,12 @@ class FitResult(tables.Table):
         return spinkeras.plot.fit(self, ax)
 
     def columns(self) -> dict:
-        """Columns with one row per setting: `table`, the fitted probability and the residual."""
-        return {**self.table, "probability": self.probability, "residual": self.residuals}
+        """Columns with one row per setting: `table`, the fitted probability and the residual.
+
+        `read_table` reads the table again and does not use the other two.
+        """
+        fitted = {"fitted_probability": self.probability, "residual": self.residuals}
+        return {**self.table, **fitted}
 
     def __repr__(self):
         fitted = ", ".join(
