@@ -10,6 +10,8 @@ import numpy as np
 from spinkeras import checks
 from spinkeras.physics.device import STATES
 
+# dashes that stand for a minus sign: hyphens, en and em dash, the minus of Unicode
+MINUS = dict.fromkeys([*range(0x2010, 0x2015), 0x2212, 0xFF0D], "-")
 DIRECTIONS = {"P->AP": STATES[0], "AP->P": STATES[1]}  # name: state in which a pulse starts
 _PATTERN = re.compile(r"(AP|P)(?:TO|2|[-=]*[>→/]?)(AP|P)")
 
@@ -23,7 +25,7 @@ CONDITIONS = {
 
 def direction_of(cell):
     """`"P->AP"` or `"AP->P"` for a cell such as `P-AP`, `p to ap` or `APtoP`; else `None`."""
-    text = re.sub(r"[\s_()]", "", str(cell).upper())
+    text = re.sub(r"[\s_()]", "", str(cell).translate(MINUS).upper())
     text = text.replace("ANTIPARALLEL", "AP").replace("PARALLEL", "P")
     match = _PATTERN.fullmatch(text)
     return f"{match[1]}->{match[2]}" if match and match[1] != match[2] else None

@@ -10,12 +10,12 @@ import itertools
 import os
 import re
 
-from spinkeras.calibration.conditions import direction_of
-from spinkeras.calibration.names import known_unit, split
+from spinkeras.calibration.conditions import MINUS, direction_of
+from spinkeras.calibration.names import is_known, known_unit, split
 
 _COMMENTS = ("#", "%")
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?%?|[+-]?(nan|inf)", re.IGNORECASE)
-_EXCEL = (".xlsx", ".xlsm", ".xls", ".ods")
+_WORKBOOK = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # first bytes; instruments name texts .xls, too
 # Spaces between cells. A unit in brackets belongs to the name before, and may contain spaces.
 _SPACES = r"\s+(?![\[(]|[^\[(]*[\])])"
 
@@ -70,7 +70,7 @@ def read(path, names=None, sheet=None) -> Cells:
     where = os.path.basename(os.fspath(path))
     with open(path, "rb") as file:
         content = file.read()
-    if where.lower().endswith(_EXCEL) or content.startswith(b"PK\x03\x04"):
+    if content.startswith(_WORKBOOK):
         records, lines = _sheet(content, where, sheet)
         return _named(records, lines, None, names, where, commas=True)
     if sheet is not None:
@@ -169,7 +169,10 @@ def _sheet(content, where, sheet):
             "pip install spinkeras[excel], or save the sheet as CSV."
         ) from error
     except Exception as error:  # readers raise many kinds of errors for a damaged workbook
-        raise ValueError(f"{where} cannot be read as a workbook ({error}).") from None
+        raise ValueError(
+            f"{where} cannot be read as a workbook ({error}); unpack an archive, or save the table "
+            "as CSV."
+        ) from None
     frames = {name: frame for name, frame in frames.items() if frame.notna().any(axis=None)}
     if sheet is None and len(frames) > 1:
         raise ValueError(f"{where} has the sheets {list(frames)}; choose one by sheet=....")
@@ -214,10 +217,13 @@ def _named(records, lines, comment, names, where, commas):
         if records and _are_units(records[0]):
             header = [_with_unit(*pair) for pair in itertools.zip_longest(header, records[0])]
             records, lines = records[1:], lines[1:]
+            if records and not any(is_number(cell) for cell in records[0]):
+                notes.append(f"line {lines[0]} as a comment")
+                records, lines = records[1:], lines[1:]
     # A separator at the end of every line makes an empty column.
-    while header and not header[-1] and all(_blank_end(r, len(header)) for r in records):
+    while header and not header[-1] and all(_blank(r[len(header) - 1 :]) for r in records):
         header = header[:-1]
-        records = [record[: len(header)] for record in records]
+    records = [r[: len(header)] if _blank(r[len(header) :]) else r for r in records]
     for record, line in zip(records, lines):
         if len(record) != len(header):
             if names is not None:
@@ -225,31 +231,42 @@ def _named(records, lines, comment, names, where, commas):
                     f"{where}, line {line}: {len(record)} values, but columns names {len(header)}."
                 )
             hint = " Decimal commas need ; or tabs between the cells." if not commas else ""
-            if record is records[0]:
-                hint += " If a later line has the names, put # in front of the lines above it."
             raise ValueError(
                 f"{where}, line {line}: {len(record)} values, but the first line names "
-                f"{len(header)} columns.{hint}"
+                f"{len(header)} columns.{hint}{names_below(header)}"
             )
+    unnamed = [k for k, name in enumerate(header) if not name]
+    empty = [k for k in unnamed if all(_blank(record[k : k + 1]) for record in records)]
+    header = [name or f"column {k + 1}" for k, name in enumerate(header)]
     twice = [name for name, count in collections.Counter(header).items() if count > 1]
     if twice:
         raise ValueError(f"{where} names the columns {twice} more than once.")
-    columns = {name: [record[k] for record in records] for k, name in enumerate(header)}
+    columns = {
+        name: [record[k] for record in records] for k, name in enumerate(header) if k not in empty
+    }
     return Cells(columns, lines, where, None, commas, notes)
 
 
-def _blank_end(record, length):
-    return len(record) < length or (len(record) == length and not str(record[-1]).strip())
+def names_below(header):
+    """A hint for a first line that has no known name."""
+    if any(map(is_known, header)):
+        return ""
+    return " If a later line has the names, put # in front of the lines above it."
+
+
+def _blank(cells):
+    return not any(str(cell).strip() for cell in cells)
 
 
 def _are_units(record):
     """Whether a record below the names has the units, as OriginLab writes them."""
-    return any(known_unit(_bare(c)) for c in record) and not any(is_number(c) for c in record)
+    units = {known_unit(_bare(cell)) for cell in record} - {None, "-"}  # "-" may be no value
+    return bool(units) and not any(is_number(c) for c in record)
 
 
 def _with_unit(name, cell):
     """A name with the unit from the line of units, if the name states no unit itself."""
-    if name is None or cell is None or not known_unit(_bare(cell)) or split(name)[1]:
+    if not name or not cell or not _bare(cell) or split(name)[1]:
         return name or ""
     return f"{name} ({_bare(cell)})"
 
@@ -261,7 +278,7 @@ def _bare(cell):
 
 def is_number(cell):
     """Whether a cell is a number or looks like one."""
-    return not isinstance(cell, str) or _NUMBER.fullmatch(cell.strip()) is not None
+    return not isinstance(cell, str) or _NUMBER.fullmatch(cell.translate(MINUS).strip()) is not None
 
 
 def _from_comment(comment, length):

@@ -1,14 +1,15 @@
 """Finds the quantity and the unit of a column of a measured table from its name.
 
 The library has one name for each quantity, such as `voltage_v`; this name is never a guess.
-Laboratories use other names, with the unit in brackets, after a slash or at the end: `V`, `I_uA`,
-`t_p (ns)`, `P_sw [%]`.
+Laboratories use other names, with the unit in brackets, after a slash, after "in" or at the end:
+`V`, `I_uA`, `t_p (ns)`, `I in mA`, `P_sw [%]`.
 """
 
 import dataclasses
 import re
+import unicodedata
 
-PREFIXES = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "µ": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12}
+PREFIXES = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "μ": 1e-6, "n": 1e-9, "p": 1e-12}
 _COUNT, _WORD = "(a count)", "(P->AP or AP->P)"
 
 
@@ -16,13 +17,15 @@ def _scaled(unit, prefixes):
     return {prefix + unit: PREFIXES[prefix] for prefix in prefixes}
 
 
-_AMPERES = _scaled("A", ("", "m", "u", "µ", "μ", "n"))
-_VOLTS = _scaled("V", ("", "m", "u", "µ", "μ"))
-_SECONDS = _scaled("s", ("", "m", "u", "µ", "μ", "n", "p"))
+_AMPERES = _scaled("A", ("", "m", "u", "μ", "n"))
+_VOLTS = _scaled("V", ("", "m", "u", "μ"))
+_SECONDS = _scaled("s", ("", "m", "u", "μ", "n", "p"))
 _KELVINS = {"K": 1.0, "degC": 1.0, "°C": 1.0, "C": 1.0, "celsius": 1.0}
 _OFFSETS = {unit: 273.15 for unit in _KELVINS if unit != "K"}
 _PERCENT = {"%": 1e-2, "percent": 1e-2, "pct": 1e-2}
-_SHARES = {"1": 1.0} | _PERCENT
+_SHARES = {"1": 1.0, "-": 1.0} | _PERCENT
+_COUNTS = {"1": 1.0, "-": 1.0, "#": 1.0, "count": 1.0, "counts": 1.0}
+_SUFFIX = r"(.+)[_ -](\S+)"
 
 _DRIVE = ("drive", "amplitude", "pulseamplitude", "ampl")  # the unit shows the quantity
 
@@ -68,12 +71,12 @@ QUANTITIES = {
     "direction": Quantity(_WORD, {}, ("direction", "dir", "transition", "switchingdirection")),
     "switched": Quantity(
         _COUNT,
-        {},
+        _COUNTS,
         ("switched", "nsw", "nswitched", "switches", "switchcount", "switchevents", "successes"),
     ),
     "trials": Quantity(
         _COUNT,
-        {},
+        _COUNTS,
         (
             "trials", "n", "nreps", "reps", "ntrials", "repeats", "repetitions", "npulses",
             "shots", "nshots", "attempts", "ntotal",
@@ -148,25 +151,41 @@ def identify(found, columns, units, given, where):
         column = result[quantity] = _column(quantity, (own or names)[0], units)
         if column.name != quantity:
             what = _SHORT.get(quantity, quantity)
-            unit = "" if column.unit in (_COUNT, _WORD, "1") else f" in {column.unit}"
+            unit = "" if column.unit in (_WORD, _COUNT, *_COUNTS) else f" in {column.unit}"
             notes.append(f"{column.name!r} as {what}{unit}")
     return result, notes
 
 
 def split(name):
     """A name in lower case without marks, and its unit or `None`: `"t_p (ns)"` gives `tp`, `ns`."""
-    for pattern in (r"(.+?)\s*[(\[]\s*(\S+?)\s*[)\]]", r"(.+?)\s*/\s*(\S+)", r"(.+)[_ -](\S+)"):
-        match = re.fullmatch(pattern, name.strip())
-        if match and known_unit(match[2]):
-            return _plain(match[1]), known_unit(match[2])
+    name = unicodedata.normalize("NFKC", name).strip()  # one kind of spaces, brackets and micro
+    patterns = (r"(.+?)\s*[(\[]\s*(.+?)\s*[)\]]", r"(.+?)\s*/\s*(\S+)", r"(.+)\s+in\s+(\S+)")
+    for pattern in (*patterns, _SUFFIX):
+        match = re.fullmatch(pattern, name)
+        unit = match and known_unit(match[2])
+        # The end of `n_count` or `P_1` belongs to the name.
+        if unit and not (pattern == _SUFFIX and unit in _COUNTS):
+            return _plain(match[1]), unit
     return _plain(name), None
 
 
 def known_unit(unit):
     """A unit in the spelling of the tables above, or `None` for an unknown unit."""
-    every = {**_AMPERES, **_VOLTS, **_SECONDS, **_KELVINS, **_SHARES}
+    unit = re.sub(r"\s", "", unicodedata.normalize("NFKC", unit))
+    every = {**_AMPERES, **_VOLTS, **_SECONDS, **_KELVINS, **_SHARES, **_COUNTS}
     by_case = {key.lower(): key for key in reversed(every)}
     return unit if unit in every else by_case.get(unit.lower())
+
+
+def is_known(name):
+    """Whether a name shows a quantity."""
+    return any(_means(name, quantity, {}) for quantity in QUANTITIES)
+
+
+def has_unknown_unit(name):
+    """Whether a name shows a quantity, but in a unit without meaning: `I (MA/cm2)`."""
+    match = re.fullmatch(r"(.+?)\s*[(\[](.+)[)\]]", name.strip())
+    return bool(match) and is_known(match[1]) and not is_known(name)
 
 
 def _plain(name):
@@ -218,6 +237,8 @@ def _said(columns, found, where):
                 f"{list(QUANTITIES)}."
                 f"{turned if name in QUANTITIES or name in _ALIASES else ''}"
             )
+        if name not in found and str(name) in found:
+            name = str(name)
         if name not in found:
             raise ValueError(
                 f"{where} has no column {name!r} (columns[{quantity!r}]); it has {found[:20]}."

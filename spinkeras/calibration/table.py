@@ -38,6 +38,7 @@ from spinkeras.physics.resistance import current_of_voltage
 
 _GATE, _KELVIN, _WAY = "gate_voltage_v", "temperature_k", "direction"
 _DRIVES = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v")
+_SHOT = {"true": "1", "false": "0"}  # whether a single pulse reversed the device, as text
 _COLD = 150.0  # K: lower numbers without a stated unit may be in degrees Celsius
 # quantity: limits of the largest absolute value in a table; no junction is outside of them
 _PLAUSIBLE = {
@@ -129,6 +130,12 @@ def read_table(
     cells.notes += guesses
     _forget_other_directions(found, cells, columns)
     drive = _check_columns(found, given, cells, ramp)
+    used = {column.name for column in found.values()}
+    cells.notes += [
+        f"that {name!r} does not matter, whose unit is unknown"
+        for name in cells.columns
+        if name not in used and names.has_unknown_unit(name)
+    ]
     device = None if device is None else get_device(device)
     path = _constant("resistance", resistance, "ohm", 1e-3, 1e9, "of the write path") or device
     groups = {None: cells} if by is None else _grouped(cells, by)
@@ -155,24 +162,42 @@ def _unused(cells, found, where, by):
 
 def _cells(data, columns, sheet):
     """The cells of the data, and the caller's `{quantity: column}` or `None`."""
+    if isinstance(data, str) and "\n" in data:
+        raise ValueError(
+            f"data = {data[:20]!r}... is the text of a table, not a path; write it to a file."
+        )
     if isinstance(data, (str, os.PathLike)):
         listed = isinstance(columns, (list, tuple))
         cells = files.read(data, list(columns) if listed else None, sheet)
         return cells, None if listed else columns
-    if hasattr(data, "keys"):
-        found = {str(key): data[key] for key in data.keys()}  # noqa: SIM118 (data frames)
-        for name, values in found.items():
-            if np.ndim(values) != 1:
-                raise ValueError(f"The column {name} of the table must be a list of numbers.")
-        lengths = {name: len(values) for name, values in found.items()}
-        if len(set(lengths.values())) > 1:
-            raise ValueError(f"The columns of the table differ in length: {lengths}.")
-        return files.Cells(found, None, "the table", commas=True), columns
-    raise ValueError(
-        "data must be the path of a CSV file or a dictionary of columns "
-        f"('current_a' or 'voltage_v', 'pulse_width_s', 'switched', 'trials'); got "
-        f"{type(data).__name__}."
-    )
+    if any(name is not None for name in getattr(getattr(data, "index", None), "names", ())):
+        data = data.reset_index()  # the index of a data frame holds columns, as after groupby
+    keys = data.keys() if hasattr(data, "keys") else getattr(data, "columns", None)
+    if keys is None:  # a structured array
+        keys = getattr(getattr(data, "dtype", None), "names", None)
+    if keys is None:
+        raise ValueError(
+            "data must be the path of a CSV file or a dictionary of columns "
+            f"('current_a' or 'voltage_v', 'pulse_width_s', 'switched', 'trials'); got "
+            f"{type(data).__name__}."
+        )
+    if any(isinstance(key, tuple) for key in keys):
+        raise ValueError(
+            f"The table has column names of several levels, such as {next(iter(keys))}; give one "
+            "level (data['A'] of a data frame), or one name to each column."
+        )
+    found = {str(key): data[key] for key in keys}
+    for name, values in found.items():
+        if np.ndim(values) == 2 and hasattr(values, "columns"):
+            raise ValueError(f"The table names the column {name!r} more than once.")
+        if np.ndim(values) != 1:
+            raise ValueError(
+                f"The column {name} of the table must be a list of numbers, one for each row."
+            )
+    lengths = {name: len(values) for name, values in found.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"The columns of the table differ in length: {lengths}.")
+    return files.Cells(found, None, "the table", commas=True), columns
 
 
 def _constant(name, value, unit, low, high, hint=None):
@@ -193,16 +218,15 @@ def _check_columns(found, given, cells, ramp):
     have = set(found) | set(given) | ({"switched"} if "fraction" in found else set())
     missing = [name for name in needed if name not in have]
     if missing or len(drive) != 1:
-        problem = f"lacks the columns {missing}" if missing else "needs one column for the drive"
-        if not missing and len(drive) > 1:
+        problem = "needs one column for the drive"
+        if missing:
+            problem = f"lacks the columns {missing}{'' if drive else ' and the drive'}"
+        if len(drive) > 1:
             problem += f", but {[found[name].name for name in drive]} may all be one"
-        hint = " Fractions need the number of trials: trials=50, or a column." * (
-            missing == ["trials"]
-        )
         raise ValueError(
             f"{cells.where} {problem}: it must have either 'current_a' (A) or 'voltage_v' (V), and "
-            f"pulse_width_s, switched (or fraction), trials; columns= assigns the columns.{hint} "
-            f"Found: {list(cells.columns)[:20]}."
+            f"pulse_width_s, switched (or fraction), trials; columns= assigns the columns."
+            f"{_advice(missing, drive, cells)} Found: {list(cells.columns)[:20]}."
         )
     if ramps_given and ramp is None:
         raise ValueError(
@@ -217,6 +241,25 @@ def _check_columns(found, given, cells, ramp):
             "columns={'switching_current_a': ...}, or leave ramp out."
         )
     return drive[0]
+
+
+def _advice(missing, drive, cells):
+    """Sentences on what to do about missing columns."""
+    found = list(cells.columns)
+    unknown = [name for name in found if names.has_unknown_unit(name)]
+    advice = f" The brackets of {unknown[:5]} hold no known unit." if unknown else ""
+    if cells.lines is not None:
+        advice += files.names_below(found)
+    if missing == ["trials"]:
+        advice += " Fractions need the number of trials: trials=50, or a column."
+    elif len(found) == 1:
+        advice += " Tabs, ;, commas or spaces must separate the cells."
+    elif "switched" in missing and drive:
+        advice += (
+            " Each row is one setting: put columns for several widths, directions or devices below "
+            "each other, or read one of them."
+        )
+    return advice
 
 
 def _forget_other_directions(found, cells, columns):
@@ -250,7 +293,7 @@ def _table(cells, found, given, drive, path, ramp, signed):
             raise ValueError(f"{where}, {cells.row(index)}: {name} = {shown:g} {rule}{more}.")
 
     for quantity, values in table.items():
-        refuse(~np.isfinite(values), quantity, "is not a finite number")
+        refuse(~np.isfinite(values), quantity, "is not a finite number; leave out such rows")
     refuse_units(drive, used[drive], table[drive], refuse)
     for quantity, value in given.items():
         table[quantity] = np.full(rows, value)
@@ -460,7 +503,10 @@ def _counts(fraction, trials, used, cells, refuse):
 
 def _compare_shares(column, switched, trials, cells):
     """Note fractions in a further column that differ from the counts by more than rounding."""
-    texts = [str(cell).strip().replace(",", ".") for cell in cells.columns[column.name]]
+    texts = [
+        str(cell).translate(conditions.MINUS).strip().replace(",", ".")
+        for cell in cells.columns[column.name]
+    ]
     if not all(map(files.is_number, texts)):
         return
     numbers = [decimal.Decimal(text.rstrip("%")) for text in texts]
@@ -489,8 +535,8 @@ def _check_sign(settings, switched, trials, where, signed):
     if np.max(current) <= 0:
         raise ValueError(
             f"Every current of {where} is <= 0; positive current favours reversal, so reverse the "
-            "sign of the column, or allow a threshold that is not positive (signed=True of "
-            "read_table, bounds of `free` or relaxation_time= of fit_empirical)."
+            "sign of the column, state direction=, or allow a threshold that is not positive "
+            "(signed=True of read_table, bounds of `free` or relaxation_time= of fit_empirical)."
         )
     negative = current < 0
     if not np.any(negative):
@@ -619,7 +665,7 @@ def _column_of(cells, name, option):
 
 def _key(value, commas=False):
     """A cell as a number if possible, else as text, so that cells can be compared."""
-    text = str(value).strip()
+    text = str(value).translate(conditions.MINUS).strip()
     number = text.replace(",", ".", 1) if commas and files.is_number(text) else text
     try:
         return float(number)
@@ -629,6 +675,8 @@ def _key(value, commas=False):
 
 def _as_numbers(quantity, name, cells):
     values, where = cells.columns[name], cells.where
+    if np.ma.is_masked(values):
+        values = values.astype("float64").filled(np.nan)
     array = np.asarray(values)
     if array.dtype.kind == "b" and quantity == "switched":  # one pulse per row
         return array.astype("float64")
@@ -644,13 +692,19 @@ def _as_numbers(quantity, name, cells):
                 float(values[index])
             except (TypeError, ValueError):
                 raise ValueError(
-                    f"{where}, {cells.row(index)}: {name} = {value!r} is not a number."
+                    f"{where}, {cells.row(index)}: {name} = {value!r} is not a number. Write one "
+                    "number in each cell, without unit or marks for thousands; leave out rows "
+                    "without a value."
                 ) from None
         raise
 
 
 def _from_text(quantity, name, values, cells):
     """Cells with decimal points; raises an error for a cell that may mean two numbers."""
+    values = [value.translate(conditions.MINUS) if isinstance(value, str) else value
+              for value in values]  # fmt: skip
+    if quantity == "switched":
+        values = [_SHOT.get(str(value).strip().lower(), value) for value in values]
     joined = "".join(value for value in values if isinstance(value, str))
     count = quantity in ("switched", "trials")
     # If other cells have decimal commas, a point marks thousands.
