@@ -223,7 +223,8 @@ def _named(records, lines, comment, names, where, commas):
     # A separator at the end of every line makes an empty column.
     while header and not header[-1] and all(_blank(r[len(header) - 1 :]) for r in records):
         header = header[:-1]
-    records = [r[: len(header)] if _blank(r[len(header) :]) else r for r in records]
+    wide = len(header)
+    records = [r[:wide] if len(r) > wide and _blank(r[wide:]) else r for r in records]
     for record, line in zip(records, lines):
         if len(record) != len(header):
             if names is not None:

@@ -352,7 +352,7 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
     widths = np.unique(table["pulse_width_s"])
     several_gates = len(np.unique(table["gate_voltage_v"])) > 1
     default = {name: limits[1:3] for name, limits in empirical.LIMITS.items()}
-    start = {"threshold": 1e-3, "slope": 1e3}
+    start = {"threshold": 1e-3, "slope": 1e3}  # until they are fitted
     base: empirical.EmpiricalCurve
     if relaxation_time is None:
         fixed.setdefault("pulse_width", float(np.sqrt(widths[0] * widths[-1])))
@@ -372,6 +372,12 @@ def _fit_curve(reads, device, free, fixed, signed, relaxation_time, max_relative
 
     def fit_with(free, start, table=table, **options):
         scaled = Scaled.of(type(base).__name__, free, default, empirical.LIMITS, near, scales)
+        unknown = [name for name in ("threshold", "slope") if name not in {*scaled.names, *fixed}]
+        if unknown:
+            raise ValueError(
+                f"{unknown} of the curve are neither in `free` nor in `fixed`, and have no "
+                f"default. Name them in `free`, or give values: fixed={{{unknown[0]!r}: ...}}."
+            )
         return maximum_likelihood(law, scaled, start, table, max_relative_error, **options)
 
     if free is None:

@@ -193,6 +193,7 @@ class DeviceLaw:
     """Switching probability as a function of a device's fields, on the scales of the fit."""
 
     tolerance = 1e-9  # largest excess that is accepted
+    cure = "Leave {} out of `free`"  # for a field that the data do not determine
 
     def __init__(self, device, switching_model, temperature_law=None, temperatures=()):
         if not isinstance(switching_model, (str, laws.NeelBrown)):
@@ -401,6 +402,7 @@ class CurveLaw:
     """
 
     tolerance = 0.05  # a curve with a flat part has an excess of 0.1 or more
+    cure = "State {} by fixed="
 
     def __init__(self, base, device, table, scales=SCALES):
         self.base, self.device, self.scales = base, device, scales

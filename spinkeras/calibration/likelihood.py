@@ -134,7 +134,7 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
     covariance, weakest = _inverse(information, allowed)
     error = np.sqrt(np.diag(covariance))
     if not np.all(error <= allowed):
-        _refuse_undetermined(error, allowed, weakest, scaled, theta, table)
+        _refuse_undetermined(error, allowed, weakest, scaled, theta, table, law)
     doubts = []
     margin = np.minimum(theta - scaled.low, scaled.high - theta) / (scaled.high - scaled.low)
     bound = [name for name, value in zip(scaled.names, margin) if value < 1e-6]
@@ -270,7 +270,7 @@ def _inverse(information, allowed):
     return (vectors / values) @ vectors.T * np.outer(unit, unit), vectors[:, 0]
 
 
-def _refuse_undetermined(errors, allowed, weakest, scaled, theta, table):
+def _refuse_undetermined(errors, allowed, weakest, scaled, theta, table, law):
     """Raises an error that lists too large standard errors and the weakest combination."""
 
     def in_words(name, error, limit):
@@ -294,12 +294,19 @@ def _refuse_undetermined(errors, allowed, weakest, scaled, theta, table):
         f"Changes of the others make up for a change of one of {mixed}. " if len(mixed) > 1 else ""
     )
     fewer = f"one of {mixed}" if len(mixed) > 1 else mixed[0]
+    widths = np.unique(table["pulse_width_s"])
+    currents = len(np.unique([table["pulse_width_s"], table["current_a"]], axis=1).T)
     where = "gate voltages" if "vcma_coefficient" in mixed else "pulse widths"
+    if currents == len(widths):
+        where = "currents of the same pulse width"
+    equal = ""
+    if len(widths) > 1 and widths[-1] < 1.1 * widths[0]:
+        equal = " If the widths are measurements of one width, state pulse_width= of read_table."
     inside = int(np.sum((table["switched"] > 0) & (table["switched"] < table["trials"])))
     raise ValueError(
         f"The data do not determine all of {scaled.names}: {'; '.join(problems)}. {exchange}"
         f"The table has {inside} settings with both outcomes, at "
-        f"{np.unique(table['pulse_width_s']).size} pulse width(s); the best fit is "
-        f"{listed(scaled.backward(theta))}. Leave {fewer} out of `free`, add settings "
-        f"inside the transition or at other {where}, or raise max_relative_error."
+        f"{len(widths)} pulse width(s); the best fit is {listed(scaled.backward(theta))}. "
+        f"{law.cure.format(fewer)}, add settings inside the transition or at other {where}, or "
+        f"raise max_relative_error.{equal}"
     )

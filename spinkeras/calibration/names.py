@@ -25,6 +25,7 @@ _OFFSETS = {unit: 273.15 for unit in _KELVINS if unit != "K"}
 _PERCENT = {"%": 1e-2, "percent": 1e-2, "pct": 1e-2}
 _SHARES = {"1": 1.0, "-": 1.0} | _PERCENT
 _COUNTS = {"1": 1.0, "-": 1.0, "#": 1.0, "count": 1.0, "counts": 1.0}
+_UNIT = re.compile(r"(.+?)\s*[(\[](.+)[)\]]")  # any text in brackets
 _SUFFIX = r"(.+)[_ -](\S+)"
 
 _DRIVE = ("drive", "amplitude", "pulseamplitude", "ampl")  # the unit shows the quantity
@@ -128,7 +129,7 @@ def identify(found, columns, units, given, where):
     result, notes = {}, []
     for quantity, name in said.items():
         if quantity not in given:
-            result[quantity] = _column(quantity, name, units)
+            result[quantity] = _column(quantity, name, units, where)
     drives = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v")
     for quantity in QUANTITIES:
         if quantity in {*result, *given} or (quantity in drives and any(d in said for d in drives)):
@@ -139,7 +140,7 @@ def identify(found, columns, units, given, where):
         own = [name for name in names if name == quantity]
         if quantity == "fraction" and "switched" in result:  # serves as a check of the counts
             if len(names) == 1:
-                result[quantity] = _column(quantity, names[0], units)
+                result[quantity] = _column(quantity, names[0], units, where)
             continue
         if len(names) > 1 and not own:
             raise ValueError(
@@ -148,7 +149,7 @@ def identify(found, columns, units, given, where):
             )
         if not names:
             continue
-        column = result[quantity] = _column(quantity, (own or names)[0], units)
+        column = result[quantity] = _column(quantity, (own or names)[0], units, where)
         if column.name != quantity:
             what = _SHORT.get(quantity, quantity)
             unit = "" if column.unit in (_WORD, _COUNT, *_COUNTS) else f" in {column.unit}"
@@ -182,10 +183,12 @@ def is_known(name):
     return any(_means(name, quantity, {}) for quantity in QUANTITIES)
 
 
-def has_unknown_unit(name):
-    """Whether a name shows a quantity, but in a unit without meaning: `I (MA/cm2)`."""
-    match = re.fullmatch(r"(.+?)\s*[(\[](.+)[)\]]", name.strip())
-    return bool(match) and is_known(match[1]) and not is_known(name)
+def of_unknown_unit(name):
+    """Quantities that a name shows, but in a unit without meaning: `I (MA/cm2)`; may be empty."""
+    match = _UNIT.fullmatch(name.strip())
+    if not match or is_known(name):
+        return set()
+    return {quantity for quantity in QUANTITIES if _means(match[1], quantity, {})}
 
 
 def _plain(name):
@@ -206,7 +209,7 @@ def _means(name, quantity, units):
     return plain in kind.names or (unit is not None and plain in kind.if_unit)
 
 
-def _column(quantity, name, units):
+def _column(quantity, name, units, where):
     kind = QUANTITIES[quantity]
     if name == quantity:
         unit = units.get(name)
@@ -214,6 +217,12 @@ def _column(quantity, name, units):
         unit = units.get(name, split(name)[1])
         unit = unit if unit in kind.units else None
     if unit is None:
+        if kind.unit in ("A", "V", "s", "K") and _UNIT.fullmatch(name.strip()):
+            density = " Multiply a current density by the area." if kind.unit == "A" else ""
+            raise ValueError(
+                f"{where}: the brackets of {name!r} hold no known unit of {quantity}; state it, "
+                f"for example units={{{name!r}: {kind.unit!r}}}.{density}"
+            )
         return Column(name, 1.0, kind.unit)
     offset = _OFFSETS.get(unit, 0.0)
     return Column(name, kind.units[unit], unit, True, offset, told=name in units)

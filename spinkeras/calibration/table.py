@@ -24,6 +24,7 @@ of each ramp (`spinkeras.calibration.ramps`).
 import decimal
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -130,12 +131,7 @@ def read_table(
     cells.notes += guesses
     _forget_other_directions(found, cells, columns)
     drive = _check_columns(found, given, cells, ramp)
-    used = {column.name for column in found.values()}
-    cells.notes += [
-        f"that {name!r} does not matter, whose unit is unknown"
-        for name in cells.columns
-        if name not in used and names.has_unknown_unit(name)
-    ]
+    cells.notes += [f"that {name!r} does not matter" for name in _overlooked(cells, found, columns)]
     device = None if device is None else get_device(device)
     path = _constant("resistance", resistance, "ohm", 1e-3, 1e9, "of the write path") or device
     groups = {None: cells} if by is None else _grouped(cells, by)
@@ -160,6 +156,17 @@ def _unused(cells, found, where, by):
     return f" Not used: {', '.join(map(repr, names_left[:20]))}." if names_left else ""
 
 
+def _overlooked(cells, found, columns):
+    """Unused columns that look like data: second ones of a name, or conditions of unknown unit."""
+    said = set(columns.values()) if isinstance(columns, dict) else set()
+    used = {column.name for column in found.values()}
+    for name in [name for name in cells.columns if name not in used]:
+        first = re.sub(r"\.\d+$", "", name)  # pandas numbers columns of the same name
+        lost = {_GATE, _KELVIN} & names.of_unknown_unit(name) - set(found)
+        if lost or (first != name and first in used - said):
+            yield name
+
+
 def _cells(data, columns, sheet):
     """The cells of the data, and the caller's `{quantity: column}` or `None`."""
     if isinstance(data, str) and "\n" in data:
@@ -170,7 +177,8 @@ def _cells(data, columns, sheet):
         listed = isinstance(columns, (list, tuple))
         cells = files.read(data, list(columns) if listed else None, sheet)
         return cells, None if listed else columns
-    if any(name is not None for name in getattr(getattr(data, "index", None), "names", ())):
+    held = [n for n in getattr(getattr(data, "index", None), "names", ()) if n is not None]
+    if held and not {*held} & {*getattr(data, "columns", held)}:
         data = data.reset_index()  # the index of a data frame holds columns, as after groupby
     keys = data.keys() if hasattr(data, "keys") else getattr(data, "columns", None)
     if keys is None:  # a structured array
@@ -225,8 +233,8 @@ def _check_columns(found, given, cells, ramp):
             problem += f", but {[found[name].name for name in drive]} may all be one"
         raise ValueError(
             f"{cells.where} {problem}: it must have either 'current_a' (A) or 'voltage_v' (V), and "
-            f"pulse_width_s, switched (or fraction), trials; columns= assigns the columns."
-            f"{_advice(missing, drive, cells)} Found: {list(cells.columns)[:20]}."
+            "pulse_width_s, switched (or fraction), trials; columns={'current_a': 'its name'} "
+            f"assigns one.{_advice(missing, drive, cells)} Found: {list(cells.columns)[:20]}."
         )
     if ramps_given and ramp is None:
         raise ValueError(
@@ -246,7 +254,7 @@ def _check_columns(found, given, cells, ramp):
 def _advice(missing, drive, cells):
     """Sentences on what to do about missing columns."""
     found = list(cells.columns)
-    unknown = [name for name in found if names.has_unknown_unit(name)]
+    unknown = [name for name in found if names.of_unknown_unit(name)]
     advice = f" The brackets of {unknown[:5]} hold no known unit." if unknown else ""
     if cells.lines is not None:
         advice += files.names_below(found)
@@ -328,6 +336,8 @@ def _table(cells, found, given, drive, path, ramp, signed):
     refuse(~((trials >= 1) & (trials == np.round(trials))), "trials", "is not a whole number >= 1")
     if "switched" in table:
         switched = table["switched"]
+        if _is_boolean(cells.columns[used["switched"].name]):
+            refuse(trials != 1, "trials", "must be 1, because its outcome is true or false")
         refuse(
             (switched < 0) | (switched != np.round(switched)),
             "switched",
@@ -693,19 +703,19 @@ def _as_numbers(quantity, name, cells):
             except (TypeError, ValueError):
                 raise ValueError(
                     f"{where}, {cells.row(index)}: {name} = {value!r} is not a number. Write one "
-                    "number in each cell, without unit or marks for thousands; leave out rows "
-                    "without a value."
+                    "number in each cell, with a decimal point, but no unit or mark for thousands; "
+                    "leave out rows without a value."
                 ) from None
         raise
 
 
 def _from_text(quantity, name, values, cells):
     """Cells with decimal points; raises an error for a cell that may mean two numbers."""
-    values = [value.translate(conditions.MINUS) if isinstance(value, str) else value
-              for value in values]  # fmt: skip
-    if quantity == "switched":
-        values = [_SHOT.get(str(value).strip().lower(), value) for value in values]
     joined = "".join(value for value in values if isinstance(value, str))
+    if not joined.isascii():
+        values = [v.translate(conditions.MINUS) if isinstance(v, str) else v for v in values]
+    if quantity == "switched" and _is_boolean(values):
+        values = [_SHOT.get(str(value).strip().lower(), value) for value in values]
     count = quantity in ("switched", "trials")
     # If other cells have decimal commas, a point marks thousands.
     pointed = "." in joined and cells.commas and _has_commas(cells)
@@ -735,6 +745,11 @@ def _from_text(quantity, name, values, cells):
     if comma and "decimal commas" not in cells.notes:
         cells.notes.append("decimal commas")
     return values
+
+
+def _is_boolean(values):
+    """Whether the values are true or false, for a single pulse in each row."""
+    return str(next(iter(values), "")).strip().lower() in _SHOT
 
 
 def _has_commas(cells):

@@ -397,7 +397,10 @@ def test_empirical_fit_recovers_every_parameter():
         (["threshold"], {"threshold": 1e-3}, r"\['threshold'\] are in `free` and in `fixed`"),
         (None, {"threshold": 1e-3, "slope": 1e4}, "leaves nothing to fit"),
         (None, ["ceiling"], r"fixed = \['ceiling'\] must be a dictionary"),
-        (["threshold", "slope_exponent"], None, "data do not limit slope_exponent at all"),
+        (["threshold", "slope", "slope_exponent"], None, "do not limit slope_exponent at all"),
+        (["threshold", "slope_exponent"], None, r"\['slope'\] of the curve are neither in `free`"),
+        ({"slope": (1e3, 1e7)}, {"c": 0.1}, r"\['threshold'\] .*, or give values: fixed=\{'thr"),
+        ("a", None, r"\['threshold', 'slope'\] of the curve are neither"),
         (
             ["threshold", "slope", "b", "d"],
             None,
