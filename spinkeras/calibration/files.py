@@ -225,17 +225,7 @@ def _named(records, lines, comment, names, where, commas):
         header = header[:-1]
     wide = len(header)
     records = [r[:wide] if len(r) > wide and _blank(r[wide:]) else r for r in records]
-    for record, line in zip(records, lines):
-        if len(record) != len(header):
-            if names is not None:
-                raise ValueError(
-                    f"{where}, line {line}: {len(record)} values, but columns names {len(header)}."
-                )
-            hint = " Decimal commas need ; or tabs between the cells." if not commas else ""
-            raise ValueError(
-                f"{where}, line {line}: {len(record)} values, but the first line names "
-                f"{len(header)} columns.{hint}{names_below(header)}"
-            )
+    _refuse_ragged(records, lines, header, names is not None, where, commas)
     unnamed = [k for k, name in enumerate(header) if not name]
     empty = [k for k in unnamed if all(_blank(record[k : k + 1]) for record in records)]
     header = [name or f"column {k + 1}" for k, name in enumerate(header)]
@@ -246,6 +236,21 @@ def _named(records, lines, comment, names, where, commas):
         name: [record[k] for record in records] for k, name in enumerate(header) if k not in empty
     }
     return Cells(columns, lines, where, None, commas, notes)
+
+
+def _refuse_ragged(records, lines, header, listed, where, commas):
+    """Refuse records that have more or fewer cells than there are names."""
+    for record, line in zip(records, lines):
+        if len(record) != len(header):
+            if listed:
+                raise ValueError(
+                    f"{where}, line {line}: {len(record)} values, but columns names {len(header)}."
+                )
+            hint = " Decimal commas need ; or tabs between the cells." if not commas else ""
+            raise ValueError(
+                f"{where}, line {line}: {len(record)} values, but the first line names "
+                f"{len(header)} columns.{hint}{names_below(header)}"
+            )
 
 
 def names_below(header):

@@ -8,7 +8,7 @@ A table has one row per setting of the pulse generator, with the columns
     gate_voltage_v  V during the pulse, optional; 0 without this column
     temperature_k   K, optional
     direction       P->AP or AP->P, optional: start state of the pulse, and the state after a switch
-    switched        number of pulses that reversed the device, or
+    switched        number of pulses that reversed the device (of one pulse: true or false), or
     fraction        their share of all pulses, 0 to 1
     trials          number of pulses sent
 
@@ -69,8 +69,8 @@ def read_table(
     """Reads and checks a table of switching counts, and adds up rows of the same setting.
 
     Args:
-        data: path of a text file or of a workbook, or a dictionary or data frame of columns; see
-            the module. In a text file, tabs, `;`, `,` or spaces separate the cells, and lines that
+        data: path of a text file or of a workbook, or a dictionary, data frame or structured array
+            of columns; see the module. In a text file, tabs, `;`, `,` or spaces separate the cells, and lines that
             start with `#` or `%` are skipped. Decimal commas are allowed.
         resistance: ohm, > 0, for a table of voltages: the same resistance in both states.
         columns: `{quantity: name of its column}`, for example `{"voltage_v": "Vpp", "fraction":

@@ -40,6 +40,15 @@ FORMATS = {
     "units in brackets below": lines("I,t_p,P_sw,N\n[uA],[ns],[%],", "{i},2,{p}e2,1000"),
     "quoted, over two lines": lines('"I\n(uA)","t_p\n(ns)",P,N', '"{i}",2,{p},1000'),
     "a mark at the end of lines": lines("I_uA;t_ns;P;N;", "{i};2;{p};1000;"),
+    "units and a comment below": lines("I|t|P|N\nuA|ns||\nset|set|run 7|", "{i}|2|{p}|1000", "\t"),
+    "units of counts below": lines("I|t|n_sw|N\nuA|ns|counts|#", "{i}|2|{k}|1000", "\t"),
+    "units of numbers": lines("I [uA],t [ns],P [-],N [1]", "{i},2,{p},1000"),
+    "units with in": lines("I in uA;t_p in ns;P in %;N", "{i};2;{p}e2;1000", ";"),
+    "wide brackets": lines("I\uff08\u3382\uff09,t\uff08\u33b1\uff09,P,N", "{i},2,{p},1000"),
+    "hard spaces": lines("I\u00a0(uA),t_p\u202f(ns),P,N", "\u00a0{i},2\u2009,{p},1000"),
+    "minus of Unicode": lines("I (A),t_p (s),P,N", "{i}e\u22126,2e\u20139,{p},1000"),
+    "empty columns": lines(",I_uA,,,t_ns,P,N,,", ",{i},,,2,{p},1000,,"),
+    "marks after the rows": lines("I_uA;t_ns;P;N", "{i};2;{p};1000;;"),
     "names in the table's own order": lines("N,P,t_ns,I_uA", "1000,{p},2,{i}"),
     "drive by its unit": lines("amplitude (uA),duration (ns),k_sw,n", "{i},2,{k},1000").replace(
         "k_sw", "n_sw"
@@ -120,9 +129,16 @@ def test_the_last_cell_of_the_last_line_may_be_empty(tmp_path, mark):
     same(read_quietly(write(tmp_path, text + "\n \n" + 4 * mark + "\n")))
 
 
-def test_one_pulse_per_row_may_be_true_or_false():
-    table = TABLE | {"switched": np.arange(6) > 2, "trials": [1] * 6}
-    assert calibration.read_table(table)["switched"].tolist() == [0, 0, 0, 1, 1, 1]
+@pytest.mark.parametrize("kind", [bool, object, "boolean", str, str.upper])
+def test_one_pulse_per_row_may_be_true_or_false(tmp_path, kind):
+    told = pandas.Series(np.arange(6) > 2)
+    told = told.astype(str).map(kind) if kind is str.upper else told.astype(kind)
+    frame = pandas.DataFrame(TABLE | {"switched": told, "trials": 1})
+    frame.to_csv(tmp_path / "lab.csv", index=False)
+    for data in (frame, tmp_path / "lab.csv"):
+        assert calibration.read_table(data)["switched"].tolist() == [0, 0, 0, 1, 1, 1]
+        with pytest.raises(ValueError, match="trials = 50 must be 1, because its outcome is true"):
+            calibration.read_table(data, trials=50)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "utf-8-sig"])
@@ -192,6 +208,34 @@ def test_workbooks(tmp_path, monkeypatch):
     frame.to_excel(path, index=False)
     with pytest.raises(ValueError, match=r"lab\.xlsx, line 4: N = 'many' is not a number"):
         read_quietly(path)
+
+
+def test_a_text_may_have_the_name_of_a_workbook(tmp_path):
+    same(read_quietly(write(tmp_path, FORMATS["tabs"], "lab.xls")))
+    with pytest.raises(ValueError, match=r"lab.xls is a text file; leave sheet out"):
+        calibration.read_table(tmp_path / "lab.xls", sheet="run 1")
+
+
+def test_what_people_add_to_workbooks(tmp_path):
+    """A title above, columns without names, notes beside, cells that are merged."""
+    pytest.importorskip("openpyxl")
+    path = tmp_path / "lab.xlsx"
+    rows = [[None, "I_uA", None, "t_ns", "n_sw", "N", None, "note"]]
+    rows += [[None, i, None, 2, k, 1000, None, None] for i, k in zip(CURRENT, SWITCHED)]
+
+    def save(rows):
+        pandas.DataFrame(rows).to_excel(path, index=False, header=False)
+        return path
+
+    same(read_quietly(save(rows)))
+    same(read_quietly(save([[None] * 8, ["# run 7"], *rows])))
+    same(read_quietly(save([*rows[:2], [None] * 8, *rows[2:]])))
+    for above in (["run 7"], [None, "drive", None, None, "result"]):
+        with pytest.raises(ValueError, match=r"If a later line has the names, put # in front"):
+            read_quietly(save([above + [None] * (8 - len(above)), *rows]))
+    rows[3][3] = None
+    with pytest.raises(ValueError, match=r"line 4: t_ns = '' is not a number.*leave out rows"):
+        read_quietly(save(rows))
 
 
 def test_workbooks_need_openpyxl_and_say_so(tmp_path, monkeypatch):
@@ -307,6 +351,25 @@ MALFORMED = {
     "no outcome": ("I_uA,t_ns,N\n60,2,50", {}, r"lacks the columns \['switched'\]"),
     "column twice": ("I_uA,I_uA,t_ns,P,N\n60,60,2,0.1,50", {}, r"\['I_uA'\] more than once"),
     "quote": (HEAD + '60,2,"0.1,50\n', {}, "is not valid CSV"),
+    "quoted decimal commas": (HEAD + '"60,0",2,"0,1",50', {}, "'60,0' is not a number.*a decimal"),
+    "spaces for thousands": (HEAD + "60\u00a0000,2,0.1,50", {}, "is not a number.*mark for thousa"),
+    "two numbers in a cell": (HEAD + "60,2,12/50,50", {}, "'12/50' is not a number. Write one num"),
+    "raised digits": (HEAD + "6\u00b2,2,0.1,50", {}, "is not a number"),
+    "no value": (HEAD + "60,2,-,50", {}, "'-' is not a number.*leave out rows without a value"),
+    "no value at first": ("I,t,P,N\nuA,ns,-,-\n-,-,-,\n,2,0.1,50", {}, "line 4: I .uA. = '' is"),
+    "mean of all": (HEAD + "60,2,0.1,50\nmean,,0.1,", {}, "line 3: I_uA = 'mean' is not a number"),
+    "density": ("I (MA/cm2),t_ns,P,N\n6,2,0.1,50", {}, r"\['I .MA/cm2.'\] hold no known unit"),
+    "density below": ("I,t,P,N\nMA/cm2,ns,,\n6,2,0.1,50", {}, "'I .MA/cm2.'. hold no known"),
+    "density, said": ("I (MA/cm2),t_ns,P,N\n6,2,0.1,50", {"columns": {"current_a": "I (MA/cm2)"}},
+                      "'I .MA/cm2.' hold no known unit of current_a.*Multiply a current density"),
+    "widths side by side": ("I_uA,1 ns,2 ns\n60,1,2", {"trials": 50}, "Each row is one setting"),
+    "ways side by side": ("I_uA,t_ns,P_P->AP,P_AP->P\n60,2,0,1", {"trials": 5}, "Each row is one"),
+    "parts side by side": ("I_uA,t_ns,P_1,P_2\n60,2,0,1", {"trials": 5}, "Each row is one setting"),
+    "header of a program": ("Program\t1\nDate\t2\nI\tt\tP\tN\n", {}, "line 3: 4 .*later line has"),
+    "preamble of commas": ("a,b,c,d\n" + HEAD + "60,2,0.1,50", {}, "the drive: .*later line has"),
+    "other separators": ("I_uA|t_ns|P|N\n60|2|0.1|50", {}, "must separate the cells"),
+    "foreign names": ("Strom,Breite,Anteil,Zahl\n1,2,3,4", {}, "and the drive: .*columns="),
+    "an archive": ("PK\3\4 no", {}, "unpack an archive|needs openpyxl"),
     "names below": ("Sample,A12\n\n" + HEAD + "60,2,0.1,50", {}, "If a later line has the names"),
     "short row": (HEAD + "60,2,0.1,50\n66,2,0.2", {}, "line 3: 3 values, but .* names 4 columns"),
     "long row": (HEAD + "60,2,0.1,50,7", {}, "line 2: 5 values"),

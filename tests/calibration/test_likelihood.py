@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from spinkeras import calibration
+from spinkeras import EmpiricalCurve, calibration
 from tests.calibration.harness import REFERENCE, TRUTH, small_table, synthetic
 
 
@@ -67,6 +67,27 @@ def test_what_the_data_do_not_limit_has_a_huge_error():
     assert fit.standard_errors["threshold_exponent"] > 1e3
     assert fit.standard_errors["threshold"] < 0.01 * fit.parameters["threshold"]
     assert np.all(np.isfinite(fit.correlation))
+
+
+@pytest.mark.parametrize("widths", [(1e-9, 4e-9), (2e-9, 2.05e-9)])
+@pytest.mark.parametrize("currents", [np.full(6, 75e-6), np.linspace(60e-6, 90e-6, 6)])
+def test_the_cure_is_what_the_table_lacks(widths, currents):
+    """One current for each pulse width shows no slope, and nearly equal widths no exponent."""
+    width = np.linspace(*widths, 6)
+    curve = EmpiricalCurve(threshold=75e-6, slope=6e4, threshold_exponent=-0.3, pulse_width=2e-9)
+    switched = np.round(1000 * curve.switching_probability(currents, width))
+    table = small_table(current_a=currents, pulse_width_s=width, switched=switched)
+    cure = r"State .* by fixed=, add .* at other currents of the same pulse width"
+    with pytest.raises(ValueError, match=cure) as refusal:
+        calibration.fit_empirical(table)
+    near = widths[1] < 1.1 * widths[0]
+    assert (
+        "measurements of one width, state pulse_width= of read_table" in str(refusal.value)
+    ) == near
+    if not near:  # the cure works
+        fit = calibration.fit_empirical(table, fixed={"slope": 6e4, "slope_exponent": 0.0})
+        error = fit.standard_errors["threshold_exponent"]
+        assert abs(fit.parameters["threshold_exponent"] + 0.3) < 5 * error
 
 
 def test_exchangeable_parameters_are_named():

@@ -35,6 +35,23 @@ def test_columns_that_are_not_used_are_named_beside_what_was_guessed(tmp_path):
             calibration.read_table(path, **options)
 
 
+@pytest.mark.parametrize("unit", ["degC", "deg C", "\u00b0C", "\u2103", "celsius"])
+@pytest.mark.parametrize("form", ["T ({})", "T [{}]", "temperature / {}", "T in {}"])
+def test_degrees_in_every_spelling(form, unit):
+    if " " in unit and form.endswith("{}"):
+        unit = unit.replace(" ", "")
+    read = read_quietly(TABLE | {form.format(unit): [26.85] * 6})
+    np.testing.assert_allclose(read["temperature_k"], 300.0)
+
+
+@pytest.mark.parametrize("name", ["trials.1", "current_a.2", "V_g (MV/m)", "Temp (F)"])
+def test_columns_that_look_like_data_are_not_dropped_in_silence(name):
+    with pytest.warns(UserWarning, match="guessed that .* does not matter. Not used: ") as caught:
+        same(calibration.read_table(TABLE | {name: [1.0] * 6}))
+    assert name in str(caught[0].message)
+    same(calibration.read_table(TABLE | {"note.1": [1.0] * 6, "run (a)": [1] * 6}))  # silent
+
+
 def test_what_is_said_is_no_guess(tmp_path):
     path = write(tmp_path, lines("x,y,z,note", "{i},{p},2,warm"))
     options = dict(

@@ -1,6 +1,7 @@
 """Tables under names of the library: files and arrays, pooled rows, refusals that name the row."""
 
 import numpy as np
+import pandas
 import pytest
 from scipy import stats
 
@@ -126,6 +127,69 @@ def test_damaged_files_are_refused_or_read_whole(tmp_path):
 def test_malformed_arrays_name_the_row(columns, message):
     with pytest.raises(ValueError, match=message):
         calibration.read_table(small_table(**columns))
+
+
+class Columns:
+    """A frame of another library: names in `columns`, and a column for each."""
+
+    def __init__(self, table):
+        self.table, self.columns = table, list(table)
+
+    def __getitem__(self, name):
+        return self.table[name]
+
+
+FRAME = pandas.DataFrame(small_table())
+FORMS = {
+    "tuples": lambda: {name: tuple(column) for name, column in FRAME.items()},
+    "series of other indices": lambda: {
+        name: pandas.Series(list(column), index=np.roll(np.arange(6), k))
+        for k, (name, column) in enumerate(FRAME.items())
+    },
+    "structured array": lambda: FRAME.to_records(index=False),
+    "frame of another library": lambda: Columns(small_table()),
+    "rows in another order": lambda: FRAME[::-1],
+    "index of settings": lambda: FRAME.set_index(["current_a", "pulse_width_s"]),
+    "index that is a column, too": lambda: FRAME.set_index("current_a", drop=False),
+    "groups": lambda: FRAME.groupby(["current_a", "pulse_width_s"])[["switched", "trials"]].sum(),
+    "categories": lambda: FRAME.astype("category"),
+    "nullable numbers": lambda: FRAME.convert_dtypes(),
+    "text": lambda: FRAME.astype("string"),
+    "masked arrays without a mask": lambda: {n: np.ma.array(c) for n, c in FRAME.items()},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_columns_in_any_form(form):
+    read = calibration.read_table(FORMS[form]())
+    for name, column in calibration.read_table(small_table()).items():
+        np.testing.assert_allclose(read[name], column, rtol=1e-15, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (pandas.concat({"A": FRAME, "B": FRAME}, axis=1), r"names of several levels.*data\['A'\]"),
+        (pandas.concat([FRAME, FRAME[["trials"]]], axis=1), "the column 'trials' more than once"),
+        (FRAME.to_csv(), "is the text of a table, not a path; write it to a file"),
+        (small_table(trials=iter([1])), "trials of the table must be a list of numbers, one for"),
+        (
+            small_table(switched=np.ma.array([1] * 6, mask=[0, 0, 1, 0, 0, 0])),
+            "row 2 .* = nan is not",
+        ),
+        (FRAME.assign(switched=[1, 2, None, 4, 5, 6]), "row 2 .*is not a finite number; leave out"),
+        (FRAME.convert_dtypes().mask(FRAME["switched"] == 461), "row 2 .*is not a"),
+    ],
+)
+def test_forms_that_are_refused_say_what_to_do(data, message):
+    with pytest.raises(ValueError, match=message):
+        calibration.read_table(data)
+
+
+def test_numbers_may_name_the_columns():
+    said = {name: k for k, name in enumerate(FRAME)}
+    read = calibration.read_table(pandas.DataFrame(FRAME.to_numpy()), columns=said)
+    np.testing.assert_array_equal(read["trials"], FRAME["trials"])
 
 
 def test_other_input():
