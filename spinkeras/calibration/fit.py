@@ -213,8 +213,9 @@ def fit_empirical(
         data: table of counts, see `spinkeras.calibration.table`: a CSV path, a dictionary or a data
             frame.
         free: names of the fields of `EmpiricalCurve` to fit, or `{name: (lowest, highest)}`;
-            threshold and slope must be in `free` or in `fixed`. Default: threshold and slope, with their exponents if there are several pulse widths,
-            and the anisotropy exponent if there are several gate voltages. The fit then chooses
+            threshold and slope must be in `free` or in `fixed`. Default: threshold and slope, with
+            their exponents if there are several pulse widths, and the anisotropy exponent if there
+            are several gate voltages. The fit then chooses
             further fields among `c`, `a`, `b`, `d`, `ceiling` and `floor`. It adds, removes or
             exchanges them one by one. A field must reduce the deviance by 10.8, which happens by
             chance in one of 1000 tables, and the data must determine all fields. `a` needs `c`, and

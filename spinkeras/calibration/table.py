@@ -70,8 +70,8 @@ def read_table(
 
     Args:
         data: path of a text file or of a workbook, or a dictionary, data frame or structured array
-            of columns; see the module. In a text file, tabs, `;`, `,` or spaces separate the cells, and lines that
-            start with `#` or `%` are skipped. Decimal commas are allowed.
+            of columns; see the module. In a text file, tabs, `;`, `,` or spaces separate the cells,
+            and lines that start with `#` or `%` are skipped. Decimal commas are allowed.
         resistance: ohm, > 0, for a table of voltages: the same resistance in both states.
         columns: `{quantity: name of its column}`, for example `{"voltage_v": "Vpp", "fraction":
             "y"}`, or the list of all names for a file without a line of names. Default: the name
