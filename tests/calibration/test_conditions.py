@@ -26,7 +26,18 @@ def read(table, **options):
     ("cells", "direction"),
     [
         (("P->AP", "p-ap", "P to AP", "PtoAP", "P2AP", "P→AP", "p => ap", "P/AP"), "P->AP"),
-        (("AP->P", "ap_p", "AP TO P", "(AP-P)", "antiparallel -> parallel"), "AP->P"),
+        (
+            (
+                "AP->P",
+                "ap_p",
+                "AP TO P",
+                "(AP-P)",
+                "AP\u2013P",
+                "AP\u2212P",
+                "antiparallel -> parallel",
+            ),
+            "AP->P",
+        ),
         (("P", "AP", "P->P", "AP->AP", "up", "", "1", 0, None, "PAPP", "SET"), None),
     ],
 )
