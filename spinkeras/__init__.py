@@ -47,8 +47,12 @@ The map, in the order in which the rooms build on each other:
       driver_table      device_settings: the table for the driver chip
     calibration       from lab data to a device
       conditions        settings beside current and pulse width: gate, temperature, direction
-      names, files      quantity and unit of every column; reading the cells of a file
-      likeness, ramps   which rows may be added up; ramps of the current as trials of pulses
+      names             quantity and unit of every column
+      cells, files      cells of a table in columns, and their numbers; reading them from a file
+      pooling           adding up rows of one setting
+      likeness          whether such rows are alike
+      signs             whether positive current favours the reversal
+      ramps             ramps of the current as trials of pulses
       table             read_table: measured switching counts, checked
       posterior         draws of unknown or varying parameters of a device
       diagnosis         warnings from the residuals of a fit

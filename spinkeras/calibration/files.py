@@ -4,55 +4,19 @@ pandas splits the file into cells, all of them text. What a cell means is decide
 """
 
 import collections
-import dataclasses
 import io
 import itertools
 import os
 import re
 
-from spinkeras.calibration.conditions import MINUS, direction_of
+from spinkeras.calibration.cells import Cells, is_number
+from spinkeras.calibration.conditions import direction_of
 from spinkeras.calibration.names import is_known, known_unit, split
 
 _COMMENTS = ("#", "%")
-_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?%?|[+-]?(nan|inf)", re.IGNORECASE)
 _WORKBOOK = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # first bytes; instruments name texts .xls, too
 # Spaces between cells. A unit in brackets belongs to the name before, and may contain spaces.
 _SPACES = r"\s+(?![\[(]|[^\[(]*[\])])"
-
-
-@dataclasses.dataclass
-class Cells:
-    """Columns of the data, before their quantities and units are known.
-
-    Attributes:
-        columns: `{name of the column: list of its cells}`.
-        lines: line number in the file of every row, or `None` if the data are not from a file.
-        where: name of the data in error messages.
-        kept: original number of every row after rows were left out, or `None`.
-        commas: whether a comma in a cell may be a decimal comma.
-        notes: texts about guesses, which one warning lists together.
-    """
-
-    columns: dict
-    lines: list | None
-    where: str
-    kept: list | None = None
-    commas: bool = False
-    notes: list = dataclasses.field(default_factory=list)
-
-    def row(self, index):
-        """The place of a row, in words."""
-        if self.lines is None:
-            index = index if self.kept is None else self.kept[index]
-            return f"row {index} (counted from 0)"
-        return f"line {self.lines[index]}"
-
-    def take(self, rows):
-        """These columns with only some of the rows."""
-        columns = {name: [cells[k] for k in rows] for name, cells in self.columns.items()}
-        lines = None if self.lines is None else [self.lines[k] for k in rows]
-        kept = [k if self.kept is None else self.kept[k] for k in rows]
-        return dataclasses.replace(self, columns=columns, lines=lines, kept=kept)
 
 
 def read(path, names=None, sheet=None) -> Cells:
@@ -280,11 +244,6 @@ def _with_unit(name, cell):
 def _bare(cell):
     """A cell without brackets around it."""
     return str(cell).strip().strip("[()]")
-
-
-def is_number(cell):
-    """Whether a cell is a number or looks like one."""
-    return not isinstance(cell, str) or _NUMBER.fullmatch(cell.translate(MINUS).strip()) is not None
 
 
 def _from_comment(comment, length):

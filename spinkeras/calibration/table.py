@@ -32,14 +32,23 @@ import numpy as np
 
 from spinkeras import checks
 from spinkeras.calibration import conditions, files, names, ramps
+from spinkeras.calibration.cells import (
+    grouped,
+    is_boolean,
+    is_number,
+    numbers,
+    of_columns,
+    selected,
+)
 from spinkeras.calibration.likeness import warn_if_twice, warn_if_unlike
+from spinkeras.calibration.pooling import in_settings, pool
+from spinkeras.calibration.signs import refuse_wrong_sign, towards_reversal, warn_if_falling
 from spinkeras.notices import warn
 from spinkeras.physics.device import DeviceLike, get_device
 from spinkeras.physics.resistance import current_of_voltage
 
 _GATE, _KELVIN, _WAY = "gate_voltage_v", "temperature_k", "direction"
 _DRIVES = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v")
-_SHOT = {"true": "1", "false": "0"}  # whether a single pulse reversed the device, as text
 _COLD = 150.0  # K: lower numbers without a stated unit may be in degrees Celsius
 # quantity: limits of the largest absolute value in a table; no junction is outside of them
 _PLAUSIBLE = {
@@ -120,7 +129,7 @@ def read_table(
     """
     checks.flag("signed", signed)
     cells, columns = _cells(data, columns, sheet)
-    cells = _selected(cells, where)
+    cells = selected(cells, where)
     given = {
         "pulse_width_s": _constant("pulse_width", pulse_width, "s", 1e-11, 1e3 if signed else 1e-2),
         "trials": _constant("trials", trials, "(a count)", 1, 1e12),
@@ -134,7 +143,7 @@ def read_table(
     cells.notes += [f"that {name!r} does not matter" for name in _overlooked(cells, found, columns)]
     device = None if device is None else get_device(device)
     path = _constant("resistance", resistance, "ohm", 1e-3, 1e9, "of the write path") or device
-    groups = {None: cells} if by is None else _grouped(cells, by)
+    groups = {None: cells} if by is None else grouped(cells, by)
     notes, tables = list(cells.notes), {}
     for value, part in groups.items():
         part.notes = []
@@ -177,35 +186,7 @@ def _cells(data, columns, sheet):
         listed = isinstance(columns, (list, tuple))
         cells = files.read(data, list(columns) if listed else None, sheet)
         return cells, None if listed else columns
-    held = [n for n in getattr(getattr(data, "index", None), "names", ()) if n is not None]
-    if held and not {*held} & {*getattr(data, "columns", held)}:
-        data = data.reset_index()  # the index of a data frame holds columns, as after groupby
-    keys = data.keys() if hasattr(data, "keys") else getattr(data, "columns", None)
-    if keys is None:  # a structured array
-        keys = getattr(getattr(data, "dtype", None), "names", None)
-    if keys is None:
-        raise ValueError(
-            "data must be the path of a CSV file or a dictionary of columns "
-            f"('current_a' or 'voltage_v', 'pulse_width_s', 'switched', 'trials'); got "
-            f"{type(data).__name__}."
-        )
-    if any(isinstance(key, tuple) for key in keys):
-        raise ValueError(
-            f"The table has column names of several levels, such as {next(iter(keys))}; give one "
-            "level (data['A'] of a data frame), or one name to each column."
-        )
-    found = {str(key): data[key] for key in keys}
-    for name, values in found.items():
-        if np.ndim(values) == 2 and hasattr(values, "columns"):
-            raise ValueError(f"The table names the column {name!r} more than once.")
-        if np.ndim(values) != 1:
-            raise ValueError(
-                f"The column {name} of the table must be a list of numbers, one for each row."
-            )
-    lengths = {name: len(values) for name, values in found.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"The columns of the table differ in length: {lengths}.")
-    return files.Cells(found, None, "the table", commas=True), columns
+    return of_columns(data), columns
 
 
 def _constant(name, value, unit, low, high, hint=None):
@@ -286,7 +267,7 @@ def _table(cells, found, given, drive, path, ramp, signed):
     counted = ("pulse_width_s", "switched", "fraction", "trials", _GATE, _KELVIN)
     used |= {q: found[q] for q in counted
              if q in found and not (q == "fraction" and "switched" in found)}  # fmt: skip
-    raw = {q: _as_numbers(q, column.name, cells) for q, column in used.items()}
+    raw = {q: numbers(q, column.name, cells) for q, column in used.items()}
     table = {q: values * used[q].factor + used[q].offset for q, values in raw.items()}
     rows = len(table[drive])
     if rows == 0:
@@ -314,7 +295,7 @@ def _table(cells, found, given, drive, path, ramp, signed):
     if _WAY in table:
         held[_WAY] = table[_WAY]
         if not signed:
-            table[drive] = _towards_reversal(table[drive], held[_WAY], cells)
+            table[drive] = towards_reversal(table[drive], held[_WAY], cells)
     if drive.startswith("switching"):
         refuse(
             table[drive] <= 0,
@@ -326,7 +307,7 @@ def _table(cells, found, given, drive, path, ramp, signed):
         current = _currents(values, drive, path, others.get(_WAY), cells)
         names_in_order = ("pulse_width_s", *held)
         settings = {"current_a": current} | {name: others[name] for name in names_in_order}
-        return _pool(settings, switched, trials)
+        return pool(settings, switched, trials)
     current = _currents(table[drive], drive, path, held.get(_WAY), cells)
     width, trials = table["pulse_width_s"], table["trials"]
     column = used.get("pulse_width_s")
@@ -336,7 +317,7 @@ def _table(cells, found, given, drive, path, ramp, signed):
     refuse(~((trials >= 1) & (trials == np.round(trials))), "trials", "is not a whole number >= 1")
     if "switched" in table:
         switched = table["switched"]
-        if _is_boolean(cells.columns[used["switched"].name]):
+        if is_boolean(cells.columns[used["switched"].name]):
             refuse(trials != 1, "trials", "must be 1, because its outcome is true or false")
         refuse(
             (switched < 0) | (switched != np.round(switched)),
@@ -352,19 +333,23 @@ def _table(cells, found, given, drive, path, ramp, signed):
     for way in conditions.directions(held) or [None]:
         own = np.full(rows, True) if way is None else held[_WAY] == way
         name = where if way is None else f"{where} ({way})"
-        _check_sign(conditions.select(settings, own), switched[own], trials[own], name, signed)
+        refuse_wrong_sign(
+            conditions.select(settings, own), switched[own], trials[own], name, signed
+        )
     others = {
         name: values
         for name, values in cells.columns.items()
         if name not in {column.name for column in (*used.values(), found.get(_WAY)) if column}
     }
-    pooled = _pool(settings, switched, trials)
-    warn_if_twice(_group(settings)[1], switched, trials, others, where)
-    cells.notes += warn_if_unlike(_group(settings)[1], settings, switched, trials, others, where)
+    pooled = pool(settings, switched, trials)
+    warn_if_twice(in_settings(settings)[1], switched, trials, others, where)
+    cells.notes += warn_if_unlike(
+        in_settings(settings)[1], settings, switched, trials, others, where
+    )
     for way in [] if signed else conditions.directions(pooled) or [None]:
         own = slice(None) if way is None else pooled[_WAY] == way
         part = conditions.select(pooled, own)
-        _warn_if_falling(part, where if way is None else f"{where} ({way})")
+        warn_if_falling(part, where if way is None else f"{where} ({way})")
     return pooled
 
 
@@ -425,17 +410,6 @@ def _directions(name, cells):
                 "P->AP nor AP->P."
             )
     return np.array(result)
-
-
-def _towards_reversal(drive, way, cells):
-    """The drive; its sign is reversed for a direction in which all drives are negative or 0."""
-    drive = drive.copy()
-    kinds = np.unique(way)
-    negative = [kind for kind in kinds if np.max(drive[way == kind]) <= 0]
-    if len(negative) == 1 and np.any(drive[way == negative[0]] < 0):
-        drive[way == negative[0]] *= -1
-        cells.notes.append(f"that negative drive favours {negative[0]}")
-    return drive
 
 
 def _currents(values, drive, path, way, cells):
@@ -517,7 +491,7 @@ def _compare_shares(column, switched, trials, cells):
         str(cell).translate(conditions.MINUS).strip().replace(",", ".")
         for cell in cells.columns[column.name]
     ]
-    if not all(map(files.is_number, texts)):
+    if not all(map(is_number, texts)):
         return
     numbers = [decimal.Decimal(text.rstrip("%")) for text in texts]
     worth = [column.factor * (0.01 if text.endswith("%") else 1.0) for text in texts]
@@ -530,231 +504,3 @@ def _compare_shares(column, switched, trials, cells):
             f"the share from the counts, although {column.name!r} differs ({cells.row(k)}: "
             f"{switched[k]:g} of {trials[k]:g}, but {texts[k]})"
         )
-
-
-def _check_sign(settings, switched, trials, where, signed):
-    """Refuse a table in which positive current does not favour the reversal."""
-    current = settings["current_a"]
-    if signed:
-        if _trend(current, switched, trials) < -4:
-            raise ValueError(
-                f"The probability of {where} falls with the current; positive current favours "
-                "reversal, so reverse the sign of the column."
-            )
-        return
-    if np.max(current) <= 0:
-        raise ValueError(
-            f"Every current of {where} is <= 0; positive current favours reversal, so reverse the "
-            "sign of the column, state direction=, or allow a threshold that is not positive "
-            "(signed=True of read_table, bounds of `free` or relaxation_time= of fit_empirical)."
-        )
-    negative = current < 0
-    if not np.any(negative):
-        return
-    small = current <= np.median(current[current >= 0])
-    below, above = negative, ~negative & small
-    first, second = (np.sum(switched[rows]) / np.sum(trials[rows]) for rows in (below, above))
-    share = np.sum(switched[below | above]) / np.sum(trials[below | above])
-    noise = math.sqrt(share * (1 - share) * (1 / trials[below].sum() + 1 / trials[above].sum()))
-    trend = _trend(current[negative], switched[negative], trials[negative])
-    if trend < -4 or first - second > 4 * noise:
-        raise ValueError(
-            f"{where} has currents of both signs, and the pulses of negative current reverse "
-            f"the device too ({first:.0%} of them), but positive current favours the reversal in "
-            "one direction and in the other. Keep the rows of one sign, and reverse the sign of "
-            "negative currents; a column `direction` with P->AP or AP->P tells them apart."
-        )
-
-
-def _warn_if_falling(pooled, where):
-    """Warn of counts that fall with the current in rows that are equal in all else."""
-    counts = ("current_a", "switched", "trials")
-    current, k, n = (pooled[name] for name in counts)
-    group = _group({name: held for name, held in pooled.items() if name not in counts})[1]
-    pulses = np.bincount(group, n)
-    away = current - (np.bincount(group, n * current) / pulses)[group]
-    share = (np.bincount(group, k) / pulses)[group]
-    fall = np.sum(away * (share * n - k))
-    order = np.lexsort([current, group])
-    k, n, same = k[order], n[order], np.diff(group[order]) == 0
-    both = (k[1:] + k[:-1]) / (n[1:] + n[:-1])
-    noise = np.sqrt(both * (1 - both) * (1 / n[1:] + 1 / n[:-1]))
-    rises = np.any(same & (np.diff(k / n) > 3 * noise))
-    if not rises and fall > 4 * math.sqrt(np.sum(share * (1 - share) * pooled["trials"] * away**2)):
-        warn(
-            f"{where}: the share of switched pulses falls with the current, but no fitted curve "
-            "falls. If the column counts the pulses that did not reverse the device, give trials "
-            "minus this count."
-        )
-
-
-def _trend(current, switched, trials):
-    """The rise of the counts with the current, in standard deviations; negative for a fall."""
-    away = current - np.average(current, weights=trials)
-    mean = np.sum(switched) / trials.sum()
-    spread = math.sqrt(max(mean * (1 - mean) * np.sum(trials * away**2), 1e-300))
-    return np.sum(away * (switched - mean * trials)) / spread
-
-
-def _group(settings):
-    """Order of the rows by setting, and the number of each row's setting.
-
-    Values that are equal to 12 digits count as equal.
-    """
-    rounded = [
-        _rounded(column) if column.dtype.kind == "f" else np.unique(column, return_inverse=True)[1]
-        for column in settings.values()
-    ]
-    order = np.lexsort(rounded)
-    new = np.any([np.diff(column[order]) != 0 for column in rounded], axis=0)
-    number = np.empty(len(order), int)
-    number[order] = np.concatenate([[0], np.cumsum(new)])
-    return order, number
-
-
-def _rounded(values):
-    size = 10.0 ** np.floor(np.log10(np.where(values == 0, 1.0, np.abs(values))))
-    return np.round(values / size, 11) * size
-
-
-def _pool(settings, switched, trials):
-    """The table with the counts of equal settings added up."""
-    order, number = _group(settings)
-    first = np.flatnonzero(np.diff(number[order], prepend=-1))
-    table = {name: column[order][first] for name, column in settings.items()}
-    for name, counts in (("switched", switched), ("trials", trials)):
-        table[name] = np.add.reduceat(counts[order], first)
-    return table
-
-
-def _selected(cells, where):
-    """The rows whose cells have the values in `where`."""
-    if where is None:
-        return cells
-    if not isinstance(where, dict):
-        raise ValueError(f"where = {where!r} must be a dictionary {{column: value}}.")
-    rows = np.arange(len(next(iter(cells.columns.values()), ())))
-    for name, wanted in where.items():
-        values = _column_of(cells, name, "where")
-        wanted = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
-        keys = {_key(value) for value in wanted}
-        found = [_key(value, cells.commas) for value in values]
-        kept = [k for k in rows if found[k] in keys]
-        absent = keys - {*found}
-        if absent or not kept:
-            here = sorted({str(values[k]).strip() for k in rows})
-            raise ValueError(
-                f"{cells.where}: no row with {name} = {sorted(map(str, absent or keys))}"
-                f"{'' if absent else ' is left'}; its values are {here[:10]}."
-            )
-        rows = kept
-    return cells.take(rows)
-
-
-def _grouped(cells, by):
-    several = not isinstance(by, str)
-    columns = [_column_of(cells, name, "by") for name in (by if several else [by])]
-    groups = {}
-    for k, values in enumerate(zip(*columns)):
-        groups.setdefault(tuple(_key(v, cells.commas) for v in values), []).append(k)
-    if len(groups) > 1000:
-        raise ValueError(f"by = {by!r} makes {len(groups)} tables; at most 1000 are allowed.")
-    parts = {key if several else key[0]: cells.take(rows) for key, rows in groups.items()}
-    for key, part in parts.items():
-        part.where = f"{cells.where} ({by} = {key})"
-    return parts
-
-
-def _column_of(cells, name, option):
-    if name not in cells.columns:
-        raise ValueError(
-            f"{cells.where} has no column {name!r} ({option}); it has {list(cells.columns)[:20]}."
-        )
-    return list(cells.columns[name])
-
-
-def _key(value, commas=False):
-    """A cell as a number if possible, else as text, so that cells can be compared."""
-    text = str(value).translate(conditions.MINUS).strip()
-    number = text.replace(",", ".", 1) if commas and files.is_number(text) else text
-    try:
-        return float(number)
-    except ValueError:
-        return text
-
-
-def _as_numbers(quantity, name, cells):
-    values, where = cells.columns[name], cells.where
-    if np.ma.is_masked(values):
-        values = values.astype("float64").filled(np.nan)
-    array = np.asarray(values)
-    if array.dtype.kind == "b" and quantity == "switched":  # one pulse per row
-        return array.astype("float64")
-    if array.dtype.kind in "bcmM" or array.ndim != 1:
-        raise ValueError(f"The column {name} of {where} must be a list of numbers.")
-    if array.dtype.kind in "OU" and any(isinstance(value, str) for value in values):
-        values = _from_text(quantity, name, list(values), cells)
-    try:
-        return np.asarray(values).astype("float64")
-    except (TypeError, ValueError):
-        for index, value in enumerate(cells.columns[name]):
-            try:
-                float(values[index])
-            except (TypeError, ValueError):
-                raise ValueError(
-                    f"{where}, {cells.row(index)}: {name} = {value!r} is not a number. Write one "
-                    "number in each cell, with a decimal point, but no unit or mark for thousands; "
-                    "leave out rows without a value."
-                ) from None
-        raise
-
-
-def _from_text(quantity, name, values, cells):
-    """Cells with decimal points; raises an error for a cell that may mean two numbers."""
-    joined = "".join(value for value in values if isinstance(value, str))
-    if not joined.isascii():
-        values = [v.translate(conditions.MINUS) if isinstance(v, str) else v for v in values]
-    if quantity == "switched" and _is_boolean(values):
-        values = [_SHOT.get(str(value).strip().lower(), value) for value in values]
-    count = quantity in ("switched", "trials")
-    # If other cells have decimal commas, a point marks thousands.
-    pointed = "." in joined and cells.commas and _has_commas(cells)
-    if not pointed and not any(mark in joined for mark in "_,%"):
-        return values
-    comma = "," in joined and cells.commas
-    for index, value in enumerate(values):
-        problem = None
-        if not isinstance(value, str):
-            continue
-        text = value.strip()
-        head, _, tail = text.replace(".", ",").partition(",")
-        if "_" in text:
-            problem = "is not a number"
-        elif comma and "." in text:
-            problem = "has a point, while other numbers of the column have decimal commas"
-        elif (pointed or (count and "," in text)) and len(tail) == 3 and head.strip("+-0"):
-            problem = "may have a mark for thousands; write it without"
-        if problem:
-            raise ValueError(f"{cells.where}, {cells.row(index)}: {name} = {value!r} {problem}.")
-        if comma:
-            text = text.replace(",", ".", 1)
-        if quantity == "fraction" and text.endswith("%"):
-            number = text[:-1].strip()
-            text = repr(float(number) / 100) if files.is_number(number) else text
-        values[index] = text
-    if comma and "decimal commas" not in cells.notes:
-        cells.notes.append("decimal commas")
-    return values
-
-
-def _is_boolean(values):
-    """Whether the values are true or false, for a single pulse in each row."""
-    return str(next(iter(values), "")).strip().lower() in _SHOT
-
-
-def _has_commas(cells):
-    return any(
-        isinstance(cell, str) and "," in cell and files.is_number(cell)
-        for column in cells.columns.values()
-        for cell in column
-    )

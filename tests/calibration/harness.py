@@ -1,8 +1,11 @@
 """What the tests of the calibration share: devices, counts drawn from them, and files."""
 
+import warnings
+
 import numpy as np
 
 import spinkeras
+from spinkeras import calibration
 from spinkeras.macrospin import fokker_planck
 
 REFERENCE = spinkeras.MTJDevice.preset("stt_reference")
@@ -69,6 +72,17 @@ def gated(device=GATED, gates=(-0.8, 0.0, 0.8), trials=400, seed=21, widths=(2e-
         switched=switched,
         trials=trials,
     )
+
+
+WAY = ["P->AP"] * 3 + ["AP->P"] * 3
+
+
+def read(table, **options):
+    """The table and what the one line of guesses says, if any."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = calibration.read_table(table, **options)
+    return found, " ".join(str(warning.message) for warning in caught)
 
 
 HEADER = "current_a,pulse_width_s,switched,trials"

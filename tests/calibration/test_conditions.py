@@ -1,7 +1,5 @@
 """Directions, temperatures and states in tables: read, told, or refused in one sentence."""
 
-import warnings
-
 import numpy as np
 import pytest
 
@@ -9,17 +7,7 @@ import spinkeras
 from spinkeras import calibration
 from spinkeras.calibration.conditions import direction_of
 from spinkeras.physics import current_of_voltage
-from tests.calibration.harness import MEASURED, REFERENCE, small_table
-
-WAY = ["P->AP"] * 3 + ["AP->P"] * 3
-
-
-def read(table, **options):
-    """The table and what the one line of guesses says, if any."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = calibration.read_table(table, **options)
-    return found, " ".join(str(warning.message) for warning in caught)
+from tests.calibration.harness import MEASURED, REFERENCE, WAY, read, small_table
 
 
 @pytest.mark.parametrize(
@@ -82,17 +70,6 @@ def test_a_column_that_is_about_another_direction_is_left_alone():
         assert "as direction" not in said
         with pytest.raises(ValueError, match=r"direction = .* is neither P->AP nor AP->P"):
             read({**small_table(), "direction": cells}, columns={"direction": "direction"})
-
-
-@pytest.mark.parametrize("turned", ["P->AP", "AP->P"])
-def test_currents_of_a_direction_may_all_be_negative(turned):
-    sign = np.where(np.array(WAY) == turned, -1, 1)
-    table, said = read({**small_table(), "direction": WAY})
-    signed = {**small_table(current_a=sign * small_table()["current_a"]), "direction": WAY}
-    found, told = read(signed)
-    assert not said
-    assert f"guessed that negative drive favours {turned}." in told
-    assert all(np.all(found[key] == table[key]) for key in table)
 
 
 @pytest.mark.parametrize("channel", [None, 776.0])

@@ -1,4 +1,4 @@
-"""Tables as laboratories write them: files, sheets, cells, groups of rows, and what is wrong."""
+"""Tables as laboratories write them: files and sheets, and what is wrong with them."""
 
 import os
 import pathlib
@@ -17,7 +17,6 @@ from tests.calibration.lab import (
     lines,
     read_quietly,
     same,
-    two_devices,
     write,
 )
 
@@ -64,55 +63,6 @@ def test_formats_of_laboratories(tmp_path, name):
     same(table)
 
 
-@pytest.mark.parametrize("share", ["{p:.2f}", "{p:.1e}", "{p:g}e2%", "{p}", "-"])
-def test_a_share_that_agrees_with_the_count_is_silent(tmp_path, share):
-    same(
-        read_quietly(
-            path := write(tmp_path, lines("I_uA,t_ns,n_sw,N,P", f"{{i}},2,{{k}},1000,{share}"))
-        )
-    )
-    with pytest.warns(UserWarning, match="guessed") as caught:
-        calibration.read_table(path)
-    assert "share" not in str(caught[0].message)
-
-
-@pytest.mark.parametrize(("head", "share"), [("P", ".7"), ("P", "70%"), ("P (%)", "7e1")])
-def test_a_share_that_contradicts_the_count_is_told(tmp_path, head, share):
-    text = lines(f"I_uA,t_ns,n_sw,N,{head}", "{i},2,{k},1000," + share)
-    path = write(tmp_path, text)
-    with pytest.warns(UserWarning, match=r"although 'P.* differs \(line 2: 154 of 1000, but"):
-        same(calibration.read_table(path))
-    columns = {"switched": "n_sw"}  # what is said is no guess
-    with pytest.warns(UserWarning, match="guessed") as caught:
-        calibration.read_table(path, columns=columns)
-    assert "although" not in str(caught[0].message)
-
-
-@pytest.mark.parametrize(
-    ("columns", "problem"),
-    [
-        (("60.000", "2", "0,154"), "I_uA = '60.000' may have a mark for thousands"),
-        (("60,0", "2.000", "0,154"), "t_ns = '2.000' may have a mark for thousands"),
-        (("60", "2", "0.154"), None),  # no decimal comma anywhere
-        (("60,0", "2", "0.154"), None),  # no number has thousands of 0
-    ],
-)
-def test_points_beside_decimal_commas(tmp_path, columns, problem):
-    rows = ";".join((*columns, "1000"))
-    path = write(tmp_path, f"I_uA;t_ns;P;N;note\n{rows};Smith, J. 1.5\n")
-    if problem is None:
-        assert read_quietly(path)["switched"] == 154
-    else:
-        with pytest.raises(ValueError, match=problem):
-            read_quietly(path)
-
-
-def test_where_and_by_read_decimal_commas(tmp_path):
-    path = write(tmp_path, FORMATS["decimal comma"].replace(";2,0;", ";2,5;"))
-    assert len(read_quietly(path, where={"t_p (ns)": 2.5})["trials"]) == 6
-    assert list(read_quietly(path, by="t_p (ns)")) == [2.5]
-
-
 def test_what_excel_and_old_programs_write(tmp_path):
     text = FORMATS["units after a slash"]
     mark = next(m for m in ";\t," if m in text)
@@ -129,18 +79,6 @@ def test_the_last_cell_of_the_last_line_may_be_empty(tmp_path, mark):
     same(read_quietly(write(tmp_path, text + "\n \n" + 4 * mark + "\n")))
 
 
-@pytest.mark.parametrize("kind", [bool, object, "boolean", str, str.upper])
-def test_one_pulse_per_row_may_be_true_or_false(tmp_path, kind):
-    told = pandas.Series(np.arange(6) > 2)
-    told = told.astype(str).map(kind) if kind is str.upper else told.astype(kind)
-    frame = pandas.DataFrame(TABLE | {"switched": told, "trials": 1})
-    frame.to_csv(tmp_path / "lab.csv", index=False)
-    for data in (frame, tmp_path / "lab.csv"):
-        assert calibration.read_table(data)["switched"].tolist() == [0, 0, 0, 1, 1, 1]
-        with pytest.raises(ValueError, match="trials = 50 must be 1, because its outcome is true"):
-            calibration.read_table(data, trials=50)
-
-
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "utf-8-sig"])
 def test_encodings(tmp_path, encoding):
     same(read_quietly(write(tmp_path, FORMATS["units after a slash"], encoding=encoding)))
@@ -155,28 +93,6 @@ def test_names_in_the_encoding_of_windows_may_follow_comments(tmp_path, before, 
     spoiled = text + text.splitlines()[-1].replace("1000", "1000\u00b5")
     with pytest.raises(ValueError, match=r"is not text in UTF-8.*save the file in UTF-8"):
         calibration.read_table(write(tmp_path, spoiled, encoding="cp1252"))
-
-
-@pytest.mark.parametrize("widths", [1, 3])
-@pytest.mark.parametrize("way", [None, "P->AP"])
-def test_counts_that_fall_with_the_current_are_told(widths, way):
-    """Pulses that did not reverse the device; longer pulses need less current."""
-    current = np.concatenate([CURRENT * 1e-6 / (k + 1) for k in range(widths)])
-    table = {
-        "current_a": current,
-        "pulse_width_s": np.repeat(2e-9 * 4.0 ** np.arange(widths), len(CURRENT)),
-        "switched": 1000 - np.tile(SWITCHED, widths),
-        "trials": [1000] * len(current),
-    }
-    with pytest.warns(UserWarning, match="falls with the current.*trials minus this count"):
-        calibration.read_table(table, direction=way)
-    table["switched"] = 1000 - table["switched"]
-    calibration.read_table(table, direction=way)  # does not warn
-    twice = {name: np.tile(column, 2) for name, column in table.items()}
-    twice["direction"] = np.repeat(["P->AP", "AP->P"], len(current))
-    twice["switched"][len(current) :] = 1000 - table["switched"]  # the state, not the reversal
-    with pytest.warns(UserWarning, match=r"\(AP->P\): the share of switched pulses falls"):
-        calibration.read_table(twice)
 
 
 def test_voltages_and_data_frames():
@@ -243,94 +159,6 @@ def test_workbooks_need_openpyxl_and_say_so(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(ImportError, match="is a workbook, which needs openpyxl"):
         calibration.read_table(tmp_path / "lab.xlsx")
-
-
-def test_where_selects_and_by_groups(tmp_path):
-    path = write(tmp_path, two_devices())
-    by = read_quietly(path, 776.0, by=["device_id", "direction"])
-    assert list(by) == [(d, way) for d in "AB" for way in ("P->AP", "AP->P")]
-    for (device, direction), table in by.items():
-        one = read_quietly(path, 776.0, where={"device_id": device, "direction": direction})
-        for name, column in one.items():
-            np.testing.assert_array_equal(column, table[name])
-        assert len(table["trials"]) == 12
-    assert list(read_quietly(path, 776.0, by="direction", where={"device_id": ["A"]})) == [
-        "P->AP", "AP->P",
-    ]  # fmt: skip
-    curve = calibration.fit_empirical(by["A", "P->AP"]).curve
-    assert curve.threshold * 776 == pytest.approx(0.90, abs=0.02)
-    spinkeras.SpinNeuron("vgsot_zhang2020", switching_model=curve)
-    for options, message in (
-        ({"where": {"direction": "P-AP"}}, r"no row with direction = \['P-AP'\]; its values are"),
-        ({"where": {"way": 1}}, r"has no column 'way' \(where\); it has \['device_id', "),
-        ({"by": "way"}, r"has no column 'way' \(by\)"),
-        ({"where": "A"}, "where = 'A' must be a dictionary"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            calibration.read_table(path, 776.0, **options)
-
-
-def test_suspicious_numbers_of_trials(tmp_path):
-    p = np.arange(2, 50, 2) / 50  # multiples of 0.04: 25 trials, not 1000
-    text = "current_a,pulse_width_s,fraction,trials\n"
-    text += "\n".join(f"{50 + k}e-6,2e-9,{share},1000" for k, share in enumerate(p))
-    with pytest.warns(
-        UserWarning, match="1000 trials a row, although every count is a multiple of"
-    ):
-        calibration.read_table(write(tmp_path, text))
-    read = calibration.read_table(write(tmp_path, text), trials=25)  # said, so no guess
-    np.testing.assert_allclose(read["switched"], 25 * p)
-
-
-# --- units, signs --------------------------------------------------------------------------------
-
-FITS = (
-    lambda table, **o: calibration.fit_device(table, "stt_reference", resistance=2500.0),
-    lambda table, **o: calibration.fit_empirical(table, resistance=2500.0),
-)
-WRONG = {
-    "uA in A": ({"current_a": CURRENT}, r"current_a = 60 A is not a current of a junction; the"
-                r" numbers are likely uA: units=\{'current_a': 'uA'\} \(6 such rows\)"),
-    "nA in A": ({"current_a": CURRENT * 1e3}, r"likely nA|likely uA"),
-    "A in uA": ({"current_a": None, "I_uA": CURRENT * 1e-6}, r"I_uA = 6e-05 .* likely A: units="),
-    "mV in V": ({"current_a": None, "voltage_v": CURRENT * 10}, "likely mV"),
-    "ns in s": ({"pulse_width_s": [2] * 6}, r"pulse_width_s = 2 is not 1e-11 to 1e-2 s; the numbers"
-                r" are likely ns: units=\{'pulse_width_s': 'ns'\}"),
-    "s in ns": ({"pulse_width_s": None, "t_p (ns)": [2e-9] * 6}, "may be in SI units already"),
-    "percent": ({"switched": None, "P": SWITCHED / 10}, r"P = 15.4 .* likely percent: units="),
-    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "State units="),
-    "mV of a gate": ({"gate_voltage_v": [500] * 6}, "not -10 to 10 V; the numbers are likely mV"),
-    "all negative": ({"current_a": -CURRENT * 1e-6}, "Every current of the table is <= 0.*reverse"),
-    "all negative, sorted": ({"current_a": -CURRENT[::-1] * 1e-6}, "Every current of the table"),
-    "both signs": ({"current_a": np.array([-90, -84, -66, 66, 84, 90]) * 1e-6,
-                    "switched": [830, 738, 298, 298, 738, 830]}, "currents of both signs.*one dir"),
-}  # fmt: skip
-
-
-@pytest.mark.filterwarnings("ignore:the table. guessed")
-@pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("name", WRONG)
-def test_units_and_signs_are_checked_at_the_door(fit, name):
-    changes, message = WRONG[name]
-    table = {n: column for n, column in (TABLE | changes).items() if column is not None}
-    with pytest.raises(ValueError, match=message):
-        fit(table)
-
-
-def test_resistance_in_kiloohm():
-    table = {n: c for n, c in TABLE.items() if n != "current_a"} | {"voltage_v": CURRENT / 100}
-    with pytest.raises(
-        ValueError, match=r"resistance = 2.5 ohm give 0.36 A, .*resistance is likely in kohm"
-    ):
-        calibration.fit_empirical(table, resistance=2.5)
-
-
-def test_a_baseline_of_negative_current_is_allowed():
-    table = {n: np.asarray(c) for n, c in TABLE.items()}
-    more = {"current_a": [-20e-6, 0], "pulse_width_s": [2e-9] * 2, "switched": [3, 2],
-            "trials": [1000] * 2}  # fmt: skip
-    read = calibration.read_table({n: np.concatenate([more[n], c]) for n, c in table.items()})
-    assert len(read["trials"]) == 8
 
 
 # --- malformed -----------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
-"""Tables under names of the library: files and arrays, pooled rows, refusals that name the row."""
+"""Tables: what a row must hold, units at the door, and refusals that name the row."""
 
 import numpy as np
-import pandas
 import pytest
 from scipy import stats
 
 from spinkeras import calibration
 from tests.calibration.harness import HEADER, MEASURED, small_table, write
+from tests.calibration.lab import CURRENT, SWITCHED, TABLE, lines, read_quietly, same
 
 
 def test_csv_equals_arrays(tmp_path):
@@ -18,15 +18,6 @@ def test_csv_equals_arrays(tmp_path):
     for name, column in from_arrays.items():
         np.testing.assert_array_equal(from_file[name], column)
     assert calibration.fit_device(path, "stt_reference").deviance < stats.chi2.isf(1e-6, 4)
-
-
-def test_rows_of_one_setting_are_pooled():
-    table = calibration.read_table(
-        small_table(current_a=[2e-6, 1e-6, 2e-6, 1e-6, 2e-6, 3e-6], switched=[1, 2, 3, 4, 5, 6])
-    )
-    np.testing.assert_array_equal(table["current_a"], [1e-6, 2e-6, 3e-6])
-    np.testing.assert_array_equal(table["switched"], [6, 9, 6])
-    np.testing.assert_array_equal(table["trials"], [2000, 3000, 1000])
 
 
 def test_gate_voltage_in_a_file_names_the_line(tmp_path):
@@ -129,71 +120,87 @@ def test_malformed_arrays_name_the_row(columns, message):
         calibration.read_table(small_table(**columns))
 
 
-class Columns:
-    """A frame of another library: names in `columns`, and a column for each."""
-
-    def __init__(self, table):
-        self.table, self.columns = table, list(table)
-
-    def __getitem__(self, name):
-        return self.table[name]
-
-
-FRAME = pandas.DataFrame(small_table())
-FORMS = {
-    "tuples": lambda: {name: tuple(column) for name, column in FRAME.items()},
-    "series of other indices": lambda: {
-        name: pandas.Series(list(column), index=np.roll(np.arange(6), k))
-        for k, (name, column) in enumerate(FRAME.items())
-    },
-    "structured array": lambda: FRAME.to_records(index=False),
-    "frame of another library": lambda: Columns(small_table()),
-    "rows in another order": lambda: FRAME[::-1],
-    "index of settings": lambda: FRAME.set_index(["current_a", "pulse_width_s"]),
-    "index that is a column, too": lambda: FRAME.set_index("current_a", drop=False),
-    "groups": lambda: FRAME.groupby(["current_a", "pulse_width_s"])[["switched", "trials"]].sum(),
-    "categories": lambda: FRAME.astype("category"),
-    "nullable numbers": lambda: FRAME.convert_dtypes(),
-    "text": lambda: FRAME.astype("string"),
-    "masked arrays without a mask": lambda: {n: np.ma.array(c) for n, c in FRAME.items()},
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_columns_in_any_form(form):
-    read = calibration.read_table(FORMS[form]())
-    for name, column in calibration.read_table(small_table()).items():
-        np.testing.assert_allclose(read[name], column, rtol=1e-15, err_msg=name)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        (pandas.concat({"A": FRAME, "B": FRAME}, axis=1), r"names of several levels.*data\['A'\]"),
-        (pandas.concat([FRAME, FRAME[["trials"]]], axis=1), "the column 'trials' more than once"),
-        (FRAME.to_csv(), "is the text of a table, not a path; write it to a file"),
-        (small_table(trials=iter([1])), "trials of the table must be a list of numbers, one for"),
-        (
-            small_table(switched=np.ma.array([1] * 6, mask=[0, 0, 1, 0, 0, 0])),
-            "row 2 .* = nan is not",
-        ),
-        (FRAME.assign(switched=[1, 2, None, 4, 5, 6]), "row 2 .*is not a finite number; leave out"),
-        (FRAME.convert_dtypes().mask(FRAME["switched"] == 461), "row 2 .*is not a"),
-    ],
-)
-def test_forms_that_are_refused_say_what_to_do(data, message):
-    with pytest.raises(ValueError, match=message):
-        calibration.read_table(data)
-
-
-def test_numbers_may_name_the_columns():
-    said = {name: k for k, name in enumerate(FRAME)}
-    read = calibration.read_table(pandas.DataFrame(FRAME.to_numpy()), columns=said)
-    np.testing.assert_array_equal(read["trials"], FRAME["trials"])
-
-
 def test_other_input():
     with pytest.raises(ValueError, match="path of a CSV file or a dictionary of columns"):
         calibration.read_table([1, 2, 3])
     with pytest.raises(ValueError, match=r"resistance = -5 ohm is outside \[0\.001, "):
         calibration.fit_device(MEASURED, "stt_reference", resistance=-5.0)
+
+
+@pytest.mark.parametrize("share", ["{p:.2f}", "{p:.1e}", "{p:g}e2%", "{p}", "-"])
+def test_a_share_that_agrees_with_the_count_is_silent(tmp_path, share):
+    same(
+        read_quietly(
+            path := write(tmp_path, lines("I_uA,t_ns,n_sw,N,P", f"{{i}},2,{{k}},1000,{share}"))
+        )
+    )
+    with pytest.warns(UserWarning, match="guessed") as caught:
+        calibration.read_table(path)
+    assert "share" not in str(caught[0].message)
+
+
+@pytest.mark.parametrize(("head", "share"), [("P", ".7"), ("P", "70%"), ("P (%)", "7e1")])
+def test_a_share_that_contradicts_the_count_is_told(tmp_path, head, share):
+    text = lines(f"I_uA,t_ns,n_sw,N,{head}", "{i},2,{k},1000," + share)
+    path = write(tmp_path, text)
+    with pytest.warns(UserWarning, match=r"although 'P.* differs \(line 2: 154 of 1000, but"):
+        same(calibration.read_table(path))
+    columns = {"switched": "n_sw"}  # what is said is no guess
+    with pytest.warns(UserWarning, match="guessed") as caught:
+        calibration.read_table(path, columns=columns)
+    assert "although" not in str(caught[0].message)
+
+
+def test_suspicious_numbers_of_trials(tmp_path):
+    p = np.arange(2, 50, 2) / 50  # multiples of 0.04: 25 trials, not 1000
+    text = "current_a,pulse_width_s,fraction,trials\n"
+    text += "\n".join(f"{50 + k}e-6,2e-9,{share},1000" for k, share in enumerate(p))
+    with pytest.warns(
+        UserWarning, match="1000 trials a row, although every count is a multiple of"
+    ):
+        calibration.read_table(write(tmp_path, text))
+    read = calibration.read_table(write(tmp_path, text), trials=25)  # said, so no guess
+    np.testing.assert_allclose(read["switched"], 25 * p)
+
+
+FITS = (
+    lambda table, **o: calibration.fit_device(table, "stt_reference", resistance=2500.0),
+    lambda table, **o: calibration.fit_empirical(table, resistance=2500.0),
+)
+
+
+WRONG = {
+    "uA in A": ({"current_a": CURRENT}, r"current_a = 60 A is not a current of a junction; the"
+                r" numbers are likely uA: units=\{'current_a': 'uA'\} \(6 such rows\)"),
+    "nA in A": ({"current_a": CURRENT * 1e3}, r"likely nA|likely uA"),
+    "A in uA": ({"current_a": None, "I_uA": CURRENT * 1e-6}, r"I_uA = 6e-05 .* likely A: units="),
+    "mV in V": ({"current_a": None, "voltage_v": CURRENT * 10}, "likely mV"),
+    "ns in s": ({"pulse_width_s": [2] * 6}, r"pulse_width_s = 2 is not 1e-11 to 1e-2 s; the numbers"
+                r" are likely ns: units=\{'pulse_width_s': 'ns'\}"),
+    "s in ns": ({"pulse_width_s": None, "t_p (ns)": [2e-9] * 6}, "may be in SI units already"),
+    "percent": ({"switched": None, "P": SWITCHED / 10}, r"P = 15.4 .* likely percent: units="),
+    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "State units="),
+    "mV of a gate": ({"gate_voltage_v": [500] * 6}, "not -10 to 10 V; the numbers are likely mV"),
+    "all negative": ({"current_a": -CURRENT * 1e-6}, "Every current of the table is <= 0.*reverse"),
+    "all negative, sorted": ({"current_a": -CURRENT[::-1] * 1e-6}, "Every current of the table"),
+    "both signs": ({"current_a": np.array([-90, -84, -66, 66, 84, 90]) * 1e-6,
+                    "switched": [830, 738, 298, 298, 738, 830]}, "currents of both signs.*one dir"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:the table. guessed")
+@pytest.mark.parametrize("fit", FITS)
+@pytest.mark.parametrize("name", WRONG)
+def test_units_and_signs_are_checked_at_the_door(fit, name):
+    changes, message = WRONG[name]
+    table = {n: column for n, column in (TABLE | changes).items() if column is not None}
+    with pytest.raises(ValueError, match=message):
+        fit(table)
+
+
+def test_resistance_in_kiloohm():
+    table = {n: c for n, c in TABLE.items() if n != "current_a"} | {"voltage_v": CURRENT / 100}
+    with pytest.raises(
+        ValueError, match=r"resistance = 2.5 ohm give 0.36 A, .*resistance is likely in kohm"
+    ):
+        calibration.fit_empirical(table, resistance=2.5)
