@@ -468,7 +468,8 @@ class MTJDevice:
 
         The efficiencies and the curves of write and reset change places. The initial state is the
         other one, and `offset_field` changes its sign. Without a law for the reset, the law of the
-        write stays.
+        write stays. The curve of a free-running junction is its `EquilibriumCurve.reversed()`:
+        `1 - P` over the opposite current.
 
         Example:
 
@@ -483,6 +484,8 @@ class MTJDevice:
         for write, reset in pairs:
             if getattr(self, reset) is not None:
                 changes |= {write: getattr(self, reset), reset: getattr(self, write)}
+        if self.has_free_running_curve:
+            changes["switching_curve"] = self.switching_curve.reversed()
         return self.replace(offset_field=0.0 - self.offset_field, **changes)
 
     def starting(self, state: str) -> "MTJDevice":

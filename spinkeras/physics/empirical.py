@@ -395,6 +395,26 @@ class EquilibriumCurve(EmpiricalCurve):
         """
         return super().switching_probability(current, pulse_width, anisotropy_ratio)
 
+    def reversed(self) -> Self:
+        """The curve of the other state: `1 - P` over the current of the opposite sign.
+
+        Example:
+
+        >>> from spinkeras import EquilibriumCurve
+        >>> curve = EquilibriumCurve(threshold=-0.8e-6, slope=0.4e6, relaxation_time=120e-9)
+        >>> back = curve.reversed()
+        >>> back.threshold, back.reversed() == curve
+        (8e-07, True)
+        """
+        changes: dict[str, float] = {}
+        for ending in ("", "_anisotropy_rate"):
+            changes |= {f"{name}{ending}": 0.0 - getattr(self, f"{name}{ending}") for name in "ac"}
+        for end, other in (("floor", "ceiling"), ("ceiling", "floor")):
+            changes[end] = 1 - getattr(self, other)
+            rate = getattr(self, f"{other}_anisotropy_rate")  # of the logit, which changes its sign
+            changes[f"{end}_anisotropy_rate"] = 0.0 - rate
+        return self.replace(threshold=0.0 - self.threshold, **changes)
+
     def correlation_time(self, current: Array, anisotropy_ratio: Array = 1.0) -> Array:
         """Correlation time of the bit in s, by the formula of the class (NumPy).
 

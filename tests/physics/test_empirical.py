@@ -339,6 +339,34 @@ def test_a_free_running_curve_is_a_measured_one_of_any_time():
     )
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"threshold": 0.0, "floor": 0.0, "ceiling": 1.0, "a": 0.3},
+        {"floor": 0.999, "ceiling": 1.0, "ceiling_anisotropy_rate": 0.0},
+        {"floor_anisotropy_rate": -0.7, "a_anisotropy_rate": 0.2, "c_anisotropy_rate": -0.3},
+    ],
+)
+def test_a_free_running_junction_of_the_other_direction_is_in_the_other_state(changes):
+    """Either the one or the other state is found; a current of the other sign favours it."""
+    device = DEVICE.replace(switching_curve=FREE.replace(**changes))
+    back = device.starting("antiparallel")
+    current = np.linspace(-8e-6, 8e-6, 33)
+    for ratio in (0.8, 1.0, 1.3):
+        here, there = (
+            spinkeras.switching_probability(sign * current, 1e-6, each, ratio * DEVICE.anisotropy)
+            for sign, each in ((1, device), (-1, back))
+        )
+        np.testing.assert_allclose(there, 1 - here, atol=1e-12)
+        times = back.switching_curve.correlation_time(-current, ratio)
+        np.testing.assert_allclose(times, device.switching_curve.correlation_time(current, ratio))
+    twice = back.reversed().switching_curve
+    for name, value in device.switching_curve.get_config().items():
+        if not isinstance(value, str):
+            assert getattr(twice, name) == pytest.approx(value, abs=1e-15)
+
+
 def test_a_free_running_curve_comes_back_alone_and_as_that_of_a_device():
     assert EquilibriumCurve.from_config(FREE.get_config()) == FREE
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(FREE))
