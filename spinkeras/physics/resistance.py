@@ -85,7 +85,8 @@ def antiparallel_by(xp, current, parallel, tmr, half_voltage):
     """
     # v = V / V_half is the one root of v^3 - a v^2 + v - a (1 + TMR) = 0. Three steps of third
     # order reach 1e-11 for every TMR, with one division each; the last step carries the gradient.
-    a = xp.abs(current * parallel) / half_voltage
+    # At the limit of `a` the rest of the TMR is 1e-12; powers of larger numbers would overflow.
+    a = xp.minimum(xp.abs(current * parallel) / half_voltage, 1e6)
     top = a * (1 + tmr)
     v = a * (1 + tmr / (1 + a * top))
     for _ in range(3):

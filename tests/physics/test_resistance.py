@@ -32,6 +32,17 @@ def test_each_is_the_inverse_of_the_other(device, tmr, half, state):
     np.testing.assert_allclose(back, VOLTS, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [None, "float32"])
+@pytest.mark.parametrize(("tmr", "half"), [(1.0, 0.5), (10.0, 0.01), (0.0, 100.0)])
+def test_no_current_is_too_large(device, dtype, tmr, half):
+    """Far above the bias that halves the TMR the junction is ohmic; an infinite current too."""
+    device = device.replace(tmr=tmr, tmr_half_voltage=half)
+    current = np.array([1e3, -1e6, 1e9, 1e12, -1e20, 1e30, np.inf, -np.inf, np.nan])
+    given = current if dtype is None else ops.convert_to_tensor(current, dtype)
+    found = ops.convert_to_numpy(voltage_of_current(given, device, "antiparallel"))
+    np.testing.assert_allclose(found, current * device.resistance_parallel, rtol=1e-6)
+
+
 def test_gradients_are_those_of_the_inverse(device):
     volts = ops.convert_to_tensor([-0.7, 0.2, 0.9], "float32")
     forward = gradients(
