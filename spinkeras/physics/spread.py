@@ -5,6 +5,10 @@ device and property. With the nominal temperature `T0` a device of the chip has
 
     Delta' = Delta f_stability T0 / T      Ic0'/Delta' = (Ic0/Delta) f_current T / T0
     t_D'   = t_D f_diffusion_time T0 / T   R_P' = R_P f_resistance      TMR' = TMR f_tmr
+    h_z'   = h_z f_moment T0 / T
+
+`h_z = Ms Vol B_z / (2 kB T)` is the drive at which a free-running junction in a stray field is in
+balance.
 
 The chip is driven with the settings of the nominal device. Pulse width, gate voltage and bias
 current do not follow the factors, so a spread of devices changes threshold and slope.
@@ -26,7 +30,7 @@ from spinkeras.physics.device import STATES, DeviceLike, MTJDevice, get_device
 from spinkeras.physics.resistance import current_of_voltage
 
 CAUSES = ("all", "threshold", "slope", "faults")
-FACTORS = ("stability", "current", "diffusion_time", "resistance", "tmr")
+FACTORS = ("stability", "current", "diffusion_time", "resistance", "tmr", "moment")
 MOST_DEVICES = 2000
 
 _SIGMA, _SHARE = "5 % is 0.05", "1 % is 0.01"
@@ -102,7 +106,7 @@ class ChipSpread:
         ceiling: largest switching probability (back-hopping), 0.5 to 1.
         stuck_low, stuck_high: fraction of devices that never or always read as switched, 0 to
             0.5 each.
-        devices: rows of the five `FACTORS`, at most 2000. Every device of a chip gets one row,
+        devices: rows of the six `FACTORS`, at most 2000. Every device of a chip gets one row,
             drawn with replacement. `from_devices` and `from_factors` set this.
 
     Raises:
@@ -152,7 +156,7 @@ class ChipSpread:
         """Spread of given devices, measured ones or the result of `sample_devices`.
 
         Every device of a chip is one of the given devices, drawn with replacement. This keeps the
-        correlations between its properties. Only the five `FACTORS` are used; the bias dependence
+        correlations between its properties. Only the six `FACTORS` are used; the bias dependence
         of the TMR, the gate, the reset and a `write_resistance` stay those of the layer's device,
         and every reset succeeds. Devices with a `switching_curve` switch by this curve, in amperes
         and seconds. Of their differences only those in resistance and TMR are used; `current` gives
@@ -218,6 +222,7 @@ class ChipSpread:
                 "stability": ratio("thermal_stability"),
                 "current": ratio("critical_current_per_stability"),
                 "diffusion_time": ratio("diffusion_time"),
+                "moment": [_moment(device) / _moment(nominal) for device in devices],
             }
         return cls.from_factors(factors, **spread)
 
@@ -349,9 +354,14 @@ class ChipSpread:
             stuck_low=xp.where(uniform < self.stuck_low, none + 1, none),
             stuck_high=xp.where(uniform >= 1 - self.stuck_high, none + 1, none),
             offset_field=self.offset_field * field + none,
-            temperature=warm + none,
+            moment=factors["moment"] / (warm + none),
             offset_current=self.offset_current * shift + none,
         )
+
+
+def _moment(device):
+    """`Ms Vol / (kB T)` in 1/T."""
+    return device.saturation_magnetization * device.volume / device.thermal_energy
 
 
 def _device_table(rows):
@@ -364,7 +374,7 @@ def _device_table(rows):
             raise TypeError
     except TypeError:
         raise ValueError(
-            f"devices = {checks.shown(rows)} must have one row of five numbers for each device, "
+            f"devices = {checks.shown(rows)} must have one row of six numbers for each device, "
             f"the factors {FACTORS}; see ChipSpread.from_devices."
         ) from None
     if len(table) > MOST_DEVICES:
@@ -372,12 +382,13 @@ def _device_table(rows):
             f"{len(table)} devices are too many, because the layer saves this table. Use at most "
             f"{MOST_DEVICES}, for example a random subset."
         )
-    rows = tuple(map(tuple, table))
+    # Earlier versions wrote rows without the moment.
+    rows = tuple((*row, 1.0) if len(row) == len(FACTORS) - 1 else tuple(row) for row in table)
     for number, row in enumerate(rows):
         if len(row) != len(FACTORS) or not all(0.1 <= value <= 10 for value in row):
             found = ", ".join(f"{value:.3g}" for value in row[:8])
             raise ValueError(
-                f"Device {number} has the factors ({found}). They must be the five factors "
+                f"Device {number} has the factors ({found}). They must be the six factors "
                 f"{FACTORS} relative to the nominal device, each in [0.1, 10]. Check that "
                 "`nominal` is the device around which the others vary."
             )
@@ -392,7 +403,7 @@ class DeviceFactors(NamedTuple):
             `t_D`, `R_P` and TMR.
         stuck_low, stuck_high: 1 if the device is stuck, otherwise 0.
         offset_field: field in T that is added to the stray field.
-        temperature: factor on the temperature.
+        moment: factor on `Ms Vol / (kB T)`, by which a stray field moves a midpoint.
         offset_current: current in A that is added to the threshold.
     """
 
@@ -404,7 +415,7 @@ class DeviceFactors(NamedTuple):
     stuck_low: Any
     stuck_high: Any
     offset_field: Any = 0.0
-    temperature: Any = 1.0
+    moment: Any = 1.0
     offset_current: Any = 0.0
 
 
@@ -482,7 +493,7 @@ def chip_curve(
         curve = law(actual_duration + stretch, actual_stability)
         midpoint = curve.midpoint
         if per_tesla is not None:  # field energy of the moment, divided by kB T
-            midpoint = (midpoint + per_tesla * chip.offset_field) / chip.temperature
+            midpoint = (midpoint + per_tesla * chip.offset_field) * chip.moment
         if cause == "all":
             return curve.probability(own_drive / chip.current - midpoint)
         nominal = law(log_duration, stability)

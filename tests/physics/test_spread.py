@@ -98,6 +98,9 @@ def test_whole_devices_are_drawn_with_equal_chances(device, tensors):
     assert inside_binomial(np.sum(picked[1:] == picked[:-1]), 29_999, 1 / 3, 1)
 
 
+IN_FIELD = {"anisotropy": 13.7e3, "gate_voltage_range": (-0.1, 0.1), "offset_field": 20e-3}
+
+
 @pytest.mark.parametrize(
     ("nominal", "law", "width", "highest", "top"),
     [
@@ -105,10 +108,18 @@ def test_whole_devices_are_drawn_with_equal_chances(device, tensors):
         ({"diameter": 80e-9}, {"switching_model": "neel_brown"}, 1e-6, 240e-6, 1.0),  # Delta = 160
         ({}, {"switching_model": NeelBrown(attempt_time=1e-9)}, 1e-6, 60e-6, 1.0),
         (VGSOT.get_config() | {"diameter": 95e-9}, {}, 4e-9, 200e-6, 0.77),  # Delta = 109
+        (IN_FIELD, {"switching_model": "equilibrium"}, 1e-6, 5e-6, 1.0),
+        (
+            IN_FIELD | {"initial_state": "antiparallel"},
+            {"switching_model": "equilibrium"},
+            1e-6,
+            5e-6,
+            1.0,
+        ),
     ],
 )
 def test_a_given_device_answers_as_itself(device, nominal, law, width, highest, top):
-    """Also with other damping, efficiency and temperature, against the device's own curve."""
+    """Also with other damping, moment and temperature, against the device's own curve."""
     from spinkeras.physics import laws
 
     device = device.replace(**nominal)
@@ -196,7 +207,7 @@ def test_a_joint_distribution_is_sampled_once():
     assert stats.kstest(np.log(table[:, 0]) / 0.1, "norm").pvalue > ALARM
     residual = np.log(table[:, 3]) + 0.5 * (table[:, 0] - 1)
     assert stats.kstest(residual / 0.02, "norm").pvalue > ALARM
-    np.testing.assert_array_equal(table[:, [1, 2, 4]], 1)
+    np.testing.assert_array_equal(table[:, [1, 2, 4, 5]], 1)
 
 
 def test_bad_devices(device):
@@ -217,6 +228,8 @@ def test_bad_devices(device):
         ChipSpread.from_devices([VGSOT.replace(switching_curve=other)], VGSOT)
     with pytest.raises(ValueError, match="has the factors"):
         ChipSpread(devices=[[1.0, 1.0]])
+    earlier = ChipSpread(devices=[[1.1, 1.0, 0.9, 1.0, 1.2]])  # without the moment
+    assert earlier == ChipSpread(devices=[[1.1, 1.0, 0.9, 1.0, 1.2, 1.0]])
 
 
 # --- the physics ---------------------------------------------------------------------------------
