@@ -152,7 +152,7 @@ class EnergyReport(tables.Table):
         layers: one dictionary per spin layer, with these keys. `name`; `pulses` per inference;
             `write_pj`, `gate_pj`, `read_pj`, `reset_pj` and `total_pj` in pJ per inference;
             `pulse_width_ns` and `gate_voltage`, each as (lowest, highest); `latency_ns`;
-            `peak_voltage` in V over the channel, or over the junction in its parallel state;
+            `peak_voltage` in V over the channel, or over the junction in its initial state;
             `at_limit`, the share of the neurons with a trained knob at a limit of the device, by
             `"shortest pulse"`, `"longest pulse"`, `"least anisotropy"` and `"most anisotropy"`;
             `thermal_stability` and `retention_s`, the lowest values of all neurons at their gate
