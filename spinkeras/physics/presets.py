@@ -65,8 +65,10 @@ DEVICES: dict[str, dict[str, Any]] = {
         "damping, K_i 1.0 mJ/m^2, polarisation 0.75, 300 K. A setting of a simulation, no "
         "measured device.",
         assumed="anisotropy as K_i / t_f less the demagnetising energy along the axis of the disc "
-        "(N_z = 0.957); eta taken equal to the polarisation; resistance-area product, TMR and "
-        "its roll-off, VCMA, oxide thickness, pulse and gate ranges.",
+        "(N_z = 0.957, as the framework computes its own; N_z - N_x, which acts on a macrospin, "
+        "would give 154 kJ/m^3 and Delta = 73); eta taken equal to the polarisation; "
+        "resistance-area product, TMR and its roll-off, VCMA, oxide thickness, pulse and gate "
+        "ranges.",
     ),
     "vcma_uta2022": dict(
         diameter=50e-9,
@@ -83,10 +85,14 @@ DEVICES: dict[str, dict[str, Any]] = {
         pulse_width_range=(2e-9, 20e-9),
         gate_voltage_range=(-0.5, 0.45),
         nominal_pulse_width=2e-9,
-        source="Liu et al., IEEE J. Explor. Solid-State Comput. Devices Circuits 8, 194 (2022), "
-        "device file mtj_parameters.json: VCMA 75 fJ/(V m), oxide 1.5 nm, R_P 5 kohm, TMR 120 %.",
-        assumed="eta taken equal to the polarisation 0.6; TMR roll-off; pulse and gate ranges "
-        "(above 0.84 V the anisotropy would vanish).",
+        source="Liu et al., IEEE J. Explor. Solid-State Comput. Devices Circuits 8, 194 (2022). "
+        "Constants as in its open model, Stochastic_MTJ_Model: diameter 50 nm, free layer 1.1 nm, "
+        "Ms 1200 kA/m, damping 0.03, K_i 1.0056 mJ/m^2, oxide 1.5 nm, R_P 5 kohm and TMR 120 % of "
+        "the device VCMA in mtj_parameters.json; VCMA 75 fJ/(V m), polarisation 0.6 and a TMR "
+        "halved at 0.5 V in MTJ_RNG_vars.f90.",
+        assumed="eta taken equal to the polarisation; anisotropy as K_i / t_f less the "
+        "demagnetising energy (N_z - N_x = 0.968, with the factors of the model); pulse and gate "
+        "ranges (above 0.84 V the anisotropy would vanish).",
     ),
     "vgsot_zhang2020": dict(
         diameter=50e-9,
@@ -119,14 +125,14 @@ DEVICES: dict[str, dict[str, Any]] = {
         ),
         source="K. Zhang et al., IEEE Access 8, 50792 (2020); its original model is VGSOT-MTJ of "
         "the Spinmodel library (spinlib.com/VGSOT_MTJ.html). Constants as in the open Python port "
-        "of that, vgsot_python_model: K_i 0.32 mJ/m^2, Ms 625 kA/m, damping 0.05, spin Hall "
-        "angle 0.25, polarisation 0.58, VCMA 60 fJ/(V m), oxide 1.4 nm, RA 650 ohm um^2, TMR "
-        "100 %, channel 60 x 50 x 3 nm of 278 uohm cm, exchange bias 50 Oe, field-like torque "
-        "0.",
+        "of that, vgsot_python_model: diameter 50 nm, free layer 1.1 nm, K_i 0.32 mJ/m^2, Ms 625 "
+        "kA/m, damping 0.05, spin Hall angle 0.25, polarisation 0.58, VCMA 60 fJ/(V m), oxide 1.4 "
+        "nm, RA 650 ohm um^2, TMR 100 % halved at 0.5 V, channel 60 x 50 x 3 nm of 278 uohm cm, "
+        "exchange bias 50 Oe, field-like torque 0.",
         assumed="switching_curve: fitted to the stochastic LLG equation with these constants, 3 ns "
         "of relaxation and no heating (python -m tools.fit_spin_orbit), within 0.04 "
         "of it in the pulse and gate ranges, which are set by that; K_eff is K_i / t_f less the "
-        "demagnetising energy.",
+        "demagnetising energy (N_z - N_x = 0.948); eta taken equal to the polarisation.",
     ),
 }
 

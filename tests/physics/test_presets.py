@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from scipy import constants
 
 import spinkeras
 from tests.processes import ROOT
@@ -31,6 +32,50 @@ def test_the_published_free_running_preset_is_as_it_says():
     assert moved == pytest.approx(1 / (1 + np.exp(-1)), abs=1e-3)
     assert "threshold and slope" in device.assumed
     assert "Changed since: switching_curve." in device.replace(switching_curve=None).source
+
+
+WORDS = {
+    "diameter": r"diameter|\d nm junction|of \d+ nm",
+    "thickness": r"thickness|free layer [\d.]+ nm|film of [\d.]+ nm",
+    "saturation_magnetization": r"\bMs\b|magnetisation",
+    "damping": "damping",
+    "spin_torque_efficiency": r"\beta\b|efficiency",
+    "anisotropy": "anisotropy|K_eff is",
+    "resistance_area_product": r"\bRA\b|R_P|resistance-area product",
+    "tmr": "TMR",
+    "tmr_half_voltage": "roll-off|halved",
+    "vcma_coefficient": "VCMA|without effect",
+    "oxide_thickness": "oxide|thicknesses",
+    "pulse_width_range": "pulse (and gate )?ranges|intervals",
+    "gate_voltage_range": "gate ranges|without effect",
+}
+
+
+@pytest.mark.parametrize("name", [*spinkeras.presets(), *spinkeras.presets(free_running=True)])
+def test_every_value_of_a_preset_is_of_the_source_or_assumed(name):
+    device = spinkeras.MTJDevice.preset(name)
+    if "Every value" in device.assumed and name.endswith("_reference"):
+        return
+    text = f"{device.source} {device.assumed}"
+    silent = [field for field, words in WORDS.items() if not re.search(words, text)]
+    assert not silent
+
+
+@pytest.mark.parametrize(
+    ("name", "interface", "factor"),
+    [
+        ("stt_arm", 1.0e-3, 0.9568),
+        ("vcma_uta2022", 1.0056e-3, 0.9682),
+        ("vgsot_zhang2020", 0.32e-3, 0.9482),
+    ],
+)
+def test_the_anisotropy_of_a_preset_is_what_it_says(name, interface, factor):
+    device = spinkeras.MTJDevice.preset(name)
+    shape = factor * constants.mu_0 * device.saturation_magnetization**2 / 2
+    assert device.anisotropy == pytest.approx(interface / device.thickness - shape, rel=3e-3)
+    said = f"{device.source} {device.assumed}"
+    assert re.search(rf"K_i {interface * 1e3:g}|K_i 1.0 ", said)
+    assert f"{factor:.3f}" in said
 
 
 def test_presets_in_the_docs_are_computed():
