@@ -44,7 +44,7 @@ from spinkeras.calibration.likeness import warn_if_twice, warn_if_unlike
 from spinkeras.calibration.pooling import in_settings, pool
 from spinkeras.calibration.signs import refuse_wrong_sign, towards_reversal, warn_if_falling
 from spinkeras.notices import warn
-from spinkeras.physics.device import DeviceLike, get_device
+from spinkeras.physics.device import STATES, DeviceLike, get_device
 from spinkeras.physics.resistance import current_of_voltage
 
 _GATE, _KELVIN, _WAY = "gate_voltage_v", "temperature_k", "direction"
@@ -440,8 +440,9 @@ def _currents(values, drive, path, way, cells):
             current[own] = current_of_voltage(values[own], path, state)
         told = f"{path.write_path_resistance:.4g}"
         if way is None and path.write_resistance is None:
+            law = "R" if path.initial_state == STATES[0] else "R_AP(V)"
             cells.notes.append(
-                f"that pulses start {path.initial_state}, so V = I R with R_P = {told} ohm"
+                f"that pulses start {path.initial_state}, so V = I {law} with R_P = {told} ohm"
             )
     largest = float(np.max(np.abs(current)))
     least, most = _PLAUSIBLE["current_a"]

@@ -105,12 +105,12 @@ def test_voltages_become_currents_in_the_state_in_which_pulses_start(channel, re
     np.testing.assert_allclose(np.sort(both["current_a"]), np.sort(expected), rtol=1e-12)
 
 
-@pytest.mark.parametrize("state", ["parallel", "antiparallel"])
-def test_the_state_that_was_assumed_is_said(state):
+@pytest.mark.parametrize(("state", "law"), [("parallel", "R"), ("antiparallel", "R_AP(V)")])
+def test_the_state_that_was_assumed_is_said(state, law):
     device = REFERENCE.starting(state)
     table = small_table(current_a=None, voltage_v=np.linspace(0.3, 0.7, 6))
     found, said = read(table, device=device)
-    assert said.count(f"that pulses start {state}, so V = I R with R_P = 7958 ohm") == 1
+    assert said.count(f"that pulses start {state}, so V = I {law} with R_P = 7958 ohm") == 1
     expected = current_of_voltage(np.linspace(0.3, 0.7, 6), device, state)
     np.testing.assert_allclose(found["current_a"], expected, rtol=1e-12)
     assert not read(table, device=device.replace(write_resistance=776.0))[1]
