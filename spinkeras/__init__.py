@@ -42,7 +42,10 @@ The map, in the order in which the rooms build on each other:
       report, tracker   energy_report on given data, EnergyTracker while training
       budget            EnergyBudget: the best accuracy for a given energy
     hardware          chips and their drivers
-      chips             evaluate_chips, NewChipEachEpoch: accuracy and yield of simulated chips
+      accuracy          the accuracy of outputs, as labels and loss tell it
+      results_file      the file with which a later evaluation continues
+      chips             evaluate_chips: accuracy and yield of simulated chips
+      training          NewChipEachEpoch: training on one simulated chip per epoch
       margins           reliability: how long bits last, how often pulses fail
       driver_table      device_settings: the table for the driver chip
     calibration       from lab data to a device

@@ -31,6 +31,7 @@ from spinkeras import (
     SpinNeuron,
 )
 from spinkeras.hardware import chips, driver_table
+from spinkeras.hardware.results_file import append_results, read_results
 from spinkeras.search.durability import durable
 from spinkeras.search.objective import EnergyObjective, energy_front
 from spinkeras.search.space import spin_search_space
@@ -447,11 +448,11 @@ def chip_results(model, path):
 
 def filed_results(whole, label, path):
     """What `evaluate_chips` does with its file, the chips measured before: it is much faster."""
-    done = chips._read_results(path, label, True)
+    done = read_results(path, label, True)
     wanted = dict(enumerate(zip(whole.accuracy.tolist(), whole.energy_pj.tolist())))
     missing = {chip: list(pair) for chip, pair in wanted.items() if chip not in done}
     if missing:
-        chips._append_results(path, label, missing)
+        append_results(path, label, missing)
     pairs = np.array([(done | missing)[chip] for chip in range(4)])
     return dataclasses.replace(whole, accuracy=pairs[:, 0], energy_pj=pairs[:, 1])
 

@@ -5,9 +5,7 @@ A chip holds all devices of a network; the devices of different chips differ at 
 
 import dataclasses
 import functools
-import hashlib
 import inspect
-import json
 import math
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,16 +15,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import checks, files, tables
+from spinkeras import checks, tables
 from spinkeras._typing import PathLike
 from spinkeras.energy.meter import refuse_unseen, traced_energies
 from spinkeras.energy.pulse import EnergyAssumptions
-from spinkeras.energy.report import weights_hash
+from spinkeras.hardware.accuracy import accuracy, classes, fraction_right, loss_of
+from spinkeras.hardware.results_file import append_results, fingerprint, identity, read_results
 from spinkeras.intervals import clopper_pearson
 from spinkeras.layer import core
 from spinkeras.layer.neuron import spin_neurons, unique_names
 from spinkeras.layer.observation import Observation, observing
-from spinkeras.layer.steps import Lease
 from spinkeras.physics.spread import CAUSES, ChipSpread, DeviceFactors
 
 _COMPILE = 2**17  # elements per call from which a compiled kernel is faster
@@ -259,74 +257,6 @@ class ChipReport(tables.Table):
         )
 
 
-def accuracy(y_true, y_pred):
-    """Fraction of samples with the correct class, as `evaluate_chips` judges it by default."""
-    return _fraction_right(np.asarray(y_pred), *_classes(np.asarray(y_true), np.asarray(y_pred)))
-
-
-def _fraction_right(answer, classes, threshold):
-    found = answer.argmax(-1) if threshold is None else answer.reshape(classes.shape) > threshold
-    return float(np.mean(found.reshape(classes.shape) == classes))
-
-
-def _classes(y, answer, loss=None):
-    """Class of every sample, and the threshold of a single output; `None` for several outputs.
-
-    Args:
-        y: labels.
-        answer: outputs of the nominal network.
-        loss: the loss with which the model was compiled. It tells what an output means.
-    """
-    single = answer.ndim == 1 or answer.shape[-1] == 1
-    shape = answer.shape if single else answer.shape[:-1]
-    if y.dtype.kind in "biuf":
-        if _without_ones(y.shape) == _without_ones(shape):
-            if single and (np.isin(y, (0, 1)).all() or np.isin(y, (-1, 1)).all()):
-                return y > 0, _threshold(y, answer, loss)
-            if not single and np.all((y >= 0) & (y < answer.shape[-1]) & (y == np.floor(y))):
-                return y.astype(int), None
-        elif not single and y.shape == answer.shape:
-            one, low = y == 1, min(y.min(), 0)
-            if low in (0, -1) and np.all(one | (y == low)) and np.all(one.sum(-1) == 1):
-                return one.argmax(-1), None
-    raise ValueError(
-        f"The accuracy of labels y of shape {y.shape} ({checks.shown(y)}) and outputs of shape "
-        f"{answer.shape} is not known: labels must be class numbers from 0, one-hot rows, or for "
-        "one output 0 and 1 or -1 and 1. For other tasks give metric=, a function "
-        "(y_true, y_pred) -> float."
-    )
-
-
-def _threshold(y, answer, loss):
-    """The output between the two classes: 0 for logits and labels of -1 and 1, otherwise 0.5."""
-    arguments = getattr(loss, "keywords", {})  # of a functools.partial
-    signs = (keras.losses.Hinge, keras.losses.SquaredHinge)
-    centred = isinstance(loss, signs) or loss in (keras.losses.hinge, keras.losses.squared_hinge)
-    if centred or getattr(loss, "from_logits", arguments.get("from_logits")) or y.min() < 0:
-        return 0.0
-    known = (getattr(loss, "__module__", None) or "").startswith("keras.")
-    if (np.any(answer < 0) or np.any(answer > 1)) and not (known and y.min() == 0):
-        raise ValueError(
-            "The accuracy is not known: the output leaves 0 to 1, and neither the labels nor the "
-            "compiled loss tell whether 0 or 0.5 divides the classes. Give metric=, a function "
-            "(y_true, y_pred) -> float."
-        )
-    return 0.5
-
-
-def _loss(model):
-    """The one loss of a compiled model, as an object or a function; otherwise `None`."""
-    losses = [*keras.tree.flatten(getattr(model, "loss", None))]
-    if len(losses) != 1:
-        return None
-    return keras.losses.get(losses[0]) if isinstance(losses[0], str) else losses[0]
-
-
-def _without_ones(shape):
-    """A shape without axes of size 1 after the axis of samples."""
-    return (*shape[:1], *(size for size in shape[1:] if size != 1))
-
-
 def evaluate_chips(
     model: keras.Model,
     x: Any,
@@ -414,33 +344,21 @@ def evaluate_chips(
             layer.refuse_chain(pulses, "on chips")
     seed = checks.whole("seed", seed, 0, 2**63 - 1)
     progress = checks.flag("progress", progress)
-    names = unique_names(neurons)
-    if layers is not None:
-        if not isinstance(layers, (list, tuple, set)) or not all(
-            isinstance(k, str) for k in layers
-        ):
-            raise ValueError(
-                f"layers must be a list of names from {names}; got {checks.shown(layers)}."
-            )
-        if unknown := [name for name in layers if name not in names]:
-            raise ValueError(
-                f"No spin layer is called {checks.shown(unknown)}; choose from {names}."
-            )
-    chosen = [layers is None or name in layers for name in names]
+    chosen = _chosen(neurons, layers)
 
-    known = None if results_file is None else _identity(metric)
+    known = None if results_file is None else identity(metric)
     study = _Study(model, x, batch_size, spread, cause, pulses)
     answer = study.measure(1, None)[0][0]
     score, threshold = functools.partial(_score, metric, y), None
     if metric is accuracy:
-        classes, threshold = _classes(y, answer, _loss(model))
-        score = functools.partial(_fraction_right, classes=classes, threshold=threshold)
+        wanted, threshold = classes(y, answer, loss_of(model))
+        score = functools.partial(fraction_right, wanted=wanted, threshold=threshold)
     nominal = score(answer)
     label, done = None, {}
     if results_file is not None:
         options = (pulses, seed, cause, chosen, batch_size, chips_at_once, threshold)
-        label = _fingerprint(model, x, y, spread, known, answer, options)
-        done = _read_results(results_file, label, metric is accuracy)
+        label = fingerprint(model, x, y, spread, known, answer, options)
+        done = read_results(results_file, label, metric is accuracy)
     bar = keras.utils.Progbar(chips, unit_name="chip", verbose=1 if progress else 0)
     for start in range(0, chips, chips_at_once):
         group = range(start, min(start + chips_at_once, chips))
@@ -454,7 +372,7 @@ def evaluate_chips(
             }
             done.update(values)
             if results_file is not None:
-                _append_results(results_file, label, values)
+                append_results(results_file, label, values)
         bar.add(len(group))
     pairs = np.array([done[chip] for chip in range(chips)])
     return ChipReport(pairs[:, 0], pairs[:, 1], nominal, spread, pulses, metric is accuracy)
@@ -501,46 +419,18 @@ def chip_sensitivity(
     return loss
 
 
-class NewChipEachEpoch(keras.callbacks.Callback):
-    """Trains on one simulated chip per epoch, instead of on a new chip in every step.
-
-    Every spin layer with a `spread` keeps the same devices during an epoch. The chip of an epoch
-    depends only on the layer's seed and the number of the epoch. So a run that continues with
-    `fit(initial_epoch=...)` sees the same chips as an uninterrupted run. The training step is not
-    compiled again.
-
-    Raises:
-        ValueError: when training starts without a spin layer that has a `spread`.
-
-    Example:
-
-    >>> import numpy as np, keras, spinkeras
-    >>> neuron = spinkeras.SpinNeuron(spread=spinkeras.ChipSpread(stability=0.1), seed=0)
-    >>> model = keras.Sequential([keras.Input((4,)), neuron, keras.layers.Dense(1)])
-    >>> model.compile("adam", "mse")
-    >>> x, y = np.ones((8, 4)), np.ones((8, 1))
-    >>> _ = model.fit(x, y, epochs=2, callbacks=[spinkeras.NewChipEachEpoch()], verbose=0)
-    """
-
-    def _layers(self):
-        return [layer for layer in spin_neurons(self.model) if layer.spread is not None]
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if not self._layers():
-            raise ValueError("NewChipEachEpoch found no SpinNeuron with a spread in this model.")
-
-        held = [layer.held_chip.state for layer in self._layers()]
-        self._lease = Lease(self.model, "train", forget=lambda: [(v, np.zeros(2)) for v in held])
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        for layer in self._layers():
-            layer.hold_chip(epoch)
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._lease.renew()
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._lease.end()
+def _chosen(neurons, layers):
+    """For every spin layer whether its devices differ, from the names that the caller gave."""
+    names = unique_names(neurons)
+    if layers is None:
+        return [True] * len(names)
+    if not isinstance(layers, (list, tuple, set)) or not all(isinstance(k, str) for k in layers):
+        raise ValueError(
+            f"layers must be a list of names from {names}; got {checks.shown(layers)}."
+        )
+    if unknown := [name for name in layers if name not in names]:
+        raise ValueError(f"No spin layer is called {checks.shown(unknown)}; choose from {names}.")
+    return [name in layers for name in names]
 
 
 def _draw(neurons, chosen, spread, seed, chips):
@@ -563,39 +453,6 @@ def _draw(neurons, chosen, spread, seed, chips):
         for layer, take, layer_chips in zip(neurons, chosen, zip(*drawn))
         if take
     }
-
-
-def _identity(metric):
-    """Key that distinguishes a metric from others, also in another process."""
-    named = inspect.isfunction(metric) or inspect.isclass(metric)
-    if not named or "<" in metric.__qualname__:  # <lambda>, or in the <locals> of a function
-        raise ValueError(
-            f"metric = {metric!r} has no name by which a results_file can recognise it. Use a "
-            "function or class at the top level of a module (def, not lambda, partial or a "
-            "method), or no results_file."
-        )
-    code = getattr(metric, "__code__", None)
-    if code is None:
-        return metric.__qualname__
-    constants = [repr(value) for value in code.co_consts if not inspect.iscode(value)]
-    return metric.__qualname__, code.co_code.hex(), code.co_names, constants
-
-
-def _fingerprint(model, x, y, spread, metric, answer, options):
-    """Short hash of all that determines the results, to recognise the file of another network.
-
-    The layers without spin neurons enter through the nominal output of the network, to three
-    digits.
-    """
-    size = [f"{value:.2e}" for value in (np.mean(answer), np.sqrt(np.mean(np.square(answer))))]
-    text = [options, spread.get_config(), metric, size, weights_hash(model)]
-    for layer in spin_neurons(model):
-        config = layer.get_config()
-        text.append({key: config[key] for key in sorted(config) if key != "name"})
-    digest = hashlib.sha256(json.dumps(text, default=repr).encode())
-    for array in (x, y):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _data(name, values, kinds="biuf"):
@@ -623,59 +480,3 @@ def _score(metric, y, answer):
             f"metric {name} returned {checks.shown(value)}; it must return one number per chip."
         )
     return score
-
-
-def _append_results(results_file, label, values):
-    rows = [
-        {"label": label, "chip": chip, "values": pair}
-        for chip, pair in values.items()
-        if all(map(math.isfinite, pair))
-    ]
-    files.append(results_file, [json.dumps(row, allow_nan=False) for row in rows])
-
-
-def _read_results(results_file, label, is_fraction):
-    """`{chip: [metric, pJ]}` from the complete lines of a file; an incomplete one is removed."""
-    path = pathlib.Path(results_file)
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
-    whole, cut = content[: content.rfind(b"\n") + 1], content[content.rfind(b"\n") + 1 :]
-    done = {}
-    for number, line in enumerate(whole.split(b"\n")[:-1], 1):
-        where = f"{path.name}, line {number}"
-        if not line.strip():
-            continue
-        chip, values = _result(line, where, label, is_fraction)
-        if not np.allclose(done.setdefault(chip, values), values, rtol=1e-4, atol=0):
-            raise ValueError(
-                f"{where}: chip {chip} has the values {values}, but {done[chip]} in an earlier "
-                "line; delete the wrong line."
-            )
-    if cut:
-        files.write(path, whole)
-    return done
-
-
-def _result(line, where, label, is_fraction):
-    """Chip and values of one line."""
-    remedy = "delete this line; its chip is then evaluated again"
-    try:
-        row = checks.from_json(line, where)
-    except ValueError as error:
-        raise ValueError(f"{where}: not a result; {remedy}. {error}") from None
-    if not isinstance(row, dict) or set(row) != {"label", "chip", "values"}:
-        raise ValueError(f"{where}: a result must have label, chip and values; {remedy}.")
-    if row["label"] != label:
-        raise ValueError(
-            f"{where} belongs to another model, data or setting; use a new results_file."
-        )
-    values = row["values"]
-    if not isinstance(values, list) or len(values) != 2:
-        raise ValueError(
-            f"{where}: values = {checks.shown(values)} must be the metric and the energy; {remedy}."
-        )
-    chip = checks.whole(f"{where}: chip", row["chip"], 0, 10**7 - 1)
-    limits = ("(a fraction)", 0.0, 1.0) if is_fraction else ("(units of the metric)",)
-    score = checks.number(f"{where}: the metric", values[0], *limits)
-    return chip, [score, checks.number(f"{where}: the energy", values[1], "pJ", 0.0)]

@@ -1,8 +1,6 @@
-"""Simulated chips: training with spread, the evaluation and its bookkeeping."""
+"""The evaluation of networks on simulated chips."""
 
 import dataclasses
-import functools
-import json
 import math
 
 import keras
@@ -14,10 +12,11 @@ import spinkeras
 from spinkeras import NeelBrown, SpinNeuron
 from spinkeras.hardware import chips
 from spinkeras.physics.spread import ChipSpread
-from tests.harness import BACKEND, COMPILED, FLOAT64
+from tests.hardware.harness import head, judged, mean_output
 
 VGSOT = spinkeras.MTJDevice.preset("vgsot_zhang2020")
 SPREAD = ChipSpread(stability=0.1, current=0.05, resistance=0.07, tmr=0.1)
+CLASSES = np.random.default_rng(2).integers(0, 3, 40)
 
 
 @pytest.fixture(scope="module")
@@ -41,114 +40,6 @@ def trained():
     model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
     model.fit(x, y, epochs=30, batch_size=64, verbose=0)
     return model, x[:400], y[:400]
-
-
-# --- training with spread ------------------------------------------------------------------------
-
-
-@pytest.mark.backends
-def test_training_sees_a_new_chip_every_step_and_inference_none():
-    layer = SpinNeuron(spread=SPREAD, seed=1)
-    x = np.zeros((2, 300), "float32")
-    first, second = (ops.convert_to_numpy(layer(x, training=True)) for _ in range(2))
-    # One device, two samples; the last elements of an array may be rounded otherwise.
-    np.testing.assert_allclose(first[0], first[1], rtol=2e-7)
-    assert np.std(first[0]) > 0.1
-    assert not np.allclose(first, second)
-    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), 0.5, atol=1e-6)
-    again = SpinNeuron.from_config(layer.get_config())
-    assert again.spread == SPREAD
-    if not FLOAT64:
-        return
-    double = SpinNeuron(spread=ChipSpread(stability=0.1, stuck_low=0.1), dtype="float64")
-    assert np.all(np.isfinite(ops.convert_to_numpy(double(np.zeros((2, 3)), training=True))))
-
-
-@pytest.mark.backends
-@pytest.mark.parametrize(
-    "jit", [False, pytest.param(True, marks=[*COMPILED.marks, pytest.mark.slow])]
-)
-def test_a_model_with_spread_trains_and_reloads(tmp_path, jit):
-    model = keras.Sequential([keras.Input((3,)), SpinNeuron(spread=SPREAD), keras.layers.Dense(1)])
-    model.compile("adam", "mse", jit_compile=jit)
-    x, y = np.random.default_rng(0).normal(size=(2, 32, 3))
-    model.fit(x, y[:, :1], verbose=0, callbacks=[spinkeras.EnergyTracker()])
-    model.save(tmp_path / "m.keras")
-    again = keras.saving.load_model(tmp_path / "m.keras")
-    np.testing.assert_allclose(again.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
-
-
-@pytest.mark.backends
-@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), COMPILED])
-def test_one_chip_per_epoch(jit):
-    """Two samples of zeros: what the layer answers in a step shows its chip."""
-    seen, traces = [], []
-
-    @keras.saving.register_keras_serializable(package="test")
-    class Spy(keras.layers.Layer):
-        def build(self, input_shape):
-            self.last = self.add_weight(shape=input_shape[1:], trainable=False, name="last")
-
-        def call(self, inputs, training=None):
-            if training:
-                traces.append(1)
-                self.last.assign(inputs[0])
-            return inputs
-
-    class Look(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            seen.append(ops.convert_to_numpy(self.model.layers[1].last))
-
-    def run(*callbacks, **fit):
-        seen.clear()
-        keras.utils.clear_session()
-        spread = ChipSpread(stability=0.1, temperature=5.0, tmr=0.1, sense_noise=0.1)
-        neuron = SpinNeuron(spread=spread, seed=3, train=())
-        model = keras.Sequential([keras.Input((4,)), neuron, Spy(), keras.layers.Dense(1)])
-        model.compile("sgd", "mse", jit_compile=jit)
-        x, y = np.zeros((6, 4), "float32"), np.zeros((6, 1), "float32")
-        model.fit(x, y, batch_size=2, verbose=0, callbacks=[*callbacks, Look()], **fit)
-        return np.array(seen), model
-
-    held, model = run(chips.NewChipEachEpoch(), epochs=4)
-    once = len(traces)
-    held = held.reshape(4, 3, 4)
-    np.testing.assert_array_equal(held, held[:, :1] + 0 * held)  # one chip within an epoch
-    assert len(np.unique(held[:, 0, 0])) == 4  # and another in the next
-    # Afterwards the same compiled step draws a new chip every step, as if nothing had been held.
-    seen.clear()
-    x, y = np.zeros((6, 4), "float32"), np.zeros((6, 1), "float32")
-    model.fit(x, y, batch_size=2, verbose=0, epochs=2, callbacks=[Look()])
-    if jit or BACKEND == "tensorflow":  # else the layers are called again in every step
-        assert len(traces) == once < 6
-    steps = np.array(seen)
-    assert len(np.unique(steps[:, 0])) == 6
-    if jit:
-        return
-    np.testing.assert_array_equal(run(epochs=2)[0], steps)
-    resumed, _ = run(chips.NewChipEachEpoch(), initial_epoch=2, epochs=4)
-    np.testing.assert_array_equal(resumed.reshape(2, 3, 4), held[2:])
-
-
-def test_bits_go_on_while_a_chip_is_held():
-    x = np.zeros((1, 200), "float32")
-    for output in ("probability", "sampled"):
-        layer = SpinNeuron(spread=SPREAD, output=output, seed=1)
-        layer.build((None, 200))
-        layer.hold_chip(7)
-        first, second = (ops.convert_to_numpy(layer(x, training=True)) for _ in range(2))
-        assert np.all(first == second) == (output == "probability")
-    with pytest.raises(ValueError, match="from 0 to"):
-        layer.hold_chip(-1)
-    with pytest.raises(ValueError, match="has no chip to hold"):
-        SpinNeuron().hold_chip(1)
-    plain = keras.Sequential([keras.Input((2,)), SpinNeuron()])
-    plain.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="found no SpinNeuron with a spread"):
-        plain.fit(np.ones((2, 2)), np.ones((2, 2)), callbacks=[chips.NewChipEachEpoch()], verbose=0)
-
-
-# --- evaluation ----------------------------------------------------------------------------------
 
 
 def test_chips_equal_a_chip_by_chip_computation(trained):
@@ -195,10 +86,6 @@ def test_no_spread_is_the_nominal_network(trained):
     energy = spinkeras.energy_report(model, x, print_fn=None).total_pj
     np.testing.assert_allclose(report.energy_pj, energy, rtol=1e-5)
     assert report.nominal > 0.85
-
-
-def mean_output(y_true, y_pred):
-    return float(y_pred.mean())
 
 
 @pytest.mark.parametrize(
@@ -382,79 +269,6 @@ def test_nominal_is_the_expected_value_whatever_the_layer_draws(trained):
     np.testing.assert_array_equal(first.accuracy, second.accuracy)
 
 
-def test_resume_repeats_nothing_and_gives_the_same(trained, tmp_path, monkeypatch):
-    model, x, y = trained
-    path = tmp_path / "chips.jsonl"
-    options = {"pulses": 1, "chips_at_once": 2, "progress": False}
-    whole = chips.evaluate_chips(model, x, y, SPREAD, chips=6, **options)
-    chips.evaluate_chips(model, x, y, SPREAD, chips=4, results_file=path, **options)
-    path.write_text(path.read_text() + '{"label": "cut off in mid')
-    calls = []
-    draw = chips._draw  # private: which chips are computed again shows nowhere else
-    monkeypatch.setattr(chips, "_draw", lambda *a: calls.append(a[-1]) or draw(*a))
-    resumed = chips.evaluate_chips(model, x, y, SPREAD, chips=6, results_file=path, **options)
-    assert [list(group) for group in calls] == [[4, 5]]
-    np.testing.assert_array_equal(resumed.accuracy, whole.accuracy)
-    assert all(json.loads(line) for line in path.read_text().splitlines())
-    with pytest.raises(ValueError, match="belongs to another model, data or setting"):
-        chips.evaluate_chips(model, x, y, ChipSpread(), chips=6, results_file=path, **options)
-    path.write_text("nonsense\n" + path.read_text())
-    with pytest.raises(ValueError, match="line 1: not a result"):
-        chips.evaluate_chips(model, x, y, SPREAD, chips=6, results_file=path, **options)
-
-
-def test_a_saved_model_goes_on_with_its_file_and_another_device_does_not(tmp_path):
-    x, y = np.random.default_rng(0).normal(size=(2, 24, 3))
-    model = keras.Sequential([keras.Input((3,)), SpinNeuron(), keras.layers.Dense(1)])
-    model.compile("adam", "mse")
-    model.fit(x, y[:, :1], verbose=0, callbacks=[spinkeras.EnergyTracker()])
-    model.save(tmp_path / "m.keras")
-    options = {"results_file": tmp_path / "chips.jsonl", "progress": False}
-    chips.evaluate_chips(model, x, y[:, :1] > 0, SPREAD, chips=2, **options)
-    again = keras.saving.load_model(tmp_path / "m.keras")
-    chips.evaluate_chips(again, x, y[:, :1] > 0, SPREAD, chips=2, **options)
-    other = keras.Sequential(
-        [keras.Input((3,)), SpinNeuron(current_scale=1e-6), keras.layers.Dense(1)]
-    )
-    other.set_weights(model.get_weights())
-    with pytest.raises(ValueError, match="belongs to another model"):
-        chips.evaluate_chips(other, x, y[:, :1] > 0, SPREAD, chips=2, **options)
-
-
-def metric_of(text):
-    names = {}
-    exec(f"def metric(y_true, y_pred):\n    return {text}", names)
-    return names["metric"]
-
-
-def test_a_file_is_not_mistaken_for_that_of_another_metric_or_network(tmp_path):
-    x, y = np.random.default_rng(0).normal(size=(2, 24, 3))
-    options = {"results_file": tmp_path / "chips.jsonl", "progress": False}
-
-    def evaluate(metric="float(np.mean(y_pred > 0.5))", activation="sigmoid"):
-        model = keras.Sequential(
-            [keras.Input((3,)), SpinNeuron(), keras.layers.Dense(1, activation=activation)]
-        )
-        model.layers[-1].set_weights([np.ones((3, 1)), -np.ones(1)])
-        metric = metric_of(metric) if isinstance(metric, str) else metric
-        metric.__globals__["np"] = np
-        return chips.evaluate_chips(model, x, y, SPREAD, chips=1, metric=metric, **options)
-
-    evaluate()
-    evaluate()  # the same metric, defined anew
-    for change in (
-        {"metric": "float(np.mean(y_pred > 0.6))"},
-        {"metric": "float(np.max(y_pred > 0.5))"},
-        {"activation": "tanh"},
-    ):
-        with pytest.raises(ValueError, match="belongs to another model, data or setting"):
-            evaluate(**change)
-    model = keras.Sequential([keras.Input((3,)), SpinNeuron()])
-    for metric in (lambda a, b: 0.0, functools.partial(mean_output, 0), np.array([1]).dot):
-        with pytest.raises(ValueError, match=r"has no name by which .* top level"):
-            chips.evaluate_chips(model, x, y, SPREAD, chips=1, metric=metric, **options)
-
-
 def test_layers_are_left_as_they_were(trained, monkeypatch):
     model, x, y = trained
     before = np.array(model(x))
@@ -463,105 +277,6 @@ def test_layers_are_left_as_they_were(trained, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             chips.evaluate_chips(model, x, y, SPREAD, progress=False)
     np.testing.assert_array_equal(model(x), before)
-
-
-def head(*last, loss="mse", inputs=(4,)):
-    """A network that ends with the given layers."""
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input(inputs), keras.layers.Dense(5), SpinNeuron(), *last])
-    model.compile("sgd", loss)
-    return model
-
-
-def judged(model, y, shape=(4,), **options):
-    """Nominal accuracy of a network on random inputs, and its outputs."""
-    x = np.random.default_rng(0).normal(size=(len(y), *shape)).astype("float32")
-    options = {"chips": 1, "progress": False} | options
-    report = chips.evaluate_chips(model, x, y, ChipSpread(), **options)
-    assert report.accuracy[0] == pytest.approx(report.nominal, abs=2.5 / len(y))
-    return report.nominal, ops.convert_to_numpy(model(x))
-
-
-BITS = np.random.default_rng(1).integers(0, 2, 40)
-CLASSES = np.random.default_rng(2).integers(0, 3, 40)
-LOGITS = keras.losses.BinaryCrossentropy(from_logits=True)
-
-
-@pytest.mark.parametrize(
-    ("loss", "y", "threshold"),
-    [
-        ("mse", BITS, 0.5),
-        ("bce", BITS[:, None] > 0, 0.5),
-        ("mse", 2.0 * BITS - 1, 0.0),
-        ("mse", 2 * BITS[:, None] - 1, 0.0),
-        ("hinge", BITS, 0.0),
-        (keras.losses.SquaredHinge(), BITS, 0.0),
-        (LOGITS, BITS, 0.0),
-        ([LOGITS], np.ones(40), 0.0),
-        (functools.partial(keras.losses.binary_crossentropy, from_logits=True), BITS, 0.0),
-        (keras.losses.BinaryFocalCrossentropy(from_logits=True), BITS, 0.0),
-    ],
-)
-def test_one_output_is_divided_where_its_labels_and_loss_say(loss, y, threshold):
-    model = head(keras.layers.Dense(1), loss=loss)
-    model.layers[-1].set_weights([4.0 * np.array([[1], [-1], [1], [-1], [0]]), np.array([0.25])])
-    found, outputs = judged(model, y)
-    assert outputs.min() < 0 < 0.5 < outputs.max()
-    assert found == np.mean((outputs.ravel() > threshold) == (np.ravel(y) > 0))
-
-
-@pytest.mark.parametrize("steps", [(), (3,), pytest.param((2, 4), marks=pytest.mark.slow)])
-def test_class_numbers_and_one_hot_rows_of_any_shape(steps):
-    """Also where the number of steps is that of the classes."""
-    y = np.random.default_rng(2).integers(0, 3, (40, *steps))
-    model = head(keras.layers.Dense(3), inputs=(*steps, 4))
-    for given in (y.astype("float32"), y[..., None], np.eye(3)[y], 2 * np.eye(3)[y] - 1):
-        found, outputs = judged(model, given, (*steps, 4))
-        assert found == pytest.approx(np.mean(outputs.argmax(-1) == y))
-    mask = y > 0  # of one channel
-    model = head(keras.layers.Dense(1, "sigmoid"), inputs=(*steps, 4))
-    for one in (mask, mask[..., None]):
-        found, outputs = judged(model, one, (*steps, 4))
-        assert found == pytest.approx(np.mean((outputs[..., 0] > 0.5) == mask))
-
-
-@pytest.mark.parametrize(
-    ("outputs", "y"),
-    [
-        (1, np.linspace(-1, 1, 40)),
-        (1, BITS + 1),
-        (1, CLASSES),
-        (1, CLASSES - 1),
-        (1, np.where(BITS, np.nan, 0.0)),
-        (1, np.array(["no", "yes"])[BITS]),
-        (1, np.zeros((40, 2))),
-        (2, np.random.default_rng(0).normal(size=(40, 2))),
-        (2, 2 * BITS - 1),
-        (3, CLASSES + 1),
-        (3, CLASSES + 0.5),
-        (3, 1 - np.eye(3)[CLASSES]),
-        (3, 0.9 * np.eye(3)[CLASSES]),
-        (3, np.zeros((40, 3))),
-        (3, np.array(["a", "b", "c"])[CLASSES]),
-        (3, np.zeros((40, 5), int)),
-        (3, np.zeros((40, 2, 2), int)),
-    ],
-)
-def test_labels_without_a_known_accuracy_ask_for_a_metric(outputs, y):
-    with pytest.raises(ValueError, match="For other tasks give metric="):
-        judged(head(keras.layers.Dense(outputs)), y)
-    assert judged(head(keras.layers.Dense(outputs)), y, metric=mean_output)[0] != 0
-
-
-@pytest.mark.parametrize(
-    ("loss", "y"), [(None, BITS), (lambda t, p: ops.mean(p), BITS), ("mse", np.ones(40))]
-)
-def test_an_output_of_unknown_meaning_asks_for_a_metric(loss, y):
-    model = head(keras.layers.Dense(1), loss=loss)
-    with pytest.raises(ValueError, match=r"whether 0 or 0\.5 divides .* Give metric="):
-        judged(model, y)
-    found, outputs = judged(head(keras.layers.Dense(1, "sigmoid"), loss=loss), y)
-    assert found == np.mean((outputs.ravel() > 0.5) == y)
 
 
 @pytest.mark.backends
