@@ -17,7 +17,7 @@ from spinkeras.energy.pulse import COMPONENTS
 from spinkeras.energy.report import ENDS, EnergyReport, at_limit
 from spinkeras.hardware.chips import ChipReport
 from spinkeras.intervals import clopper_pearson
-from spinkeras.layer.knobs import KNOBS, knob_nominal
+from spinkeras.layer.knobs import KNOBS
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
 from spinkeras.physics import laws, switching
 from spinkeras.physics.device import get_device
@@ -723,16 +723,11 @@ def _at_ends(layers, knob):
 
 def _responses(layer, nominal=False):
     """Midpoints and widths of a layer's curves in units of its input, and the curves."""
-    settings = layer.pulse_width, layer.anisotropy
-    if nominal:
-        settings = (
-            np.array([layer._on_grid(knob, knob_nominal(layer.device, knob))]) for knob in KNOBS
-        )
-    width, anisotropy = (np.ravel(value).astype(float) for value in settings)
-    curve = layer._numpy_curve(width, anisotropy)
+    settings = layer.nominal_knobs() if nominal else (layer.pulse_width, layer.anisotropy)
+    curve = layer.curve_at(*(np.ravel(value).astype(float) for value in settings))
     unit = layer.device.critical_current_per_stability
     gain = layer.current_scale / unit
-    bias = curve.midpoint if layer.recenter else layer._nominal_midpoint()
+    bias = curve.midpoint if layer.recenter else layer.curve_at(*layer.nominal_knobs()).midpoint
     middle = (curve.midpoint - bias) / gain
 
     def respond(x):

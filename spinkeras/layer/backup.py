@@ -228,7 +228,7 @@ def _meaning(layer):
 def _move_into_box(layer):
     """Move knobs outside the device's range, which a user may have assigned, to its limit."""
     for knob, weight in zip(KNOBS, layer.knob_weights()):
-        low, high = layer._ranges[knob].bounds
+        low, high = weight.constraint.bounds
         value, slack = keras.ops.convert_to_numpy(weight), 1e-5 * (high - low)
         if np.any((value < low - slack) | (value > high + slack)):
             warn(

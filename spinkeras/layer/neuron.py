@@ -257,7 +257,7 @@ class SpinNeuron(keras.layers.Layer):
         self._check_box()
         if self.free_running and self.output_mode != "probability" and self.remembers(self.pulses):
             self._check_chain()
-        usual = (0.5 if self.bipolar else 0.25) / float(self._slope(*self._nominal()))
+        usual = (0.5 if self.bipolar else 0.25) / float(self._slope(*self.nominal_knobs()))
         self.current_scale = checks.number(
             "current_scale",
             usual if current_scale is None else current_scale,
@@ -582,7 +582,7 @@ class SpinNeuron(keras.layers.Layer):
         unit = self.device.critical_current_per_stability
         if not self.recenter:
             return np.full(self.pulse_width.shape, self._nominal_midpoint() * unit)
-        return self._numpy_curve(self.pulse_width, self.anisotropy).midpoint * unit
+        return self.curve_at(self.pulse_width, self.anisotropy).midpoint * unit
 
     @property
     def slope(self) -> np.ndarray:
@@ -592,6 +592,20 @@ class SpinNeuron(keras.layers.Layer):
         """
         slope = self._slope(self.pulse_width, self.anisotropy) * self.current_scale
         return 2 * slope if self.bipolar else slope
+
+    def nominal_knobs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pulse width in s and anisotropy in J/m^3 of an untrained neuron on this driver."""
+        nominal = ((knob, knob_nominal(self.device, knob)) for knob in KNOBS)
+        pulse_width, anisotropy = (np.array(self._on_grid(*pair)) for pair in nominal)
+        return pulse_width, anisotropy
+
+    def curve_at(self, pulse_width: Array, anisotropy: Array) -> Any:
+        """Switching curve of pulse widths in s and anisotropies in J/m^3, as NumPy arrays.
+
+        Its currents are in units of `device.critical_current_per_stability`.
+        """
+        log_duration = np.log(pulse_width / self.device.diffusion_time)
+        return self._curve(np, log_duration, self.device.stability_at(anisotropy))
 
     # --- files ------------------------------------------------------------------------------
 
@@ -642,8 +656,7 @@ class SpinNeuron(keras.layers.Layer):
                     f"{np.sum(outside)} of {value.size} loaded values of {knob} are outside this "
                     f"device's range [{low:g}, {high:g}] and were moved to its limit."
                 )
-            weight = self._ranges[knob].to_weight(np.clip(value, low, high))
-            getattr(self, f"log_{knob}").assign(weight)
+            self._set(knob, value)
 
     def _loaded(self, knob, names, store):
         """A knob in SI units from a file, checked."""
@@ -704,22 +717,12 @@ class SpinNeuron(keras.layers.Layer):
 
     # --- inside -----------------------------------------------------------------------------
 
-    def _nominal(self):
-        """Pulse width and anisotropy of an untrained neuron, as the driver makes them."""
-        nominal = ((knob, knob_nominal(self.device, knob)) for knob in KNOBS)
-        return tuple(np.array(self._on_grid(knob, value)) for knob, value in nominal)
-
-    def _numpy_curve(self, pulse_width, anisotropy):
-        log_duration = np.log(pulse_width / self.device.diffusion_time)
-        stability = self.device.stability_at(anisotropy)
-        return self._curve(np, log_duration, stability)
-
     def _slope(self, pulse_width, anisotropy):
-        curve = self._numpy_curve(pulse_width, anisotropy)
+        curve = self.curve_at(pulse_width, anisotropy)
         return curve.slope / self.device.critical_current_per_stability
 
     def _nominal_midpoint(self):
-        return float(self._numpy_curve(*self._nominal()).midpoint)
+        return float(self.curve_at(*self.nominal_knobs()).midpoint)
 
     def knob_weights(self) -> tuple[Any, Any]:
         """The weights that hold the two knobs, in the order of `KNOBS`."""
@@ -796,7 +799,7 @@ class SpinNeuron(keras.layers.Layer):
         axes = [np.geomspace(*knob_range(self.device, knob), 9) for knob in KNOBS]
         width, anisotropy = (grid.ravel() for grid in np.meshgrid(*axes))
         switching.check_domain(width, anisotropy, self.device, self.switching_model)
-        curve = self._numpy_curve(width, anisotropy)
+        curve = self.curve_at(width, anisotropy)
         stability = self.device.stability_at(anisotropy)
         switching.check_midpoint(curve, stability, self.switching_model)
         if isinstance(curve, RationalLogit):
@@ -880,7 +883,11 @@ class SpinNeuron(keras.layers.Layer):
                 f"[{lowest:g}, {highest:g}] {unit} ({name}_range). Use a value inside, or another "
                 "device."
             )
-        weight = self._ranges[knob].to_weight(np.clip(value, low, high))
+        self._set(knob, value)
+
+    def _set(self, knob, value):
+        """Set a knob to values in SI units, moved into the device's range."""
+        weight = self._ranges[knob].to_weight(np.clip(value, *knob_range(self.device, knob)))
         getattr(self, f"log_{knob}").assign(weight)
 
 

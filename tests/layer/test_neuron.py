@@ -1,7 +1,7 @@
 """SpinNeuron as a Keras layer, on every backend.
 
 Two private parts have no public name: the bounds of the raw weights (`_ranges`), as read-outs are
-clipped to them, and the curve in float64 with which gradients are compared (`_numpy_curve`).
+clipped to them, and the curve in float64 with which gradients are compared (`curve_at`).
 """
 
 import dataclasses
@@ -201,7 +201,7 @@ def test_gradients_match_central_differences(variant, training):
     unit = device.critical_current_per_stability
 
     def numpy_path(x, w, k):
-        curve = layer._numpy_curve(
+        curve = layer.curve_at(
             device.nominal_pulse_width * np.exp(layer.knob_scale * w),
             device.anisotropy * np.exp(layer.knob_scale * k),
         )
@@ -248,7 +248,7 @@ def test_second_derivatives_match_central_differences(recenter, training):
         return ops.sum(tensor_gradients(probability, x)[0])
 
     def numpy_slope(x, w, k):
-        curve = layer._numpy_curve(
+        curve = layer.curve_at(
             device.nominal_pulse_width * np.exp(layer.knob_scale * w),
             device.anisotropy * np.exp(layer.knob_scale * k),
         )
