@@ -31,6 +31,8 @@ The map, in the order in which the rooms build on each other:
       former            configurations of earlier versions
       observation       watching a layer's call, or answering it in the layer's place
       neuron            SpinNeuron
+      activations       which activations a layer of Keras applies
+      copies            copies of layers, of weights and of how a model was compiled
       conversion        to_spin: spin neurons for an existing model
       steps             wrapping a model's training step for the time of one fit
       tensorboard       SpinTensorBoard: Keras's TensorBoard, with the knobs in ns and mV

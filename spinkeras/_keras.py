@@ -14,6 +14,39 @@ def all_layers(layer):
     return layer._flatten_layers()
 
 
+def inner_layers(layer):
+    """The layers directly inside a layer, activations included; of an operation, none."""
+    return list(getattr(layer, "_layers", ()))
+
+
+def operation_of(tensor):
+    """The layer or operation of a graph that computes a tensor."""
+    return tensor._keras_history.operation
+
+
+def output_shape_of(function):
+    """The argument `output_shape` of a `Lambda` layer, which its configuration may not hold."""
+    return function._output_shape
+
+
+def compile_arguments(model):
+    """The arguments of `compile` as the caller gave them, by name."""
+    return model._compile_config.config
+
+
+def has_mask(symbol) -> bool:
+    """Whether a tensor of a graph has a mask."""
+    return getattr(symbol, "_keras_mask", None) is not None
+
+
+def begin_at(model, epoch):
+    """Let a `fit` whose training begins start at another epoch; `None` takes that back.
+
+    Keras's own `BackupAndRestore` sets the same attribute.
+    """
+    model._initial_epoch = epoch
+
+
 def outermost(layer):
     """The layer or model that the user called, and whose call led to the call of this layer."""
     return getattr(layer._get_call_context(), "entry_layer", None)

@@ -37,6 +37,29 @@ def test_all_layers_reaches_activations():
     assert any(layer is neuron for layer in _keras.all_layers(model))
 
 
+def test_graphs_layers_and_compilation_show_their_parts():
+    inputs = keras.Input((3, 2))
+    masked = keras.layers.Masking()(inputs)
+    outer = keras.layers.TimeDistributed(keras.layers.Dense(1, activation=keras.layers.ReLU()))
+    outputs = outer(masked)
+    assert _keras.operation_of(outputs) is outer
+    (dense,) = _keras.inner_layers(outer)
+    assert [type(one) for one in _keras.inner_layers(dense)] == [keras.layers.ReLU]
+    assert _keras.inner_layers(keras.Operation()) == []
+    assert _keras.has_mask(masked)
+    assert not _keras.has_mask(inputs)
+    function = keras.layers.Lambda(lambda x: x[:, :1], output_shape=(1,))
+    assert _keras.output_shape_of(function) == (1,)
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", "mse", metrics=["mae"])
+    given = _keras.compile_arguments(model)
+    assert given["loss"] == "mse"
+    assert given["metrics"] == ["mae"]
+    x, y = np.ones((2, 3, 2)), np.ones((2, 3, 1))
+    start = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _keras.begin_at(model, 2))
+    assert model.fit(x, y, epochs=3, verbose=0, callbacks=[start]).epoch == [2]
+
+
 def test_outermost_and_forward_pass_are_those_of_the_call():
     seen = []
     spy = Spy(lambda layer: (_keras.outermost(layer), _keras.forward_pass(layer)), seen)

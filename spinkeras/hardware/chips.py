@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import checks, tables
+from spinkeras import _keras, checks, tables
 from spinkeras._typing import PathLike
 from spinkeras.energy.meter import refuse_unseen, traced_energies
 from spinkeras.energy.pulse import EnergyAssumptions
@@ -169,10 +169,9 @@ def _cut(model):
         after = keras.Model(first.input, result)
     except (AttributeError, TypeError, ValueError):  # a subclassed model, a path around the cut
         return None, model
-    masked = getattr(first.input, "_keras_mask", None) is not None  # a cut would lose a mask
-    if masked or spin_neurons(before) or not isinstance(first.input, keras.KerasTensor):
+    if spin_neurons(before) or not isinstance(first.input, keras.KerasTensor):
         return None, model
-    return before, after
+    return (None, model) if _keras.has_mask(first.input) else (before, after)  # a cut loses masks
 
 
 @dataclasses.dataclass(frozen=True)

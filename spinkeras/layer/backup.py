@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from spinkeras import checks, files
+from spinkeras import _keras, checks, files
 from spinkeras._typing import PathLike
 from spinkeras.layer.knobs import KNOBS
 from spinkeras.layer.neuron import spin_neurons
@@ -72,7 +72,7 @@ class ExactBackup(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._earlier, self._history = [], []
-        self.model._initial_epoch = None  # Keras would keep the value of an earlier fit
+        _keras.begin_at(self.model, None)  # Keras would keep the value of an earlier fit
         self._remove_unfinished()
         found = self._newest_that_fits()
         if found is None:
@@ -83,8 +83,7 @@ class ExactBackup(keras.callbacks.Callback):
         for layer in spin_neurons(self.model):
             _move_into_box(layer)
         self._history = list(self._earlier)
-        # Keras's BackupAndRestore sets the same attribute; `fit` reads it after this call.
-        self.model._initial_epoch = epochs
+        _keras.begin_at(self.model, epochs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         numbers = {key: np.asarray(value).tolist() for key, value in (logs or {}).items()}
@@ -116,7 +115,7 @@ class ExactBackup(keras.callbacks.Callback):
             for key in dict.fromkeys(key for logs in (*earlier, history.history) for key in logs):
                 values = [logs[key] for logs in earlier if key in logs]
                 history.history[key] = values + history.history.get(key, [])
-        self.model._initial_epoch = None
+        _keras.begin_at(self.model, None)
         if self.delete:
             shutil.rmtree(self.backup_dir, ignore_errors=True)
 

@@ -1,96 +1,16 @@
 """Give an existing Keras model spin neurons in place of its activations."""
 
-import contextlib
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 
-from spinkeras import checks
+from spinkeras import _keras, checks
+from spinkeras.layer import activations, copies
 from spinkeras.layer.neuron import SpinNeuron, spin_neurons
-from spinkeras.notices import warn
 from spinkeras.physics.device import DeviceLike
 
-# Layers that apply their activation last, so an activation layer after them gives the same result.
-_ACTIVATED_LAST = (
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
-_ACTIVATION_LAYERS = (
-    keras.layers.Activation,
-    keras.layers.ReLU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ELU,
-    keras.layers.Softmax,
-)
-# Recurrent layers, with the arguments that hold an activation.
-_RECURRENT = {
-    keras.layers.LSTM: ("recurrent_activation", "activation"),
-    keras.layers.GRU: ("recurrent_activation", "activation"),
-    keras.layers.SimpleRNN: ("activation",),
-}
-_ELEMENTWISE = frozenset(
-    {
-        "sigmoid",
-        "hard_sigmoid",
-        "tanh",
-        "hard_tanh",
-        "relu",
-        "relu6",
-        "leaky_relu",
-        "prelu",
-        "elu",
-        "selu",
-        "celu",
-        "gelu",
-        "silu",
-        "hard_silu",
-        "mish",
-        "softplus",
-        "softsign",
-        "exponential",
-        "log_sigmoid",
-        "tanh_shrink",
-        "hard_shrink",
-        "soft_shrink",
-        "squareplus",
-        "sparse_plus",
-        "sparse_sigmoid",
-        "threshold",
-    }
-)
-_NOT_ELEMENTWISE = ("softmax", "log_softmax", "sparsemax", "glu")
-# Layers that leave the channels on the same axis.
-_KEEPS_AXES = (
-    *_ACTIVATION_LAYERS,
-    SpinNeuron,
-    keras.layers.BatchNormalization,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.SpatialDropout3D,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Multiply,
-    keras.layers.Average,
-    keras.layers.Maximum,
-    keras.layers.Minimum,
-)
-_Schedule = keras.optimizers.schedules.LearningRateSchedule
 _SIGMOID, _TANH = "sigmoid", "tanh"  # an untrained spin neuron is close to these
 SIGNED = ("tanh", "hard_tanh", "softsign")
 """Functions with values from -1 to 1 and slope 1 at 0; `2 P - 1` replaces them by default."""
@@ -220,11 +140,11 @@ def to_spin(
             "signed must be a list of names of functions, such as ('tanh', 'relu'), or () if every "
             f"neuron is to be unsigned; it is {checks.shown(given)}."
         )
-    unknown = sorted(set(signed) - _ELEMENTWISE)
+    unknown = sorted(set(signed) - activations.ELEMENTWISE)
     if unknown:
         raise ValueError(
             f"signed = {signed} names {unknown}, which are not element-wise functions of Keras; "
-            f"choose among {sorted(_ELEMENTWISE)}."
+            f"choose among {sorted(activations.ELEMENTWISE)}."
         )
     if _SIGMOID in signed:
         raise ValueError(
@@ -242,19 +162,18 @@ def to_spin(
                 "where must be None, a function that takes a layer, or a list of names of layers; "
                 f"it is {checks.shown(where)}."
             )
-    conversion = _Conversion(model, dict(neuron, device=device), chosen, signed)
-    conversion.names = names
+    conversion = _Conversion(model, dict(neuron, device=device), chosen, names, signed)
     new = conversion.model(model, prefix="", is_output=True)
     conversion.check_names()
-    conversion.copy_weights()
+    copies.copy_weights(conversion.copies.values(), conversion.replaced)
     if model.compiled:
-        _compile_like(new, model)
+        copies.compile_like(new, model)
     new.spin_conversion = conversion.report()
     return new
 
 
 def _check_model(model):
-    if _has_graph(model):
+    if copies.has_graph(model):
         return
     need = "to_spin needs a functional or sequential model"
     if isinstance(model, keras.Model):
@@ -283,11 +202,10 @@ def _strings(value):
 class _Conversion:
     """State of one call of `to_spin`: the layers copied so far, and the report."""
 
-    def __init__(self, model, neuron, chosen, signed):
+    def __init__(self, model, neuron, chosen, names, signed):
         self.neuron = neuron
-        self.chosen = chosen
+        self.chosen, self.names = chosen, names  # `where` as a function or as names; or `None`
         self.signed = signed
-        self.names = None
         self.copies = {}  # id of an old layer -> (old, new): shared layers stay shared
         self.behind = {}  # id of a new layer -> the layers that follow it: a spin neuron first
         self.lifted = set()  # ids of new layers whose spin neuron follows the wrapper around them
@@ -301,7 +219,7 @@ class _Conversion:
         # another layer may hold the same activation and keep it.
         self.replaced = set()
         self.used = set()  # names in `where` for which something was converted
-        inside = model._flatten_layers()
+        inside = _keras.all_layers(model)
         wrappers = [one for one in inside if isinstance(one, keras.layers.TimeDistributed)]
         self.taken = {one.name for one in inside}  # names in the old model
         self.wrapped = {id(one.layer) for one in wrappers}  # ids of layers in a TimeDistributed
@@ -314,7 +232,7 @@ class _Conversion:
     # --- models -----------------------------------------------------------------------------
 
     def model(self, model, prefix, is_output, name=None):
-        outputs = _output_names(model) if is_output else ()
+        outputs = copies.output_names(model) if is_output else ()
 
         def clone(layer):
             return self.layer(layer, prefix, layer.name in outputs)
@@ -331,7 +249,7 @@ class _Conversion:
                 )
             new = keras.Sequential(layers, name=name or model.name)
         else:
-            self.ends |= {id(tensor._keras_history.operation) for tensor in model.outputs}
+            self.ends |= {id(_keras.operation_of(tensor)) for tensor in model.outputs}
 
             def call(layer, *args, **kwargs):
                 layer = self.one_use(layer, *args)
@@ -340,13 +258,13 @@ class _Conversion:
                     result = follower(result)
                 return result
 
-            with _uncompiled(model):
+            with copies.uncompiled(model):
                 new = keras.models.clone_model(model, clone_function=clone, call_function=call)
             new.name = name or model.name  # `clone_model` takes no name
             self.keep_output_names(new, model.output_names)
         if not model.trainable:
             # This freezes the layers inside, too, of which the old model may train some.
-            inside = [(one, one.trainable) for one in new._flatten_layers(include_self=False)]
+            inside = [(one, one.trainable) for one in _keras.all_layers(new)[1:]]
             new.trainable = False
             for layer, trainable in inside:
                 layer.trainable = trainable
@@ -364,12 +282,12 @@ class _Conversion:
         name = self.new_name(new.name, f"use_{count}")
         if id(new) in self.stateless:
             path, activation, old = self.stateless[id(new)]
-            spin = self.spin(old, activation, name, _positions_of(inputs))
+            spin = self.spin(old, activation, name, activations.positions_of(inputs))
             self.converted.append((path, activation, spin, f"at use {count} of the layer"))
             return spin
-        if not (_is_stateless(old) and spin_neurons(new)):
+        if not (copies.is_stateless(old) and spin_neurons(new)):
             return new
-        if _has_graph(old):
+        if copies.has_graph(old):
             return self.model(old, f"{path}/", is_output, name)
         return self.time_distributed(old, path, is_output, name)
 
@@ -383,14 +301,14 @@ class _Conversion:
     def keep_output_names(self, new, names):
         """Give an output its old name if another use of its old layer got this name."""
         for tensor, name in zip(new.outputs, names):
-            end = tensor._keras_history.operation
+            end = _keras.operation_of(tensor)
             if end.name == name or names.count(name) > 1:
                 continue
             for other in [one for one in new.operations if one.name == name]:
                 linear = self.new_name(name, "linear")
                 other.name = linear if id(other) in self.behind else end.name
             end.name = name
-        new.output_names = [tensor._keras_history.operation.name for tensor in new.outputs]
+        new.output_names = [_keras.operation_of(tensor).name for tensor in new.outputs]
 
     def new_name(self, name, suffix):
         """A name for a new layer; the old model may have used the first choice."""
@@ -402,7 +320,7 @@ class _Conversion:
     def layer(self, layer, prefix, is_output):
         if id(layer) not in self.copies:
             path = prefix + layer.name
-            if _has_graph(layer):
+            if copies.has_graph(layer):
                 new = self.model(layer, f"{path}/", is_output)
             else:
                 new = self.convert(layer, path, is_output)
@@ -416,37 +334,35 @@ class _Conversion:
             return self.time_distributed(layer, path, is_output)
         if isinstance(layer, keras.layers.Bidirectional):
             return self.bidirectional(layer, path)
-        if type(layer) in _RECURRENT:
+        if type(layer) in activations.RECURRENT:
             return self.recurrent(layer, path, layer.units, _steps(layer))
-        activation, kind = _activation(layer)
+        activation, kind = activations.of(layer)
         if kind is None:
             self.keep(layer, path)
-        elif self.wanted(layer, path, activation, kind, is_output):
+        elif self.wanted(layer, path, activation, is_output):
             return self.replace(layer, path, activation, kind)
-        return _copy(layer)
+        return copies.of(layer)
 
     def keep(self, layer, path):
         """Report the activations of a layer that `to_spin` cannot take apart."""
-        reason = _opaque(layer)
+        reason = activations.why_kept(layer)
         rows = [
-            (place, name, "not element-wise" if name in _NOT_ELEMENTWISE else reason)
-            for place, name in _held(layer, path)
+            (place, name, "not element-wise" if name in activations.NOT_ELEMENTWISE else reason)
+            for place, name in activations.held_by(layer, path)
         ]
         if rows and self.named(path, layer.name, *(place for place, *_ in rows)):
             raise ValueError(f"Layer {path!r} cannot be converted: {reason}.")
         self.left_alone += rows
 
-    def wanted(self, layer, path, activation, kind, is_output):
+    def wanted(self, layer, path, activation, is_output):
         """Whether to convert an activation; if not, the report gets the reason."""
         named = self.named(path, layer.name)
         reason = None
-        if (self.names is not None and not named) or (
-            self.chosen is not None and not self.chosen(layer)
-        ):
+        if not self.chooses(layer, named):
             reason = "not chosen by `where`"
-        elif activation in _NOT_ELEMENTWISE:
+        elif activation in activations.NOT_ELEMENTWISE:
             reason = "not element-wise: every output depends on all channels"
-        elif not named and activation not in _ELEMENTWISE:
+        elif not named and activation not in activations.ELEMENTWISE:
             reason = "unknown function; if it is element-wise, list its layer in `where`"
         elif not named and is_output and not self.keeps_range(activation):
             reason = (
@@ -467,6 +383,12 @@ class _Conversion:
         """The given names that the argument `where` lists."""
         return {name for name in names if name in (self.names or ())}
 
+    def chooses(self, layer, named):
+        """Whether `where` selects a layer; `named` are its names that `where` lists."""
+        if self.chosen is not None:
+            return self.chosen(layer)
+        return self.names is None or named
+
     # --- layers -----------------------------------------------------------------------------
 
     def spin(self, layer, activation, name, positions=(), regularizer=None):
@@ -478,7 +400,7 @@ class _Conversion:
         if not getattr(layer, "trainable", True):
             neuron["trainable"] = False
         # An operation of keras.ops has no dtype policy; its neuron uses the global one.
-        spin = SpinNeuron(name=name, dtype=_policy(layer), **neuron)
+        spin = SpinNeuron(name=name, dtype=copies.policy_of(layer), **neuron)
         self.replaced.add(id(spin))
         return spin
 
@@ -488,7 +410,9 @@ class _Conversion:
             self.converted.append((path, activation, None, f"replaced{dropped}"))
             self.replaced.add(id(layer))
             regularizer = getattr(layer, "activity_regularizer", None)
-            spin = self.spin(layer, activation, layer.name, _positions(layer), regularizer)
+            spin = self.spin(
+                layer, activation, layer.name, activations.positions(layer), regularizer
+            )
             if not getattr(layer, "weights", ()):
                 self.stateless[id(spin)] = path, activation, layer
             return spin
@@ -501,8 +425,8 @@ class _Conversion:
         elif id(layer) in self.ends:
             name, linear = layer.name, self.new_name(layer.name, "linear")
         changes = {"activation": "linear", "activity_regularizer": None, "name": linear}
-        new = _copy(layer, **changes)
-        spin = self.spin(layer, activation, name, _positions(layer), regularizer)
+        new = copies.of(layer, **changes)
+        spin = self.spin(layer, activation, name, activations.positions(layer), regularizer)
         self.behind[id(new)] = [spin, *end]
         self.replaced.add((id(layer), id(layer.activation)))
         named = "" if linear == layer.name else f", now named {linear}"
@@ -519,7 +443,7 @@ class _Conversion:
             "linear",
             activity_regularizer=layer.activity_regularizer,
             name=layer.name,
-            dtype=_policy(layer),
+            dtype=copies.policy_of(layer),
         )
         return self.new_name(layer.name, "linear"), [end]
 
@@ -531,7 +455,7 @@ class _Conversion:
         if spin is not None and (id(layer) in self.ends or layer.activity_regularizer is not None):
             changes["name"], end = self.end(layer)
             changes["activity_regularizer"] = None
-        new = type(layer)(inner, **_rest(layer, "layer") | changes)
+        new = type(layer)(inner, **copies.config_without(layer, "layer") | changes)
         # A neuron with one knob per channel may follow the wrapper; it shares one more axis there.
         if spin is not None:
             self.behind[id(new)] = [spin, *end]
@@ -545,20 +469,20 @@ class _Conversion:
     def bidirectional(self, layer, path):
         steps = _steps(layer)
         sides = {side: getattr(layer, side) for side in ("forward_layer", "backward_layer")}
-        if any(type(half) not in _RECURRENT for half in sides.values()):
+        if any(type(half) not in activations.RECURRENT for half in sides.values()):
             for half in sides.values():
                 self.keep(half, f"{path}/{half.name}")
-            return _copy(layer)
+            return copies.of(layer)
         halves = {
             side: self.recurrent(half, f"{path}/{half.name}", half.units, steps)
             for side, half in sides.items()
         }
-        config = _rest(layer, "layer", "backward_layer")
+        config = copies.config_without(layer, "layer", "backward_layer")
         new = type(layer)(
             halves["forward_layer"], backward_layer=halves["backward_layer"], **config
         )
         for side, half in halves.items():  # Bidirectional copies the layers it gets
-            for argument in _arguments(half):
+            for argument in activations.RECURRENT[type(half)]:
                 if id(getattr(half, argument)) in self.replaced:
                     self.replaced.remove(id(getattr(half, argument)))
                     self.replaced.add(id(getattr(getattr(new, side), argument)))
@@ -566,9 +490,9 @@ class _Conversion:
 
     def recurrent(self, layer, path, units, steps):
         """A recurrent layer with spin neurons for the sigmoid and the tanh of its cell."""
-        changes = {}
-        for argument in _arguments(layer):
-            activation = _name(getattr(layer, argument))
+        arguments, changes = activations.RECURRENT[type(layer)], {}
+        for argument in arguments:
+            activation = activations.name_of(getattr(layer, argument))
             place = f"{path}.{argument}"
             if activation in ("linear", "SpinNeuron"):
                 continue
@@ -581,15 +505,13 @@ class _Conversion:
             else:
                 reason = None
             named = self.named(path, layer.name, place)
-            if (self.names is not None and not named) or (
-                self.chosen is not None and not self.chosen(layer)
-            ):
+            if not self.chooses(layer, named):
                 reason = "not chosen by `where`"
             if reason is not None:
                 self.left_alone.append((place, activation, reason))
                 continue
-            state = "state_" if argument == "activation" and len(_arguments(layer)) > 1 else ""
-            spin = self.spin(layer, activation, self.new_name(layer.name, f"{state}spin"))
+            suffix = "state_spin" if argument == "activation" and len(arguments) > 1 else "spin"
+            spin = self.spin(layer, activation, self.new_name(layer.name, suffix))
             spin.build((None, units))
             self.used |= named
             changes[argument] = spin
@@ -598,7 +520,7 @@ class _Conversion:
             self.converted.append((place, activation, None, note))
         if changes:
             changes["unroll"] = True
-        return _copy(layer, **changes)
+        return copies.of(layer, **changes)
 
     # --- the rest ---------------------------------------------------------------------------
 
@@ -627,105 +549,6 @@ class _Conversion:
                 f"{'; '.join(rows) or 'none'}."
             )
 
-    def copy_weights(self):
-        for old, new in self.copies.values():
-            is_layer = isinstance(old, keras.layers.Layer) and not _has_graph(old)
-            if not is_layer or id(new) in self.replaced:
-                continue
-            kept = _kept(old, self.replaced), _kept(new, self.replaced)
-            for before, after in zip(*kept):
-                if after.trainable != before.trainable:
-                    after.trainable = before.trainable
-                # Keras builds a dense layer in a graph without building its activation.
-                if before.built and not after.built and type(before) is type(after):
-                    after.build_from_config(before.get_build_config())
-                if before.quantization_mode is not None:  # the order of its weights differs
-                    store = {}
-                    before.save_own_variables(store)
-                    after.load_own_variables(store)
-            kept = [[one for one in side if one.quantization_mode is None] for side in kept]
-            weights = [[w for layer in layers for w in _own_weights(layer)] for layers in kept]
-            shapes = [[tuple(w.shape) for w in ws] for ws in weights]
-            if shapes[0] != shapes[1]:
-                raise ValueError(
-                    f"The copy of layer {old.name!r} ({type(old).__name__}) has weights of "
-                    f"shape {shapes[1]} in place of {shapes[0]}; its get_config does not "
-                    "describe the layer fully."
-                )
-            for source, target in zip(*weights):
-                target.assign(source)
-
-
-@contextlib.contextmanager
-def _uncompiled(model):
-    """Keep Keras from compiling the copy of a model: it would find only registered classes."""
-    compiled, model.compiled = model.compiled, False
-    try:
-        yield
-    finally:
-        model.compiled = compiled
-
-
-def _compile_like(new, old):
-    """Compile a model like another one: the same loss, but a new optimizer and new metrics."""
-    try:
-        if type(old).compile is not keras.Model.compile:
-            new.compile_from_config(old.get_compile_config())
-            return
-        # Keras offers the original arguments only privately; a test checks this access.
-        arguments = old._compile_config.config | {"optimizer": old.optimizer}
-        new.compile(**_anew(arguments))
-    except Exception as error:
-        warn(
-            f"The new model is not compiled: Keras cannot copy the optimizer and the metrics of "
-            f"{old.name!r} ({type(error).__name__}: {error}). Call `compile` on the new model."
-        )
-        return
-    if new.built and new.optimizer is not None:
-        new.optimizer.build(new.trainable_variables)
-
-
-def _anew(value):
-    """Arguments of `compile` for another model, with new optimizers and metrics."""
-    if isinstance(value, dict):
-        return {key: _anew(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_anew(one) for one in value]
-    if not isinstance(value, (keras.optimizers.Optimizer, keras.metrics.Metric)):
-        return value
-    with keras.saving.custom_object_scope(_own_objects(value)):
-        return type(value).from_config(value.get_config())
-
-
-def _own_objects(value):
-    """Classes and functions of an optimizer or a metric by name; then none must be registered."""
-    found = {}
-    for one in vars(value).values():
-        if isinstance(one, (keras.optimizers.Optimizer, _Schedule)):
-            found |= {type(one).__name__: type(one)} | _own_objects(one)
-        elif callable(one) and hasattr(one, "__name__"):
-            found[one.__name__] = one
-    return found
-
-
-def _is_stateless(layer):
-    """Whether a layer and the layers inside it have no weights and will not get any."""
-    inside = layer._flatten_layers()
-    return not layer.weights and all(one.built for one in inside if not one._layers)
-
-
-def _policy(operation):
-    """Dtype policy for a neuron that replaces an activation.
-
-    For a quantized layer it is the policy that the layer had before it was quantized.
-    """
-    policy = getattr(operation, "dtype_policy", None)
-    if getattr(operation, "quantization_mode", None) is None:
-        return policy
-    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
-        policy = policy[operation.path]
-    return policy.name.split("_from_")[-1]
-
 
 def _two_ranks(layer, spin):
     return ValueError(
@@ -735,184 +558,9 @@ def _two_ranks(layer, spin):
     )
 
 
-def _has_graph(layer):
-    """Whether a layer is a functional or sequential model, whose graph Keras knows."""
-    if isinstance(layer, keras.Sequential):
-        return True
-    return isinstance(layer, keras.Model) and hasattr(layer, "operations")
-
-
-def _arguments(layer):
-    """The arguments of a recurrent layer that hold an activation."""
-    return _RECURRENT[type(layer)]
-
-
-def _output_names(model):
-    if isinstance(model, keras.Sequential):
-        return {model.layers[-1].name} if model.layers else set()
-    # Keras offers the layer of an output tensor only privately; a test checks this access.
-    return {t._keras_history.operation.name for t in keras.tree.flatten(model.outputs)}
-
-
-def _activation(layer):
-    """`(name, kind)` of an activation.
-
-    The kind is "last" (the layer applies it last), "itself" (the layer is an activation), or `None`
-    (nothing to convert).
-    """
-    if isinstance(layer, SpinNeuron):
-        return "SpinNeuron", None
-    if not isinstance(layer, keras.layers.Layer):  # an operation such as keras.ops.relu
-        name = _snake(type(layer).__name__)
-        known = name in _ELEMENTWISE or "softmax" in name
-        return name, "itself" if known else None
-    if isinstance(layer, _ACTIVATION_LAYERS):
-        function = getattr(layer, "activation", None)
-        name = _name(function) if callable(function) else _snake(type(layer).__name__)
-        return name, None if name in ("linear", "SpinNeuron") else "itself"
-    if type(layer) not in _ACTIVATED_LAST:
-        return "", None
-    name = _name(layer.activation)
-    return name, None if name in ("linear", "SpinNeuron") else "last"
-
-
-def _held(layer, path, seen=()):
-    """`(place, name)` of every activation that a layer and the layers inside it hold."""
-    if isinstance(layer, SpinNeuron) or layer in seen:
-        return []
-    if isinstance(layer, _ACTIVATION_LAYERS):
-        name, kind = _activation(layer)
-        return [] if kind is None else [(path, name)]
-    found = []
-    arguments = sorted(key for key in vars(layer) if key.endswith("activation"))
-    for argument in arguments:
-        function = getattr(layer, argument)
-        # A layer that serves as an activation is found among the layers inside.
-        if not callable(function) or isinstance(function, keras.layers.Layer):
-            continue
-        if _name(function) != "linear":
-            place = path if arguments == ["activation"] else f"{path}.{argument}"
-            found.append((place, _name(function)))
-    if not found and _has_own_code(layer):
-        found = [(path, "unknown")]
-    for inner in getattr(layer, "_layers", ()):
-        is_cell = inner is getattr(layer, "cell", None)
-        found += _held(inner, path if is_cell else f"{path}/{inner.name}", (*seen, layer))
-    return found
-
-
-def _has_own_code(layer):
-    """Whether the function of a layer is written neither in Keras nor here."""
-    package = type(layer).__module__.split(".")[0]
-    own = package not in ("keras", __name__.split(".")[0])
-    return own or isinstance(layer, keras.layers.Lambda)
-
-
-def _opaque(layer):
-    """Why `to_spin` cannot convert the activations of a layer."""
-    kind = type(layer).__name__
-    if isinstance(layer, keras.Model):
-        return f"{kind} is a subclassed model, whose graph Keras does not know"
-    if _has_own_code(layer):
-        return f"to_spin does not know the class {kind}; put SpinNeuron into its code"
-    if isinstance(layer, keras.layers.RNN):
-        return f"{kind} has a cell of its own; to_spin converts LSTM, GRU and SimpleRNN"
-    return f"to_spin does not know the class {kind}"
-
-
-def _positions(operation):
-    """The axes after the channels; `()` if the channels come last or the layout is unknown.
-
-    An operation without a `data_format` that keeps the axes has the layout of the operation
-    before it.
-    """
-    layout = getattr(operation, "data_format", None)
-    if layout is not None:
-        rank = len(getattr(operation, "kernel_size", ())) + 2
-        return tuple(range(2, rank)) if layout == "channels_first" else ()
-    if not (isinstance(operation, _KEEPS_AXES) or _snake(type(operation).__name__) in _ELEMENTWISE):
-        return ()
-    try:
-        return _positions_of(operation.input)
-    except (AttributeError, ValueError):  # part of no graph, or of several
-        return ()
-
-
-def _positions_of(inputs):
-    """Like `_positions`, for an operation that keeps the axes of these tensors of a graph."""
-    tensors = keras.tree.flatten(inputs)
-    if not tensors:
-        return ()
-    producer = tensors[0]._keras_history.operation
-    layout = getattr(producer, "data_format", None)
-    if layout is None:
-        return _positions(producer)
-    return tuple(range(2, len(tensors[0].shape))) if layout == "channels_first" else ()
-
-
-def _name(function):
-    if function is None:
-        return "linear"
-    if isinstance(function, keras.layers.Layer):
-        if isinstance(function, SpinNeuron):
-            return "SpinNeuron"
-        inner = getattr(function, "activation", None)
-        return _name(inner) if callable(inner) else _snake(type(function).__name__)
-    return getattr(function, "__name__", type(function).__name__)
-
-
-def _snake(name):
-    special = {"ReLU": "relu", "LeakyReLU": "leaky_relu", "PReLU": "prelu", "ELU": "elu"}
-    if name in special:
-        return special[name]
-    return "".join(f"_{c.lower()}" if c.isupper() and k else c.lower() for k, c in enumerate(name))
-
-
 def _steps(layer):
     """Number of time steps that a recurrent layer is built for, or `None` if it is unknown."""
     try:
         return layer.input.shape[1]
     except (AttributeError, ValueError):  # part of no graph, or of several
         return None
-
-
-def _rest(layer, *without):
-    """Configuration of a wrapper, without the layers it wraps."""
-    return {key: value for key, value in layer.get_config().items() if key not in without}
-
-
-def _copy(layer, **changes):
-    """A new layer, not built, with the same configuration except for the given changes."""
-    if type(layer) is keras.layers.Lambda:  # its configuration does not hold the function itself
-        return keras.layers.Lambda(
-            layer.function,
-            output_shape=layer._output_shape,
-            mask=layer.mask,
-            arguments=layer.arguments,
-            name=layer.name,
-            trainable=layer.trainable,
-            dtype=layer.dtype_policy,
-        )
-    config = layer.get_config()
-    for argument in config:
-        if argument.endswith(("activation", "_initializer", "_regularizer", "_constraint")):
-            function = getattr(layer, argument, None)
-            if callable(function) and not isinstance(function, keras.layers.Layer):
-                config[argument] = function  # Keras cannot restore an unregistered function
-    config.update(changes)
-    return type(layer).from_config(config)
-
-
-def _kept(layer, replaced):
-    """A layer and the layers inside it, without the activations that were replaced."""
-    layers = [layer]
-    for sub in layer._layers:
-        if not replaced & {id(sub), (id(layer), id(sub))}:
-            layers += _kept(sub, replaced)
-    return layers
-
-
-def _own_weights(layer):
-    """Weights of a layer without the weights of the layers inside it."""
-    inner = {id(weight) for sub in layer._layers for weight in sub.weights}
-    return [weight for weight in layer.weights if id(weight) not in inner]

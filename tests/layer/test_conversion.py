@@ -1,7 +1,5 @@
 """to_spin: which activations it replaces, what it keeps, and that the old model is untouched."""
 
-import warnings
-
 import keras
 import numpy as np
 import pytest
@@ -10,44 +8,9 @@ from keras import layers
 import spinkeras
 from spinkeras.layer.conversion import ConversionReport, to_spin
 from tests.harness import some_slow
+from tests.layer.networks import CURVE, SIGNED_CURVE, data, names, outputs, run, small
 
 pytestmark = pytest.mark.backends
-
-# Largest distance of the untrained switching curve from the logistic sigmoid; measured 0.0534.
-CURVE = 0.058
-SIGNED_CURVE = 2 * CURVE  # of `2 P - 1` from tanh, which is `2 sigmoid(2 x) - 1`
-
-
-def names(rows):
-    return [row[0] for row in rows]
-
-
-def data(*shape):
-    return np.random.default_rng(1).normal(size=shape).astype("float32")
-
-
-def outputs(model, x):
-    return keras.ops.convert_to_numpy(model(x, training=False))
-
-
-def run(model, x):
-    """The logs of one epoch with the tracker (eager: tracing costs more than these models)."""
-    model.compile("adam", "mse", run_eagerly=True)
-    y = np.zeros((len(x), *model.output_shape[1:]), "float32")
-    history = model.fit(x, y, epochs=1, verbose=0, callbacks=[spinkeras.EnergyTracker()])
-    return history.history
-
-
-def small(activation="sigmoid", head="softmax"):
-    return keras.Sequential(
-        [
-            keras.Input((4,), name="pixels"),
-            layers.Dense(5, activation=activation, name="first"),
-            layers.Dense(3, activation=activation, name="second"),
-            layers.Dense(2, activation=head, name="head"),
-        ],
-        name="net",
-    )
 
 
 def two_uses(use, second, width, shape=(4,)):
@@ -101,126 +64,10 @@ PLACES = {
 }
 
 
-class Squared(keras.losses.Loss):
-    def call(self, y_true, y_pred):
-        return keras.ops.square(keras.ops.subtract(y_true, y_pred))
-
-
-class Slow(keras.optimizers.SGD):
-    pass
-
-
-class Falling(keras.optimizers.schedules.LearningRateSchedule):
-    def __call__(self, step):
-        return 0.1 / (1 + keras.ops.cast(step, "float32"))
-
-    def get_config(self):
-        return {}
-
-
-class Counted(keras.metrics.MeanSquaredError):
-    pass
-
-
-def off(y_true, y_pred):
-    return keras.ops.mean(keras.ops.subtract(y_true, y_pred), -1)
-
-
-def dense(**options):
-    return layers.Dense(3, activation="sigmoid", **options)
-
-
-FROZEN = {
-    "dense": dense,
-    "activation": lambda **k: layers.Activation("sigmoid", **k),
-    "LSTM": lambda **k: layers.LSTM(2, **k),
-    "wrapped": lambda **k: layers.TimeDistributed(dense(**k)),
-    "both": lambda **k: layers.Bidirectional(layers.GRU(2, **k)),
-    "nested": lambda **k: keras.Sequential([keras.Input((3, 2)), dense(**k)]),
-}
-PENALISED = {
-    "dense": lambda p: dense(activity_regularizer=p),
-    "activation": lambda p: layers.Activation("sigmoid", activity_regularizer=p),
-    "LSTM": lambda p: layers.LSTM(2, activity_regularizer=p),
-    "wrapper": lambda p: layers.TimeDistributed(dense(), activity_regularizer=p),
-    "wrapped activation": lambda p: layers.TimeDistributed(
-        layers.Activation("sigmoid"), activity_regularizer=p
-    ),
-    "nested": lambda p: keras.Sequential([keras.Input((3, 2)), dense(activity_regularizer=p)]),
-}
-
-
 def source(tensor):
     """The operation that computes an output; a linear layer only gives the output its name."""
     operation = tensor._keras_history.operation
     return source(operation.input) if isinstance(operation, layers.Activation) else operation
-
-
-class Scale(layers.Layer):
-    def call(self, x):
-        return 2 * x
-
-
-class Block(keras.Model):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.inner = layers.Dense(3, activation="relu", name="inner")
-
-    def call(self, x):
-        return self.inner(x)
-
-
-@keras.saving.register_keras_serializable(package="test_conversion")
-class OwnCell(layers.SimpleRNNCell):
-    pass
-
-
-class OwnStep(keras.Operation):
-    def call(self, x):
-        return x
-
-    def compute_output_spec(self, x):
-        return keras.KerasTensor(x.shape, x.dtype)
-
-
-RNN_GATES = [("r.activation", "tanh"), ("r.recurrent_activation", "sigmoid")]
-HELD = {  # (layer named r, the reason, path and activation of what the report must list)
-    "cell": (lambda: layers.RNN(layers.LSTMCell(4), name="r"), "a cell of its own", RNN_GATES),
-    "cells": (
-        lambda: layers.RNN(
-            [layers.GRUCell(4, name="a"), layers.SimpleRNNCell(3, name="b")], name="r"
-        ),
-        "a cell of its own",
-        [("r/a.activation", "tanh"), ("r/a.recurrent_activation", "sigmoid"), ("r/b", "tanh")],
-    ),
-    "own cell": (lambda: layers.RNN(OwnCell(4), name="r"), "a cell of its own", [("r", "tanh")]),
-    "layer": (lambda: Scale(name="r"), "does not know the class Scale", [("r", "unknown")]),
-    "model": (
-        lambda: Block(name="r"),
-        "Block is a subclassed model",
-        [("r", "unknown"), ("r/inner", "relu")],
-    ),
-    "operation": (lambda: OwnStep(name="r"), "the class OwnStep", [("r", "unknown")]),
-    "Lambda": (lambda: layers.Lambda(lambda x: 2 * x, name="r"), "Lambda", [("r", "unknown")]),
-    "wrapper": (
-        lambda: layers.SpectralNormalization(
-            layers.Dense(3, activation="relu", name="d"), name="r"
-        ),
-        "SpectralNormalization",
-        [("r/d", "relu")],
-    ),
-}
-
-
-KERAS_TAKES_NO_FUNCTIONS = keras.__version__.startswith("3.14.")
-
-
-class Penalty(keras.regularizers.Regularizer):
-    def __call__(self, w):
-        return 0.0 * keras.ops.sum(w)
-
-    def get_config(self):
-        return {}
 
 
 class TestWhatIsConverted:
@@ -275,46 +122,6 @@ class TestWhatIsConverted:
         assert "first_spin" in str(report)
         assert "head (softmax)" in str(report)
 
-    @pytest.mark.parametrize(
-        "activation",
-        ["relu", "tanh", "hard_tanh", "softsign", "hard_sigmoid", "gelu", "leaky_relu"],
-    )
-    def test_element_wise_functions(self, activation):
-        spin = to_spin(small(activation))
-        neurons = spinkeras.spin_neurons(spin)
-        signed = activation in ("tanh", "hard_tanh", "softsign")
-        assert [neuron.bipolar for neuron in neurons] == [signed, signed]
-        assert spin.get_layer("first").activation is keras.activations.linear
-
-    @pytest.mark.parametrize(
-        "layer",
-        [
-            layers.Activation("sigmoid", name="act"),
-            layers.Activation(keras.activations.relu, name="act"),
-            layers.ReLU(name="act"),
-            layers.LeakyReLU(name="act"),
-            layers.ELU(name="act"),
-            layers.PReLU(name="act"),
-        ],
-    )
-    def test_activation_layers(self, layer):
-        old = keras.Sequential([keras.Input((4,)), layers.Dense(3), layer, layers.Dense(2)])
-        spin = to_spin(old)
-        assert isinstance(spin.get_layer("act"), spinkeras.SpinNeuron)
-        assert len(spin.layers) == len(old.layers)
-        np.testing.assert_array_equal(spin.layers[0].kernel, old.layers[0].kernel)
-        note = spin.spin_conversion.converted[0][2]
-        assert ("dropped" in note) == isinstance(layer, layers.PReLU)
-
-    def test_activation_given_as_a_layer(self):
-        old = keras.Sequential(
-            [keras.Input((4,)), layers.Dense(3, activation=layers.PReLU()), layers.Dense(2)]
-        )
-        old(data(1, 4))
-        spin = to_spin(old)
-        assert names(spin.spin_conversion.converted) == [old.layers[0].name]
-        np.testing.assert_array_equal(spin.layers[0].kernel, old.layers[0].kernel)
-
     def test_operations_of_a_functional_graph(self):
         x = keras.Input((4,))
         hidden = keras.ops.sigmoid(layers.Dense(3)(x))
@@ -342,45 +149,6 @@ class TestWhatIsConverted:
         assert spin.get_layer("conv_spin").pulse_width.shape == (4,)
         history = run(spin, data(6, 8, 8, 1))
         assert history["energy_pj_conv_spin"][0] > 0
-
-    def test_channels_first_has_one_knob_per_channel(self):
-        first = {"data_format": "channels_first"}
-        flow = inputs = keras.Input((4, 6, 7))
-        flow = layers.Conv2D(5, 1, activation="sigmoid", name="conv", **first)(flow)
-        flow = layers.Conv2D(3, 1, **first)(flow)
-        flow = layers.BatchNormalization(axis=1)(flow)
-        flow = layers.Activation("sigmoid", name="bare")(flow)
-        flow = layers.MaxPooling2D(1, **first)(flow)
-        flow = layers.ReLU(name="pooled")(flow)
-        flow = layers.Permute((3, 2, 1))(flow)
-        flow = layers.Activation("sigmoid", name="permuted")(flow)
-        flow = layers.Dense(2)(layers.Flatten(**first)(flow))
-        flow = layers.Activation("sigmoid", name="flat")(flow)
-        neurons = to_spin(keras.Model(inputs, flow)).get_layer
-        assert neurons("conv_spin").pulse_width.shape == (5, 1, 1)
-        assert neurons("bare").pulse_width.shape == (3, 1, 1)
-        assert neurons("pooled").pulse_width.shape == (3, 1, 1)
-        assert neurons("permuted").pulse_width.shape == (3,)
-        assert neurons("flat").pulse_width.shape == (2,)
-
-    def test_layout_is_not_carried_past_layers_that_have_one_of_their_own(self):
-        first = {"padding": "same", "data_format": "channels_first"}
-        inputs = keras.Input((5, 7))
-        flow = layers.Conv1D(5, 3, **first)(inputs)
-        flow = keras.ops.relu(flow)
-        flow = layers.Dense(7, activation="sigmoid", name="middle")(flow)
-        flow = layers.ReLU(name="behind")(flow)
-        flow = layers.Conv1D(5, 3, **first)(flow)
-        flow = layers.LSTM(7, return_sequences=True, name="cell")(flow)
-        spin = to_spin(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(flow))))
-        shapes = [neuron.pulse_width.shape for neuron in spinkeras.spin_neurons(spin)]
-        assert shapes == [(5, 1), *4 * [(7,)]]
-
-    def test_channels_first_inside_time_distributed(self):
-        conv = layers.Conv2D(5, 1, activation="sigmoid", data_format="channels_first", name="conv")
-        old = keras.Sequential([keras.Input((6, 4, 7, 8)), layers.TimeDistributed(conv)])
-        (neuron,) = spinkeras.spin_neurons(to_spin(old))
-        assert neuron.pulse_width.shape == (1, 5, 1, 1)
 
     def test_arguments_reach_the_neurons(self):
         spin = to_spin(small(), device="stt_arm", train="pulse_width", current_scale=2e-5)
@@ -792,38 +560,6 @@ class TestGraphs:
         np.testing.assert_array_equal(outputs(spin, data(4, 4)), outputs(old, data(4, 4)))
 
 
-class TestKept:
-    @pytest.mark.parametrize("nested", some_slow([False, True], False))
-    @pytest.mark.parametrize("kind", some_slow(HELD, "cell", "model", "layer"))
-    def test_the_report_lists_what_a_layer_holds(self, kind, nested):
-        make, reason, rows = HELD[kind]
-        x = keras.Input((5, 4))
-        old = keras.Model(x, make()(x), name="part")
-        if nested:
-            old = keras.Model(x, old(x))
-            rows = [(f"part/{path}", activation) for path, activation in rows]
-        kept = to_spin(old).spin_conversion.left_alone
-        assert [row[:2] for row in kept] == rows
-        assert all(reason in row[2] for row in kept)
-        with pytest.raises(ValueError, match=f"r' cannot be converted: .*{reason}"):
-            to_spin(old, where=["r"])
-
-    def test_both_gates_of_a_convolution_and_the_softmax_of_attention(self):
-        x, images = keras.Input((5, 4)), keras.Input((3, 5, 4))
-        attention = layers.MultiHeadAttention(2, 4, name="m")(x, x)
-        old = keras.Model([x, images], [attention, layers.ConvLSTM1D(4, 2, name="r")(images)])
-        kept = [row[:2] for row in to_spin(old).spin_conversion.left_alone]
-        assert sorted(kept)[1:] == RNN_GATES
-        assert kept[0][1] == "softmax" or kept[-1][1] == "softmax"
-
-    def test_half_a_bidirectional_layer_is_not_reported_as_converted(self):
-        halves = layers.LSTM(3), layers.RNN(layers.LSTMCell(3), go_backwards=True)
-        both = layers.Bidirectional(halves[0], backward_layer=halves[1])
-        report = to_spin(keras.Sequential([keras.Input((5, 4)), both])).spin_conversion
-        assert report.converted == ()
-        assert [row[1] for row in report.left_alone] == 2 * ["tanh", "sigmoid"]
-
-
 class TestRecurrent:
     @pytest.mark.parametrize(("cell", "gates", "states"), [(layers.LSTM, 3, 2), (layers.GRU, 2, 1)])
     def test_sigmoid_and_tanh(self, cell, gates, states):
@@ -926,186 +662,6 @@ class TestRecurrent:
         x = data(16, 3, 2)
         assert np.max(np.abs(outputs(spin, x) - outputs(old, x))) < 0.2
         assert run(spin, x)["energy_pj"][0] > 0
-
-
-class TestOldModel:
-    def test_is_never_touched(self):
-        old = small()
-        before, config = old.get_weights(), old.to_json()
-        x = data(16, 4)
-        answer = outputs(old, x)
-        spin = to_spin(old)
-        run(spin, x)
-        assert old.to_json() == config
-        for a, b in zip(before, old.get_weights()):
-            np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(outputs(old, x), answer)
-
-    def test_state_that_is_not_trained_is_copied(self):
-        old = keras.Sequential(
-            [
-                keras.Input((4,)),
-                layers.Dense(3, activation="relu"),
-                layers.BatchNormalization(name="norm"),
-                layers.Dense(2),
-            ]
-        )
-        old.compile("adam", "mse")
-        old.fit(data(32, 4), np.zeros((32, 2)), verbose=0)
-        new = to_spin(old).get_layer("norm").get_weights()
-        for a, b in zip(old.get_layer("norm").get_weights(), new):
-            np.testing.assert_array_equal(a, b)
-
-    def test_compiled_like_the_old_one(self):
-        old = small()
-        old.compile(keras.optimizers.SGD(0.25), "mse", metrics=["mae"])
-        spin = to_spin(old)
-        assert float(spin.optimizer.learning_rate) == 0.25
-        assert spin.optimizer is not old.optimizer
-        assert not to_spin(small()).compiled
-
-    @pytest.mark.parametrize("functional", [False, True])
-    def test_compiled_with_objects_that_keras_does_not_know(self, functional):
-        metrics = [off, Counted(), keras.metrics.MeanMetricWrapper(off, name="wrapped")]
-        cases = [
-            {"optimizer": Slow(0.25), "loss": [Squared()]},
-            {"optimizer": keras.optimizers.SGD(Falling()), "loss": off},
-            {"loss": lambda *y: off(*y), "metrics": [*metrics, lambda *y: off(*y), "mae"]},
-        ]
-        old = small()
-        if functional:
-            old = keras.Model(old.inputs[0], old.outputs[0])
-        for case in cases:
-            old.compile(**{"optimizer": "sgd", "run_eagerly": True} | case)
-            new = to_spin(old)
-            assert type(new.optimizer) is type(old.optimizer)
-            assert new.optimizer is not old.optimizer
-            assert old.compiled
-        (_, *losses), (_, *others) = (
-            model.test_on_batch(data(2, 4), np.zeros((2, 2))) for model in (new, old)
-        )
-        assert len(losses) == len(others) == 5
-        assert not {id(v) for v in new.metrics_variables} & {id(v) for v in old.metrics_variables}
-
-    def test_what_cannot_be_made_anew_is_named(self):
-        class Bare(keras.metrics.Mean):
-            def __init__(self, of, **kwargs):
-                super().__init__(**kwargs)
-
-        old = small()
-        old.compile("adam", "mse", metrics=[Bare(3)])
-        with pytest.warns(UserWarning, match=r"not compiled: .*metrics of 'net'.*Call `compile`"):
-            assert not to_spin(old).compiled
-
-    def test_compiled_models_inside_are_converted(self):
-        inner = small()
-        inner = keras.Model(inner.inputs[0], inner.outputs[0])
-        inner.compile(Slow(), off)
-        x = keras.Input((4,))
-        new = to_spin(keras.Model(x, layers.Dense(1)(inner(x))))
-        assert len(spinkeras.spin_neurons(new)) == 2
-        assert inner.compiled
-
-    @pytest.mark.parametrize("penalty", [Penalty(), lambda w: 0.0 * keras.ops.sum(w)])
-    def test_layers_with_objects_that_keras_does_not_know(self, penalty):
-        options = {"kernel_regularizer": penalty, "activity_regularizer": penalty}
-        step = layers.TimeDistributed(layers.Dense(3, activation="relu", **options))
-        parts = [keras.Input((5, 4)), step, layers.LSTM(2, kernel_regularizer=penalty)]
-        if not isinstance(penalty, Penalty) and KERAS_TAKES_NO_FUNCTIONS:
-            pytest.skip("Keras 3.14 takes no function as a regularizer")
-        with warnings.catch_warnings():  # Keras warns of lambdas in every configuration
-            warnings.simplefilter("ignore")
-            spin = to_spin(keras.Sequential([*parts, layers.Dense(2, **options)]))
-        assert spin.layers[-1].kernel_regularizer is penalty
-        assert len(spinkeras.spin_neurons(spin)) == 3
-
-    @pytest.mark.parametrize("mode", some_slow(["int8", "int4", "float8"], "int8"))
-    @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
-    def test_quantized_layers_stay_quantized(self, mode, tmp_path):
-        inner = keras.Sequential(
-            [keras.Input((4,)), layers.Dense(4, activation="sigmoid"), layers.ReLU()]
-        )
-        parts = [layers.EinsumDense("ab,bc->ac", 4, activation="tanh"), layers.Dense(2)]
-        old = keras.Sequential([keras.Input((4,)), inner, *parts])
-        old.quantize(mode)
-        old.save(tmp_path / "m.keras")
-        x = data(8, 4)
-        for model in (old, keras.models.load_model(tmp_path / "m.keras")):
-            spin = to_spin(model)
-            neurons = spinkeras.spin_neurons(spin)
-            assert [neuron.dtype_policy.name for neuron in neurons] == 3 * ["float32"]
-            for place in (lambda m: m.layers[0].layers[0], lambda m: m.layers[-1]):
-                stores = {}, {}
-                for layer, store in zip((place(old), place(spin)), stores):
-                    assert layer.quantization_mode == mode
-                    layer.save_own_variables(store)
-                for before, after in zip(*(store.values() for store in stores)):
-                    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (before, after)))
-            assert spinkeras.energy_report(spin, x, print_fn=None).total_pj > 0
-
-    def test_frozen_layers_stay_frozen(self):
-        old = small()
-        old.get_layer("first").trainable = False
-        spin = to_spin(old)
-        assert not spin.get_layer("first").trainable
-        assert not spin.get_layer("first_spin").trainable
-        assert spin.get_layer("second_spin").trainable
-        old.trainable = False
-        old.get_layer("second").trainable = True
-        frozen = [layer.name for layer in to_spin(old).layers if not layer.trainable]
-        assert frozen == ["first", "first_spin", "head"]
-        assert not to_spin(old, trainable=False).get_layer("second_spin").trainable
-
-    @pytest.mark.parametrize("when", some_slow(["made", "later", "inside"], "later"))
-    @pytest.mark.parametrize("kind", some_slow(FROZEN, "dense", "activation"))
-    def test_the_neuron_of_a_frozen_layer_is_frozen(self, kind, when):
-        layer = FROZEN[kind](**({"trainable": False} if when == "made" else {}))
-        old = keras.Sequential([keras.Input((3, 2)), layer])
-        if when == "later":
-            assert len(to_spin(old).trainable_variables) > len(old.trainable_variables)
-            layer.trainable = False
-        elif when == "inside":
-            for inner in layer._layers or [layer]:
-                inner.trainable = False
-        new = to_spin(old)
-        assert len(new.trainable_variables) == len(old.trainable_variables) == 0
-        assert spinkeras.spin_neurons(new)
-
-    @pytest.mark.parametrize("kind", some_slow(PENALISED, "dense", "activation"))
-    def test_an_activity_regularizer_applies_to_the_neuron(self, kind):
-        penalty = keras.regularizers.L2(0.1)
-        x, flow = data(8, 3, 2), keras.Input((3, 2))
-        flow = PENALISED[kind](penalty)(inputs := flow)
-        old = keras.Model(inputs, flow)
-        new = to_spin(old)
-        assert spinkeras.spin_neurons(new)
-        values = outputs(old, x), outputs(new, x)
-        losses = [list(map(keras.ops.convert_to_numpy, model.losses)) for model in (old, new)]
-        assert len(losses[0]) == len(losses[1])
-        for loss, value in zip(losses, values):
-            np.testing.assert_allclose(loss, 0.1 * np.sum(value**2) / 8, rtol=1e-5)
-
-    def test_an_activity_regularizer_of_a_shared_layer_follows_the_calls(self):
-        dense = layers.Dense(3, activation="sigmoid", activity_regularizer="l2", name="d")
-        x = [keras.Input((5, 4)), keras.Input((4,))]
-        old = keras.Model(x, [layers.TimeDistributed(dense, name="t")(x[0]), dense(x[1])])
-        new = to_spin(old)
-        assert list(new.output_names) == list(old.output_names) == ["t", "d"]
-        values = new([data(2, 5, 4), data(2, 4)])
-        (loss,) = new.losses  # inside TimeDistributed Keras takes no loss
-        expected = 0.01 * np.sum(keras.ops.convert_to_numpy(values[1]) ** 2) / 2
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(loss), expected, rtol=1e-5)
-
-    def test_save_and_load(self, tmp_path):
-        spin = to_spin(small())
-        spin.save(tmp_path / "spin.keras")
-        loaded = keras.models.load_model(tmp_path / "spin.keras")
-        np.testing.assert_allclose(outputs(loaded, data(8, 4)), outputs(spin, data(8, 4)))
-
-    def test_unbuilt_model(self):
-        old = keras.Sequential([layers.Dense(3, activation="sigmoid"), layers.Dense(2)])
-        spin = to_spin(old)
-        assert outputs(spin, data(2, 4)).shape == (2, 2)
 
 
 @pytest.mark.parametrize(
