@@ -62,6 +62,7 @@ The map, in the order in which the rooms build on each other:
       posterior         draws of unknown or varying parameters of a device
       diagnosis         warnings from the residuals of a fit
       result            FitResult
+      scales            the scales on which parameters are fitted
       law, likelihood   the law that is fitted, and the likelihood of the data
       selection         the shape of a curve, and errors that include its choice
       fit               fit_device, fit_empirical

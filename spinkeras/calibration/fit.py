@@ -26,17 +26,15 @@ from spinkeras.calibration import conditions
 from spinkeras.calibration.diagnosis import poor
 from spinkeras.calibration.law import (
     CORRECTION,
-    SCALES,
-    SIGNED,
     CurveLaw,
     DeviceLaw,
-    Scaled,
     default_fields,
     scaled_fields,
 )
 from spinkeras.calibration.likelihood import condensed, listed, maximum_likelihood
 from spinkeras.calibration.posterior import Posterior, merged, sample_devices, sample_posterior
 from spinkeras.calibration.result import FitResult
+from spinkeras.calibration.scales import SCALES, SIGNED, Scaled
 from spinkeras.calibration.selection import covariance_of_choice, stepwise
 from spinkeras.calibration.table import read_table
 from spinkeras.notices import warn

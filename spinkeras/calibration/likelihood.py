@@ -8,8 +8,8 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from spinkeras.calibration import conditions
-from spinkeras.calibration.law import MICRO, Scaled
 from spinkeras.calibration.posterior import FLOOR
+from spinkeras.calibration.scales import MICRO, Scaled
 from spinkeras.physics.empirical import SHAPE
 
 _SEARCH_ROWS = 2000

@@ -24,16 +24,6 @@ from tests.calibration.harness import REFERENCE, TRUTH, small_table, synthetic
             ["anisotropy", "damping"],
             r"at 2e-09 s all fail up to 7\.2e-05 A and all succeed from 7\.8e-05 A on.*Add",
         ),
-        (small_table(), ["tmr"], r"must name fields of MTJDevice that can be fitted"),
-        (small_table(), [], r"must name fields of MTJDevice"),
-        (small_table(), 3, r"free = 3 must be a list of field names"),
-        (small_table(), {"damping": ("low", 0.1)}, r"free\['damping'\] = 'low' is not a number"),
-        (small_table(), {"damping": 0.02}, r"free\['damping'\] = 0\.02 must be a pair"),
-        (
-            small_table(),
-            {"damping": (0.1, 0.01)},
-            r"must be increasing bounds within \[0\.0001, 1\]",
-        ),
         (
             small_table(current_a=[1e-6] * 6, switched=[5] * 6),
             ["damping", "anisotropy"],
