@@ -39,7 +39,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _GREY = "0.5"
 _MOST_LINES = 12  # more curves of one kind cannot be distinguished
 _NO_LIMITS = ((0.0, np.inf), (0.0, np.inf))  # of the relative pulse width and the stability
-_SEVERAL = 1.15  # logit(0.99) / 4: distance, times 1/slope, from the midpoint to P = 0.01 or 0.99
+# knob: the setting by which it is shown, the factor to the unit of the picture, and the label
+_SHOWN = {
+    "pulse_width": ("pulse_width", 1e9, "pulse width (ns)"),
+    "anisotropy": ("gate_voltage", 1e3, "gate voltage (mV)"),
+}
+_REACH = 1.15  # logit(0.99) / 4: distance, times 1/slope, from the midpoint to P = 0.01 or 0.99
 
 
 def __dir__():
@@ -139,8 +144,6 @@ def slope(device: Any, ax: Any = None) -> Any:
         if layer is not None:
             own = _slopes(layer.pulse_width.ravel(), device.anisotropy, device, model)
             axis.plot(settings[0].ravel(), own, "o", color=COLOURS[1], label="neurons")
-        _nanoseconds(axis)
-        axis.set_xlim(widths[0] * 1e9, widths[-1] * 1e9)
     else:
         beyond = 0.15 * (highest - lowest) or 0.1
         volts = np.linspace(lowest - beyond, highest + beyond, 121)
@@ -160,8 +163,8 @@ def slope(device: Any, ax: Any = None) -> Any:
             marker = dict(color="white", edgecolor="black", linewidth=0.5, s=size, zorder=3)
             axis.scatter(*where, **marker, label="neurons")
         axis.set_ylabel("gate voltage (V)")
-        _nanoseconds(axis)
-        axis.set_xlim(widths[0] * 1e9, widths[-1] * 1e9)
+    _nanoseconds(axis)
+    axis.set_xlim(widths[0] * 1e9, widths[-1] * 1e9)
     axis.set_xlabel("pulse width (ns)")
     axis.set_title(_text(layer.name if layer else device.name) or "device")
     axis.legend(loc="lower right")
@@ -194,30 +197,30 @@ def knobs(model: Any, ax: Any = None) -> Any:
         groups = {f"{len(layers)} layers": layers}
     devices = list(dict.fromkeys(layer.device for layer in layers))
     for axis, knob in zip(axes, KNOBS):
-        limits = np.array([_limits(each, knob) for each in devices])
+        setting, factor, label = _SHOWN[knob]
+        limits = np.array([getattr(each, f"{setting}_range") for each in devices]) * factor
         low, high = limits[:, 0].min(), limits[:, 1].max()
         gateless = knob == "anisotropy" and not any(map(_has_gate, devices))
         logarithmic = knob == "pulse_width" and high > 3 * low
         if low == high:  # one setting only
             low, high = low - 0.1 * (abs(low) or 1.0), high + 0.1 * (abs(high) or 1.0)
-        edges = (np.geomspace if logarithmic else np.linspace)(
-            low, high, 32
-        )  # an odd number of bins: one around 0 V
+        spaced = np.geomspace if logarithmic else np.linspace
+        edges = spaced(low, high, 32)  # an odd number of bins: one around 0 V
         for (name, members), colour in zip(groups.items(), COLOURS):
-            values = np.concatenate([_in_units(layer, knob).ravel() for layer in members])
+            values = np.concatenate([getattr(layer, setting).ravel() for layer in members])
             fixed = not any(knob in layer.trained_knobs for layer in members)
-            label = f"{_text(name)} ({'fixed' if fixed else 'trained'})"
+            named = f"{_text(name)} ({'fixed' if fixed else 'trained'})"
             style = dict(alpha=0.45) if len(groups) > 1 else {}
             values = values[~np.isnan(values)]  # of a diverged training; the title counts them
-            values = np.clip(values, edges[0], edges[-1])  # rounding may cross an edge
-            axis.hist(values, edges, color=colour, label=label, **style)
+            values = np.clip(values * factor, *edges[[0, -1]])  # rounding may cross an edge
+            axis.hist(values, edges, color=colour, label=named, **style)
             if style:
                 axis.hist(values, edges, color=colour, histtype="step", linewidth=1.5)
         if not gateless:
             for number, limit in enumerate(np.unique(limits)):
                 text = None if number else "limits of the device"
                 axis.axvline(limit, color="black", linestyle="--", linewidth=1, label=text)
-        axis.set_xlabel("pulse width (ns)" if knob == "pulse_width" else "gate voltage (mV)")
+        axis.set_xlabel(label)
         axis.set_ylabel("number of knobs")
         axis.yaxis.get_major_locator().set_params(integer=True)
         if logarithmic:
@@ -649,7 +652,7 @@ def _currents(device, widths, anisotropies):
     """Currents in A that show all these curves of a device; factor and name of a unit for them."""
     middle = switching.midpoint_current(widths, device, anisotropies)
     steep = switching.slope_at_midpoint(widths, device, anisotropies)
-    ends = np.min(middle - _SEVERAL / steep), np.max(middle + 1.5 * _SEVERAL / steep)
+    ends = np.min(middle - _REACH / steep), np.max(middle + 1.5 * _REACH / steep)
     current = np.linspace(*ends, 500)
     return current, *_current_unit(current)
 
@@ -687,22 +690,10 @@ def _layers(owner, model):
     return layers
 
 
-def _limits(device, knob):
-    """The device's limits of a knob in ns or mV."""
-    if knob == "pulse_width":
-        return np.array(device.pulse_width_range) * 1e9
-    return np.array(device.gate_voltage_range) * 1e3
-
-
-def _in_units(layer, knob):
-    if knob == "pulse_width":
-        return layer.pulse_width * 1e9
-    return np.asarray(layer.gate_voltage) * 1e3
-
-
 def _at_ends(layers, knob):
     """Which share of the knobs is at a limit, in words; `at_limit` counts them."""
-    layers = [layer for layer in layers if np.ptp(_limits(layer.device, knob))]
+    setting = f"{_SHOWN[knob][0]}_range"
+    layers = [layer for layer in layers if np.ptp(getattr(layer.device, setting))]
     if not layers:
         return "one setting only"
     count = sum(getattr(layer, knob).size for layer in layers)

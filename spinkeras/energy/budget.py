@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from spinkeras import _keras, checks
-from spinkeras.energy.meter import MeteredStep
+from spinkeras.energy.meter import PICO, MeteredStep
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.energy.tracker import EnergyTracker
 from spinkeras.layer import core
@@ -184,7 +184,7 @@ class EnergyBudget(EnergyTracker):
                 leader.energy_weight.assign(self._weight)
 
     def _forget(self):
-        self.best_epoch: int | None = None
+        self.best_epoch = None
         self._best = np.inf
         self._lowest = np.inf
         self._weights = None
@@ -212,7 +212,7 @@ class EnergyBudget(EnergyTracker):
         energy = self.results["val_energy_pj" if validated else "energy_pj"]
         self._lowest = min(self._lowest, energy)
         cost = logs[monitor] if self._direction(monitor) == "min" else -logs[monitor]
-        if energy <= self.limit * 1e12 and cost < self._best:
+        if energy <= self.limit * PICO and cost < self._best:
             self._best, self.best_epoch = cost, epoch
             self._weights = self.model.get_weights()
 
@@ -223,7 +223,7 @@ class EnergyBudget(EnergyTracker):
             self._weights = None
         elif self._lowest < np.inf:
             warn(
-                f"No epoch stayed within the budget of {self.limit * 1e12:g} pJ per inference; the "
+                f"No epoch stayed within the budget of {self.limit * PICO:g} pJ per inference; the "
                 f"lowest was {self._lowest:.4g} pJ. Train longer, or raise `highest` or the limit."
             )
         for layer in self._built():
@@ -257,7 +257,7 @@ class EnergyBudget(EnergyTracker):
 
     @property
     def _steering(self):
-        return self.limit * (1 - self.margin) * 1e12, self.rate, self.highest
+        return self.limit * (1 - self.margin) * PICO, self.rate, self.highest
 
 
 def _leader(layers):

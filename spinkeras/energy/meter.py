@@ -24,6 +24,7 @@ from spinkeras.layer.neuron import spin_neurons
 from spinkeras.layer.observation import Observation
 
 PICO = 1e12
+"""Picojoule in a joule."""
 
 
 class MeteredStep(Observation):
@@ -165,12 +166,10 @@ def _leads(mask, shape):
 
 def _sums(layer, assumptions, inputs, setting, probability, mask, fused):
     """The four energies in pJ, summed over all elements."""
-    assumptions = assumptions_of(layer, assumptions)
     if mask is not None:
         current = layer.current(inputs)
-        energies = traced_energies(layer, current, probability, mask, assumptions)
-        return _in_pico(energies)
-    dtype = inputs.dtype
+        return _in_pico(traced_energies(layer, current, probability, mask, assumptions))
+    assumptions, dtype = assumptions_of(layer, assumptions), inputs.dtype
     bias, width = layer.bias(setting, fused), layer.pulse_widths(setting)
     settings = ops.stack([ops.broadcast_to(ops.cast(v, dtype), width.shape) for v in (bias, width)])
     numbers = [layer.current_scale, *write_numbers(layer.device, assumptions.reversal_fraction)]

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras.energy.meter import refuse_unseen, traced_energies
+from spinkeras.energy.meter import PICO, refuse_unseen, traced_energies
 from spinkeras.layer import core
 from spinkeras.layer.neuron import FEW_PULSES, spin_neurons, unique_names
 from spinkeras.layer.observation import Expected, observing
@@ -305,7 +305,7 @@ class SampleMeter(Traced):
     def see(self, layer, inputs, setting, probability, training, mask):
         refuse_unseen(self._scope, layer, inputs, mask)
         parts = traced_energies(layer, layer.current(inputs), probability, mask, self.assumptions)
-        total = ops.cast(sum(parts.values()), "float32") * 1e12
+        total = ops.cast(sum(parts.values()), "float32") * PICO
         total = ops.sum(total, axis=tuple(range(1, len(total.shape))))
         key = id(layer)
         self.energies[key] = self.energies[key] + total if key in self.energies else total

@@ -17,7 +17,7 @@ from keras import ops
 
 from spinkeras import _keras, checks, tables
 from spinkeras._typing import PathLike
-from spinkeras.energy.meter import refuse_unseen, traced_energies
+from spinkeras.energy.meter import PICO, refuse_unseen, traced_energies
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.hardware.accuracy import accuracy, classes, fraction_right, loss_of
 from spinkeras.hardware.results_file import append_results, fingerprint, identity, read_results
@@ -145,7 +145,7 @@ class _Study(Observation):
         )
         current, assumptions = layer.current(inputs), EnergyAssumptions()
         parts = traced_energies(layer, current, ends, None, assumptions, self.pulses, electric)
-        total = sum(parts.values()) * 1e12  # linear in the probability
+        total = sum(parts.values()) * PICO  # linear in the probability
         return total[0], total[1] - total[0], probability
 
 
