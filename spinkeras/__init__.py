@@ -29,6 +29,7 @@ The map, in the order in which the rooms build on each other:
       core              the curve of many neurons at once, with its gradient
       knobs             the settings that device and driver allow: DeviceRange, Driver
       former            configurations of earlier versions
+      arguments         what the arguments of SpinNeuron may be
       observation       watching a layer's call, or answering it in the layer's place
       neuron            SpinNeuron
       activations       which activations a layer of Keras applies

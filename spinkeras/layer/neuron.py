@@ -10,13 +10,12 @@ from keras import ops
 
 from spinkeras import _keras, checks
 from spinkeras._typing import Array
-from spinkeras.layer import core, former, observation
+from spinkeras.layer import arguments, core, former, observation
 from spinkeras.layer.knobs import (
     KNOBS,
     SCALES,
     DeviceRange,
     Driver,
-    check_knob,
     knob_nominal,
     knob_range,
 )
@@ -24,7 +23,6 @@ from spinkeras.notices import warn
 from spinkeras.physics import laws, switching
 from spinkeras.physics.curve import RationalLogit
 from spinkeras.physics.device import DeviceLike, get_device
-from spinkeras.physics.empirical import EmpiricalCurve
 from spinkeras.physics.spread import ChipSpread, chip_curve
 
 MOST_CORRELATED = 64
@@ -205,22 +203,22 @@ class SpinNeuron(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         former.refuse(kwargs)
-        _refuse_settings(kwargs)
+        arguments.refuse_settings(kwargs)
         super().__init__(**kwargs)
         self.supports_masking = True
         # Values are checked first: Keras wraps lists that become attributes in its own classes.
         self.device = get_device(device)
         # Not `train` and `output`: PyTorch modules have a method `train`, Keras layers an `output`.
-        self.trained_knobs = _knob_names(train)
+        self.trained_knobs = arguments.knob_names(train)
         self.output_mode = checks.choice("output", output, OUTPUTS)
         self.pulses = checks.whole("pulses", pulses, 1, 1_000_000)
         self.bipolar = checks.flag("bipolar", bipolar)
-        self.switching_model = laws.check_model(_get_model(switching_model, self.device))
+        self.switching_model = laws.check_model(arguments.model_of(switching_model, self.device))
         self._curve = laws.get_curve(self.switching_model, self.device)
         self.telegraph: Any = getattr(self._curve, "telegraph", None)
         self.free_running = self.telegraph is not None
         if self.free_running:
-            self.trained_knobs = _knobs_running_freely(self.trained_knobs, train)
+            self.trained_knobs = arguments.knobs_running_freely(self.trained_knobs, train)
         elif self.device.has_free_running_curve:
             raise ValueError(
                 f"switching_model = {checks.shown(switching_model)} is a law of pulses, and the "
@@ -229,9 +227,9 @@ class SpinNeuron(keras.layers.Layer):
                 "device.replace(switching_curve=None)."
             )
         self.recenter = checks.flag("recenter", recenter)
-        self.shared_axes = _axes(shared_axes)
-        self.driver = Driver() if driver is None else _get("driver", driver, Driver)
-        self.spread = None if spread is None else _get("spread", spread, ChipSpread)
+        self.shared_axes = arguments.shared(shared_axes)
+        self.driver = Driver() if driver is None else arguments.object_of("driver", driver, Driver)
+        self.spread = None if spread is None else arguments.object_of("spread", spread, ChipSpread)
         self.seed = None if seed is None else checks.whole("seed", seed, 0, 2**31 - 1)
         self.knob_scale = checks.number("knob_scale", knob_scale, "(dimensionless)", *SCALES)
         self.pulse_width_initializer = keras.initializers.get(pulse_width_initializer)
@@ -903,76 +901,6 @@ def _refuse_legacy_file(name):
             "holds the knobs without units, so another device or `knob_scale` would read other "
             "values. Save to `.keras` or `.weights.h5`, which hold seconds and J/m^3."
         )
-
-
-def _refuse_settings(arguments):
-    """Refuse a setting as an argument: the device has its limits, the weights its value."""
-    for name in ("pulse_width", "gate_voltage"):
-        if name in arguments:
-            raise ValueError(
-                f"SpinNeuron has no argument {name}: its limits are the device's, "
-                f"device.replace({name}_range=(lowest, highest)), and an untrained neuron has the "
-                "shortest pulse and 0 V."
-            )
-
-
-def _knob_names(train):
-    if isinstance(train, bool):
-        train = KNOBS if train else ()
-    if isinstance(train, str):
-        train = (train,)
-    if not isinstance(train, (list, tuple)):
-        raise ValueError(
-            f"train = {checks.shown(train)} must be a list of knobs among {list(KNOBS)}, or ()."
-        )
-    return tuple(dict.fromkeys(check_knob(knob) for knob in train))  # each knob once
-
-
-def _knobs_running_freely(knobs, train):
-    """Trained knobs of a free-running junction, without the pulse width.
-
-    The pulse width is then the interval between reads, on which no probability depends.
-    """
-    if train is True:
-        return ("anisotropy",)
-    if "pulse_width" in knobs:
-        raise ValueError(
-            f"train = {checks.shown(train)}: for a free-running junction the pulse width is "
-            "the interval between reads. It changes no probability, so it cannot be trained. Use "
-            "train=('anisotropy',) or (), and more `pulses` for a less noisy output."
-        )
-    return knobs
-
-
-def _axes(shared_axes):
-    if shared_axes is None:
-        return None
-    axes = shared_axes if isinstance(shared_axes, (list, tuple)) else [shared_axes]
-    try:
-        return tuple(checks.whole("shared_axes", axis, -32, 32) for axis in axes)
-    except ValueError:
-        raise ValueError(
-            f"shared_axes = {checks.shown(shared_axes)} must be a list of integers or None; the "
-            "batch axis is 0 and not counted."
-        ) from None
-
-
-def _get_model(switching_model, device):
-    """Switching model of an argument or of a file, where a dictionary describes it; unchecked."""
-    if switching_model is None:
-        return laws.own_model(device)
-    if isinstance(switching_model, dict):
-        return checks.from_keras("switching_model", switching_model, laws.NeelBrown, EmpiricalCurve)
-    return switching_model
-
-
-def _get(name, value, kind):
-    """Object of a class, from an argument or from its description in a file."""
-    if isinstance(value, dict):
-        return checks.from_keras(name, value, kind)
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} must be a {kind.__name__} or None; got {checks.shown(value)}.")
-    return value
 
 
 def spin_neurons(model: keras.Model) -> list[SpinNeuron]:
