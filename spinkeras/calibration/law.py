@@ -325,8 +325,10 @@ class CurveLaw:
         """As `DeviceLaw.probability`; the excess is 0 only if the curve rises everywhere."""
         fields = dict(self.base.fields())
         for name, value in values.items():
-            scale = self.scales.get(name)
-            fields[name] = {"log": xp.exp, "micro": lambda t: t * MICRO}.get(scale, _same)(value)
+            scale = self.scales.get(name)  # floor and ceiling stay logits, as `curve_at` needs them
+            fields[name] = xp.exp(value) if scale == "log" else value
+            if scale == "micro":
+                fields[name] = value * MICRO
         excess = 0.0
         if not _SHAPE.isdisjoint(values):
             pole = fields["c"] * fields["c"] / 4 + empirical.LEAST_REST - fields["d"]
@@ -393,10 +395,6 @@ def _lack_of_rise(xp, curve):
     flat = 0.1 * xp.sum(_positive(xp, 1 - growth / _LEAST_GROWTH), axis=-1)
     steep = _positive(xp, curve.b / (_MOST_GROWTH * curve.d) - 1)
     return flat + steep
-
-
-def _same(value):
-    return value
 
 
 def _positive(xp, value):

@@ -58,6 +58,10 @@ class EnergyTracker(keras.callbacks.Callback):
     in any loop or condition. One case is not found: a neuron in a `tf.function` that was traced
     before the neuron was built. Its weights, like those of any Keras layer, are constants there.
 
+    Raises:
+        ValueError: for other assumptions, a model without a `SpinNeuron`, and a neuron whose energy
+            would be wrong.
+
     Example:
 
     >>> import numpy as np, keras, spinkeras

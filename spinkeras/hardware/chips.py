@@ -309,6 +309,15 @@ def evaluate_chips(
             range, a model with several inputs or outputs, labels for which the default metric is
             not known, a metric that does not return a number, a results file that is damaged or
             belongs to other arguments, or a metric without a name together with a results file.
+
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((2,)), spinkeras.SpinNeuron(), keras.layers.Dense(2)])
+    >>> x, spread = np.eye(2, dtype="float32"), spinkeras.ChipSpread(stability=0.1)
+    >>> report = spinkeras.evaluate_chips(model, x, [0, 1], spread, chips=3, progress=False)
+    >>> report.accuracy.shape
+    (3,)
     """
     neurons = spin_neurons(model)
     if not neurons:
@@ -395,6 +404,8 @@ def chip_sensitivity(
 
     Raises:
         ValueError: for `cause` or `layers` among the options, and as in `evaluate_chips`.
+
+    Example: `chip_sensitivity(model, x, y, ChipSpread(stability=0.1))["spin_neuron", "slope"]`.
     """
     if given := sorted({"cause", "layers"} & options.keys()):
         raise ValueError(

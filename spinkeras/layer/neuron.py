@@ -22,7 +22,7 @@ from spinkeras.layer.knobs import (
 from spinkeras.notices import warn
 from spinkeras.physics import laws, switching
 from spinkeras.physics.curve import RationalLogit
-from spinkeras.physics.device import DeviceLike, get_device
+from spinkeras.physics.device import MOST_CURRENT, DeviceLike, get_device
 from spinkeras.physics.spread import ChipSpread, chip_curve
 
 MOST_CORRELATED = 64
@@ -33,9 +33,6 @@ FORGOTTEN = 4.6
 
 FEW_PULSES = 16
 """Greatest number of pulses drawn one by one: TensorFlow's binomial draw costs 80 uniform ones."""
-
-MOST_CURRENT = 0.2
-"""Greatest current scale in A per unit of input; no junction takes such a current."""
 
 STEEPEST = 1e4
 """Greatest current scale in units of the default one, for devices of which it is more."""

@@ -46,6 +46,7 @@ from spinkeras.physics.presets import DEVICES, FREE_RUNNING
 GYROMAGNETIC_RATIO = 1.76085963e11  # rad/(s T), electron
 _OXIDE_PERMITTIVITY = 9.7  # MgO, relative
 
+MOST_CURRENT = 0.2  # A; no junction takes more
 LONGEST_RETENTION = 1e300  # s; a float cannot hold much longer times
 
 # field: (unit, lowest, highest, what to check)
