@@ -32,6 +32,7 @@ The map, in the order in which the rooms build on each other:
       arguments         what the arguments of SpinNeuron may be
       observation       watching a layer's call, or answering it in the layer's place
       neuron            SpinNeuron
+      members           the spin neurons of a model
       activations       which activations a layer of Keras applies
       copies            copies of layers, of weights and of how a model was compiled
       conversion        to_spin: spin neurons for an existing model

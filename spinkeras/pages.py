@@ -28,7 +28,7 @@ from spinkeras.energy.report import (
     weights_hash,
 )
 from spinkeras.hardware.chips import ChipReport
-from spinkeras.layer.neuron import network_weights, spin_neurons, unique_names
+from spinkeras.layer.members import network_weights, spin_neurons, unique_names
 
 # Effects that no number on a page covers, for any network.
 NOT_DESCRIBED = (

@@ -18,7 +18,8 @@ from spinkeras.energy.report import ENDS, EnergyReport, at_limit
 from spinkeras.hardware.chips import ChipReport
 from spinkeras.intervals import clopper_pearson
 from spinkeras.layer.knobs import KNOBS
-from spinkeras.layer.neuron import SpinNeuron, spin_neurons, unique_names
+from spinkeras.layer.members import spin_neurons, unique_names
+from spinkeras.layer.neuron import SpinNeuron
 from spinkeras.physics import laws, switching
 from spinkeras.physics.device import get_device
 

@@ -11,7 +11,7 @@ from spinkeras.energy.meter import PICO, MeteredStep
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.energy.tracker import EnergyTracker
 from spinkeras.layer import core
-from spinkeras.layer.neuron import spin_neurons
+from spinkeras.layer.members import spin_neurons
 from spinkeras.notices import warn
 
 _LOWEST = 1e-4  # lowest weight, in units of the loss

@@ -20,7 +20,7 @@ from spinkeras.energy.pulse import (
     write_numbers,
 )
 from spinkeras.layer import core
-from spinkeras.layer.neuron import spin_neurons
+from spinkeras.layer.members import spin_neurons
 from spinkeras.layer.observation import Observation
 
 PICO = 1e12

@@ -21,7 +21,8 @@ from spinkeras.energy.pulse import (
 )
 from spinkeras.layer import core
 from spinkeras.layer.knobs import knob_range
-from spinkeras.layer.neuron import SpinNeuron, network_weights, spin_neurons, unique_names
+from spinkeras.layer.members import network_weights, spin_neurons, unique_names
+from spinkeras.layer.neuron import SpinNeuron
 from spinkeras.layer.observation import Expected, Observation, observing
 from spinkeras.physics.resistance import voltage_of_current
 

@@ -16,7 +16,7 @@ from spinkeras.energy.pulse import (
     warn_of_strong_reads,
 )
 from spinkeras.energy.report import at_limit, latency, least_stability
-from spinkeras.layer.neuron import spin_neurons, unique_names
+from spinkeras.layer.members import spin_neurons, unique_names
 from spinkeras.layer.observation import observing
 from spinkeras.layer.steps import Lease
 

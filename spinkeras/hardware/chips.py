@@ -23,7 +23,7 @@ from spinkeras.hardware.accuracy import accuracy, classes, fraction_right, loss_
 from spinkeras.hardware.results_file import append_results, fingerprint, identity, read_results
 from spinkeras.intervals import clopper_pearson
 from spinkeras.layer import core
-from spinkeras.layer.neuron import spin_neurons, unique_names
+from spinkeras.layer.members import spin_neurons, unique_names
 from spinkeras.layer.observation import Observation, observing
 from spinkeras.physics.spread import CAUSES, ChipSpread, DeviceFactors
 

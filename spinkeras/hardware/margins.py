@@ -11,7 +11,7 @@ from spinkeras import checks
 from spinkeras._typing import Array
 from spinkeras.energy import pulse
 from spinkeras.energy.pulse import EnergyAssumptions
-from spinkeras.layer.neuron import spin_neurons
+from spinkeras.layer.members import spin_neurons
 from spinkeras.physics import laws
 from spinkeras.physics.device import DeviceLike, get_device
 from spinkeras.physics.resistance import current_of_voltage

@@ -13,7 +13,7 @@ import numpy as np
 
 from spinkeras import checks, files
 from spinkeras.energy.report import weights_hash
-from spinkeras.layer.neuron import spin_neurons
+from spinkeras.layer.members import spin_neurons
 
 
 def identity(metric):

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from spinkeras.layer.neuron import spin_neurons
+from spinkeras.layer.members import spin_neurons
 from spinkeras.layer.steps import Lease
 
 

@@ -3,7 +3,8 @@
 from spinkeras.layer.backup import ExactBackup
 from spinkeras.layer.conversion import ConversionReport, to_spin
 from spinkeras.layer.knobs import DeviceRange, Driver
-from spinkeras.layer.neuron import SpinNeuron, spin_neurons
+from spinkeras.layer.members import spin_neurons
+from spinkeras.layer.neuron import SpinNeuron
 from spinkeras.layer.tensorboard import SpinTensorBoard
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 from spinkeras import _keras, checks, files
 from spinkeras._typing import PathLike
 from spinkeras.layer.knobs import KNOBS
-from spinkeras.layer.neuron import spin_neurons
+from spinkeras.layer.members import spin_neurons
 from spinkeras.notices import warn
 
 _CONTENT, _HISTORY, _VARIABLES = "content.json", "history.json", "variables.npz"

@@ -8,7 +8,8 @@ import keras
 
 from spinkeras import _keras, checks
 from spinkeras.layer import activations, copies
-from spinkeras.layer.neuron import SpinNeuron, spin_neurons
+from spinkeras.layer.members import spin_neurons
+from spinkeras.layer.neuron import SpinNeuron
 from spinkeras.physics.device import DeviceLike
 
 _SIGMOID, _TANH = "sigmoid", "tanh"  # an untrained spin neuron is close to these

@@ -8,7 +8,7 @@ import numpy as np
 
 from spinkeras import checks
 from spinkeras._typing import PathLike
-from spinkeras.layer.neuron import spin_neurons, unique_names
+from spinkeras.layer.members import spin_neurons, unique_names
 
 
 class SpinTensorBoard(keras.callbacks.TensorBoard):

@@ -11,7 +11,8 @@ from spinkeras import checks
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.energy.tracker import EnergyTracker
 from spinkeras.layer.conversion import to_spin
-from spinkeras.layer.neuron import SpinNeuron, spin_neurons
+from spinkeras.layer.members import spin_neurons
+from spinkeras.layer.neuron import SpinNeuron
 from spinkeras.search.objective import EnergyObjective
 from spinkeras.search.space import pick, span, spin_search_space
 

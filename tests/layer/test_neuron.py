@@ -708,18 +708,3 @@ def test_time_distributed_over_an_unknown_number_of_steps_has_gradients(options)
     for known, unknown in zip(*results):
         assert np.any(known != 0)
         np.testing.assert_allclose(known, unknown, rtol=1e-4, atol=1e-6)
-
-
-def test_spin_neurons_finds_nested_layers():
-    inner = keras.Sequential([keras.layers.Dense(3), SpinNeuron(name="inner")], name="block")
-    model = keras.Sequential(
-        [
-            keras.Input((5, 4)),
-            keras.layers.TimeDistributed(inner),
-            keras.layers.TimeDistributed(SpinNeuron(name="wrapped")),
-            keras.layers.Dense(2, activation=SpinNeuron(name="activation")),
-        ]
-    )
-    model(np.zeros((2, 5, 4), "float32"))
-    names = sorted(layer.name for layer in spinkeras.spin_neurons(model))
-    assert names == ["activation", "inner", "wrapped"]
