@@ -25,10 +25,9 @@ from spinkeras.energy.report import (
     latency,
     least_stability,
     limits_in_words,
-    weights_hash,
 )
 from spinkeras.hardware.chips import ChipReport
-from spinkeras.layer.members import network_weights, spin_neurons, unique_names
+from spinkeras.layer.members import network_weights, spin_neurons, unique_names, weights_hash
 
 # Effects that no number on a page covers, for any network.
 NOT_DESCRIBED = (

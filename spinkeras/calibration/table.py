@@ -44,7 +44,7 @@ from spinkeras.calibration.likeness import warn_if_twice, warn_if_unlike
 from spinkeras.calibration.pooling import in_settings, pool
 from spinkeras.calibration.signs import refuse_wrong_sign, towards_reversal, warn_if_falling
 from spinkeras.notices import warn
-from spinkeras.physics.device import STATES, DeviceLike, get_device
+from spinkeras.physics.device import MOST_CURRENT, STATES, DeviceLike, get_device
 from spinkeras.physics.resistance import current_of_voltage
 
 _GATE, _KELVIN, _WAY = "gate_voltage_v", "temperature_k", "direction"
@@ -52,9 +52,9 @@ _DRIVES = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v
 _COLD = 150.0  # K: lower numbers without a stated unit may be in degrees Celsius
 # quantity: limits of the largest absolute value in a table; no junction is outside of them
 _PLAUSIBLE = {
-    "current_a": (1e-8, 0.2),
+    "current_a": (1e-8, MOST_CURRENT),
     "voltage_v": (1e-3, 20.0),
-    "switching_current_a": (1e-8, 0.2),
+    "switching_current_a": (1e-8, MOST_CURRENT),
     "switching_voltage_v": (1e-3, 20.0),
 }
 

@@ -1,7 +1,6 @@
 """The energy of every spin layer on given data, and the settings of its neurons."""
 
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,7 @@ from spinkeras.energy.pulse import (
 )
 from spinkeras.layer import core
 from spinkeras.layer.knobs import knob_range
-from spinkeras.layer.members import network_weights, spin_neurons, unique_names
+from spinkeras.layer.members import spin_neurons, unique_names, weights_hash
 from spinkeras.layer.neuron import SpinNeuron
 from spinkeras.layer.observation import Expected, Observation, observing
 from spinkeras.physics.resistance import voltage_of_current
@@ -132,14 +131,6 @@ def others_in_words(report) -> str:
     """The layers whose energy an `EnergyReport` does not include, in words."""
     others = (f"{count} {name}" for name, count in report.other_layers.items())
     return ", ".join(others) or "no other layers"
-
-
-def weights_hash(model) -> str:
-    """Short hash of all weights of a network, by which a report knows the model it measured."""
-    digest = hashlib.sha256()
-    for weight in network_weights(model):
-        digest.update(np.ascontiguousarray(ops.convert_to_numpy(weight)).tobytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,7 @@ import pathlib
 import numpy as np
 
 from spinkeras import checks, files
-from spinkeras.energy.report import weights_hash
-from spinkeras.layer.members import spin_neurons
+from spinkeras.layer.members import spin_neurons, weights_hash
 
 
 def identity(metric):

@@ -1,6 +1,10 @@
 """The spin neurons of a model, their names and the weights of the network."""
 
+import hashlib
+
 import keras
+import numpy as np
+from keras import ops
 
 from spinkeras import _keras, checks
 from spinkeras.layer.neuron import SpinNeuron
@@ -38,6 +42,14 @@ def network_weights(layer):
         for meter in (spin.meter_sums, spin.energy_weight, spin.energy_seen)
     }
     return [weight for weight in layer.weights if id(weight) not in meters]
+
+
+def weights_hash(model) -> str:
+    """Short hash of all weights of a network, by which a report knows the model it measured."""
+    digest = hashlib.sha256()
+    for weight in network_weights(model):
+        digest.update(np.ascontiguousarray(ops.convert_to_numpy(weight)).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def unique_names(layers):
