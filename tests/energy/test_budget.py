@@ -179,6 +179,7 @@ def test_epochs_that_do_not_validate_are_not_the_best():
 
 
 @pytest.mark.backends
+@pytest.mark.slow
 def test_the_weight_is_saved_and_continues(tmp_path):
     model = network()
     seen = []
@@ -221,7 +222,14 @@ def in_a_row():
 @pytest.mark.backends
 @pytest.mark.filterwarnings("ignore:`build..` was called on layer")
 @pytest.mark.parametrize("eager", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("make", [in_a_row, lambda: keras.Sequential([in_a_row()]), Backwards])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(in_a_row, marks=pytest.mark.slow),
+        pytest.param(lambda: keras.Sequential([in_a_row()]), marks=pytest.mark.slow),
+        Backwards,
+    ],
+)
 def test_a_model_that_the_first_step_builds_starts_at_the_same_weight(make, eager):
     """Its weights after two steps are those of a model that was built before the fit."""
     x, y = problem(8)

@@ -73,13 +73,8 @@ def test_logs_of_images(shared_axes, dtype):
 
 
 @pytest.mark.skipif(OTHER_BACKEND, reason="Keras trains no model on an empty batch elsewhere")
-@pytest.mark.parametrize(
-    "callback",
-    [
-        EnergyTracker,
-        pytest.param(lambda: spinkeras.EnergyBudget(1e-11), marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("callback", [EnergyTracker, lambda: spinkeras.EnergyBudget(1e-11)])
 def test_a_batch_may_be_empty(callback):
     """As the last one of a replica may be."""
     import tensorflow as tf

@@ -18,6 +18,7 @@ from tests.export.harness import (
     signature,
     visible,
 )
+from tests.harness import some_slow
 
 
 def run_litert(path, **inputs):
@@ -67,6 +68,7 @@ def test_files_give_the_models_outputs(tmp_path, file_format):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("file_format", some_slow(FORMATS, "onnx"), indirect=True)
 def test_dictionaries_and_a_subclassed_model(tmp_path, file_format):
     suffix, export, run = file_format
 
@@ -111,6 +113,7 @@ def test_convolutions_nesting_and_several_inputs(tmp_path, file_format):
         np.testing.assert_allclose(got[name], value, atol=1e-4)
 
 
+@pytest.mark.parametrize("file_format", some_slow(FORMATS, "onnx"), indirect=True)
 def test_a_measured_curve_is_carried_with_its_ceiling(tmp_path, file_format):
     suffix, export, run = file_format
     measured = SpinNeuron(switching_model=EmpiricalCurve.preset("sot_80nm"), name="measured")
@@ -139,7 +142,7 @@ LAWS = {
 
 
 @pytest.mark.filterwarnings("ignore:The ballistic law is inaccurate")
-@pytest.mark.parametrize("suffix", [*FORMATS, "saved_model"])
+@pytest.mark.parametrize("suffix", some_slow([*FORMATS, "saved_model"], "onnx"))
 @pytest.mark.parametrize(
     "law",
     [

@@ -194,6 +194,7 @@ def test_bits_feed_the_layers_that_follow(exported):
     assert np.abs(allowed - model.predict(x, verbose=0)).max(axis=-1).min() > 1e-4
 
 
+@pytest.mark.slow
 def test_layers_that_sample_by_themselves(tmp_path):
     """`serve` and `energy` stay those of the expected network; `sample` averages the pulses."""
     keras.utils.set_random_seed(4)

@@ -187,6 +187,7 @@ def test_faults_are_a_cause_of_their_own_and_stay_in_their_layer(trained, tmp_pa
     np.testing.assert_allclose(none.accuracy, none.nominal, atol=2.5 / len(x))
 
 
+@pytest.mark.slow
 def test_the_compiled_evaluation_gives_the_same(trained, monkeypatch):
     model, x, y = trained
     spread = dataclasses.replace(SPREAD, sense_noise=0.1)

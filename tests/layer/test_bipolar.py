@@ -6,6 +6,7 @@ import pytest
 
 import spinkeras
 from spinkeras import ChipSpread, SpinNeuron
+from tests.harness import some_slow
 
 SCALE = 1e-5  # A per unit of input, the same with and without a sign
 
@@ -202,7 +203,7 @@ class TestExports:
         assert inside(bits.reshape(400, 10, 6).mean(axis=0), expected, 400 * pulses)
         assert model.layers[-1].bipolar
 
-    @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+    @pytest.mark.parametrize("suffix", some_slow(["tflite", "onnx"], "onnx"))
     def test_portable_files(self, tmp_path, suffix, pair):
         export = spinkeras.export_litert
         if suffix == "onnx":

@@ -561,7 +561,10 @@ class TestGraphs:
 
 
 class TestRecurrent:
-    @pytest.mark.parametrize(("cell", "gates", "states"), [(layers.LSTM, 3, 2), (layers.GRU, 2, 1)])
+    @pytest.mark.parametrize(
+        ("cell", "gates", "states"),
+        [pytest.param(layers.LSTM, 3, 2, marks=pytest.mark.slow), (layers.GRU, 2, 1)],
+    )
     def test_sigmoid_and_tanh(self, cell, gates, states):
         old = keras.Sequential([keras.Input((3, 2)), cell(2, name="cell"), layers.Dense(1)])
         spin = to_spin(old)

@@ -146,7 +146,9 @@ def test_what_follows_is_as_if_the_callback_had_never_been_there(kind, end, eage
     assert type(model.train_function) is type(clean.train_function)
 
 
-@pytest.mark.parametrize("end", ["nothing", "on_train_batch_begin", "on_epoch_end"])
+@pytest.mark.parametrize(
+    "end", some_slow(["nothing", "on_train_batch_begin", "on_epoch_end"], "on_epoch_end")
+)
 @pytest.mark.filterwarnings("ignore:No epoch stayed")
 def test_a_new_budget_starts_at_its_own_weight_and_a_tracker_has_no_price(end, tmp_path):
     model = network(eager=True)

@@ -50,6 +50,7 @@ def test_layer_follows_the_curve():
     assert layer.slope == pytest.approx(0.25 * 4**0.6, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_layer_trains_and_reloads(tmp_path):
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
@@ -510,7 +511,14 @@ def test_own_curve_is_the_default_law():
 
 
 @pytest.mark.parametrize(
-    ("width", "gate"), [(1e-9, 0.0), (2e-9, 0.25), (3e-9, -0.25), (7e-9, 0.0), (12e-9, 0.25)]
+    ("width", "gate"),
+    [
+        (1e-9, 0.0),
+        (2e-9, 0.25),
+        (3e-9, -0.25),
+        pytest.param(7e-9, 0.0, marks=pytest.mark.slow),
+        pytest.param(12e-9, 0.25, marks=pytest.mark.slow),
+    ],
 )
 def test_vgsot_curve_follows_the_stochastic_llg(width, gate):
     """Within the 0.04 that docs/calibration.md states, beyond the noise of the simulation."""
