@@ -1,6 +1,7 @@
 """All use of Keras's private API, in one place.
 
-Tested with Keras 3.12 to 3.15; `tests/test_keras.py` has one test for each part used here.
+Tested with Keras 3.14 and 3.15; `tests/test_keras.py` has one test for each part used here. Every
+function says what it finds; Keras has no public name for it.
 """
 
 import sys
@@ -24,13 +25,25 @@ def operation_of(tensor):
     return tensor._keras_history.operation
 
 
+def input_structure(model):
+    """The inputs of a functional model as they were given, or `None` if it does not know them.
+
+    Keras's public `inputs` has lost the names of a dictionary and the nesting.
+    """
+    return getattr(model, "_inputs_struct", None)
+
+
 def output_shape_of(function):
     """The argument `output_shape` of a `Lambda` layer, which its configuration may not hold."""
     return function._output_shape
 
 
 def compile_arguments(model):
-    """The arguments of `compile` as the caller gave them, by name."""
+    """The arguments of `compile` as the caller gave them, by name.
+
+    Keras's public `get_compile_config` holds them in serialised form, in which functions and
+    objects that are not registered are lost.
+    """
     return model._compile_config.config
 
 

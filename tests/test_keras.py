@@ -43,6 +43,11 @@ def test_graphs_layers_and_compilation_show_their_parts():
     outer = keras.layers.TimeDistributed(keras.layers.Dense(1, activation=keras.layers.ReLU()))
     outputs = outer(masked)
     assert _keras.operation_of(outputs) is outer
+    named = {"a": keras.Input((1,)), "b": [keras.Input((2,))]}
+    given = _keras.input_structure(keras.Model(named, named["a"]))
+    keras.tree.assert_same_structure(given, named)
+    assert given["b"][0].shape == (None, 2)
+    assert _keras.input_structure(keras.Model()) is None
     (dense,) = _keras.inner_layers(outer)
     assert [type(one) for one in _keras.inner_layers(dense)] == [keras.layers.ReLU]
     assert _keras.inner_layers(keras.Operation()) == []

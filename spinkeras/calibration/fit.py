@@ -16,6 +16,7 @@ same likelihood (`spinkeras.calibration.posterior`).
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from spinkeras.calibration.table import read_table
 from spinkeras.notices import warn
 from spinkeras.physics import empirical, switching
 from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
+from spinkeras.physics.laws import SwitchingModel
 
 __all__ = [
     "FitResult",
@@ -57,14 +59,14 @@ _MOST_SOLUTIONS = 2000  # most calls of the exact solver unless exact=True
 def fit_device(
     data: Any,
     device: DeviceLike,
-    free: Any = None,
+    free: Sequence[str] | Mapping[str, tuple[float, float]] | None = None,
     *,
-    switching_model: Any = "macrospin",
+    switching_model: SwitchingModel = "macrospin",
     resistance: float | None = None,
     temperature_law: dict[str, float] | None = None,
     max_relative_error: float = 0.5,
     exact: bool | None = None,
-    posterior: bool | dict[str, Any] = False,
+    posterior: bool | dict[str, int] = False,
     seed: int = 0,
 ) -> FitResult:
     """Fit fields of a device to measured switching counts, by maximum binomial likelihood.
@@ -189,14 +191,14 @@ def fit_device(
 
 def fit_empirical(
     data: Any,
-    free: Any = None,
+    free: Sequence[str] | Mapping[str, tuple[float, float]] | None = None,
     *,
-    fixed: Any = None,
+    fixed: Mapping[str, float] | None = None,
     device: DeviceLike | None = None,
     resistance: float | None = None,
     relaxation_time: float | None = None,
     max_relative_error: float = 0.5,
-    posterior: bool | dict[str, Any] = False,
+    posterior: bool | dict[str, int] = False,
     seed: int = 0,
 ) -> FitResult:
     """Fit an `EmpiricalCurve` to measured switching counts, by maximum binomial likelihood.

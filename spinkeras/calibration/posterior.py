@@ -192,7 +192,7 @@ def merged(first: Posterior, second: Posterior, prefix: str) -> Posterior:
 
 
 def sample_devices(
-    source: Any, count: int, seed: int = 0, spread: dict[str, Any] | None = None
+    source: Any, count: int, seed: int = 0, spread: dict[str, float] | None = None
 ) -> list[MTJDevice]:
     """Draws random devices from a posterior, around a nominal device with a spread, or both.
 

@@ -71,8 +71,8 @@ def read_table(
     device: DeviceLike | None = None,
     where: Mapping[str, Any] | None = None,
     by: str | Sequence[str] | None = None,
-    ramp: Any = None,
-    sheet: Any = None,
+    ramp: Mapping[str, float] | None = None,
+    sheet: str | None = None,
     signed: bool = False,
 ) -> dict:
     """Reads and checks a table of switching counts, and adds up rows of the same setting.

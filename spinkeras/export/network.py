@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from spinkeras import _keras
 from spinkeras.energy.meter import PICO, refuse_unseen, traced_energies
 from spinkeras.layer import core
 from spinkeras.layer.members import spin_neurons, unique_names
@@ -326,7 +327,7 @@ def need_tensorflow(name):
 def _input_structure(model):
     if isinstance(model, keras.Sequential):
         return model.inputs[0]
-    structure = getattr(model, "_inputs_struct", None)  # no public name in Keras
+    structure = _keras.input_structure(model)
     if structure is None:
         raise ValueError(
             "A subclassed model does not describe its inputs; give `input_signature`, for example "

@@ -99,7 +99,7 @@ def device_settings(
     return rows
 
 
-def apply_device_settings(model: keras.Model, source: Any) -> None:
+def apply_device_settings(model: keras.Model, source: PathLike | list[dict[str, Any]]) -> None:
     """Set the knobs of a model from the table of `device_settings`.
 
     The function sets pulse width and gate voltage. The bias current and the current scale of the

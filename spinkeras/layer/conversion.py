@@ -1,7 +1,7 @@
 """Give an existing Keras model spin neurons in place of its activations."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -43,8 +43,8 @@ class ConversionReport:
 def to_spin(
     model: keras.Model,
     device: DeviceLike = "stt_reference",
-    where: Any = None,
-    signed: Any = SIGNED,
+    where: Callable[[keras.layers.Layer], bool] | Sequence[str] | None = None,
+    signed: Sequence[str] = SIGNED,
     **neuron: Any,
 ) -> keras.Model:
     """A copy of a Keras model whose activations are spin neurons, with the same weights.

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import keras
@@ -178,15 +179,15 @@ class SpinNeuron(keras.layers.Layer):
     def __init__(
         self,
         device: DeviceLike = "stt_reference",
-        train: Any = True,
+        train: bool | str | Sequence[str] = True,
         output: str = "probability",
         pulses: int = 1,
         bipolar: bool = False,
         *,
-        switching_model: Any = None,
+        switching_model: laws.SwitchingModel | None = None,
         current_scale: float | None = None,
         recenter: bool = True,
-        shared_axes: Any = None,
+        shared_axes: int | Sequence[int] | None = None,
         driver: Driver | None = None,
         spread: ChipSpread | None = None,
         seed: int | None = None,

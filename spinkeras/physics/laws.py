@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable
 from importlib import resources
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import keras
 import numpy as np
@@ -49,6 +49,16 @@ class Curve(NamedTuple):
     midpoint: Any
     slope: Any
     probability: Callable
+
+
+class Law(Protocol):
+    """An object that describes a law: `NeelBrown`, `EmpiricalCurve` or `EquilibriumCurve`."""
+
+    def curve(self, device: MTJDevice, /) -> Callable[..., Any]:
+        """The function that `get_curve` returns for this law."""
+
+
+SwitchingModel: TypeAlias = str | Law  # one of `MODELS`, or a law with its own numbers
 
 
 def own_model(device: MTJDevice):

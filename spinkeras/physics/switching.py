@@ -13,7 +13,6 @@ written once, in a function that takes the namespace (`numpy` or `keras.ops`) as
 """
 
 import math
-from typing import Any
 
 import keras
 import numpy as np
@@ -25,7 +24,14 @@ from spinkeras.notices import warn
 from spinkeras.physics import equilibrium
 from spinkeras.physics.curve import RationalLogit, steepest_fall
 from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
-from spinkeras.physics.laws import DURATION_DOMAIN, STABILITY_DOMAIN, Curve, get_curve, own_model
+from spinkeras.physics.laws import (
+    DURATION_DOMAIN,
+    STABILITY_DOMAIN,
+    Curve,
+    SwitchingModel,
+    get_curve,
+    own_model,
+)
 
 
 def switching_probability(
@@ -33,7 +39,7 @@ def switching_probability(
     pulse_width: Array,
     device: DeviceLike,
     anisotropy: Array = None,
-    switching_model: Any = None,
+    switching_model: SwitchingModel | None = None,
 ) -> Array:
     """Probability that one pulse reverses the free layer.
 
@@ -96,7 +102,7 @@ def midpoint_current(
     pulse_width: Array,
     device: DeviceLike,
     anisotropy: Array = None,
-    switching_model: Any = None,
+    switching_model: SwitchingModel | None = None,
 ) -> Array:
     """Current in A at which the switching probability is 1/2.
 
@@ -116,7 +122,7 @@ def slope_at_midpoint(
     pulse_width: Array,
     device: DeviceLike,
     anisotropy: Array = None,
-    switching_model: Any = None,
+    switching_model: SwitchingModel | None = None,
 ) -> Array:
     """Slope `dP/dI` in 1/A at the midpoint, where the switching probability is 1/2.
 
@@ -136,7 +142,7 @@ def pulse_width_for_slope(
     slope: Array,
     device: DeviceLike,
     anisotropy: Array = None,
-    switching_model: Any = None,
+    switching_model: SwitchingModel | None = None,
 ) -> Array:
     """Pulse width in s at which `slope_at_midpoint` has a given value (NumPy only).
 
