@@ -5,8 +5,10 @@ pyplot: a notebook shows this figure once, elsewhere `plt.show()` shows it. Ever
 its `Axes`, so that the picture can be changed or saved: `ax.figure.savefig("picture.png")`.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 from scipy import stats
 
@@ -21,7 +23,10 @@ from spinkeras.layer.knobs import KNOBS
 from spinkeras.layer.members import spin_neurons, unique_names
 from spinkeras.layer.neuron import SpinNeuron
 from spinkeras.physics import laws, switching
-from spinkeras.physics.device import get_device
+from spinkeras.physics.device import DeviceLike, get_device
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = [
     "chips",
@@ -55,7 +60,7 @@ def __dir__():
 # --- a device --------------------------------------------------------------------------------
 
 
-def device(device: Any, ax: Any = None) -> Any:
+def device(device: DeviceLike, ax: "Sequence[Axes] | np.ndarray | None" = None) -> np.ndarray:
     """Switching curves of a device for several pulse widths (left) and gate voltages (right).
 
     The left curves are at a gate voltage of zero, the right ones at the nominal pulse width.
@@ -107,7 +112,7 @@ def device(device: Any, ax: Any = None) -> Any:
     return axes
 
 
-def slope(device: Any, ax: Any = None) -> Any:
+def slope(device: DeviceLike | SpinNeuron, ax: "Axes | None" = None) -> "Axes":
     """Map of the slope at the midpoint over both knobs, with a box around the device's range.
 
     The midpoint is the current at which a pulse switches with probability 1/2. A device without a
@@ -128,7 +133,7 @@ def slope(device: Any, ax: Any = None) -> Any:
     Example: `spinkeras.plot.slope("stt_reference")`.
     """
     layer = device if isinstance(device, SpinNeuron) else None
-    model = device.switching_model if layer is not None else None
+    model = None if layer is None else layer.switching_model
     device = get_device(device if layer is None else layer.device)
     model = laws.own_model(device) if model is None else model
     settings: tuple = () if layer is None else (layer.pulse_width * 1e9, layer.gate_voltage)
@@ -175,7 +180,9 @@ def slope(device: Any, ax: Any = None) -> Any:
 # --- a model ---------------------------------------------------------------------------------
 
 
-def knobs(model: Any, ax: Any = None) -> Any:
+def knobs(
+    model: keras.Model | SpinNeuron, ax: "Sequence[Axes] | np.ndarray | None" = None
+) -> np.ndarray:
     """Histograms of a model's pulse widths and gate voltages, with the device's limits.
 
     Args:
@@ -235,7 +242,11 @@ def knobs(model: Any, ax: Any = None) -> Any:
     return axes
 
 
-def compare(model: Any, before: Any = None, ax: Any = None) -> Any:
+def compare(
+    model: keras.Model | SpinNeuron,
+    before: keras.Model | SpinNeuron | None = None,
+    ax: "Axes | Sequence[Axes] | np.ndarray | None" = None,
+) -> "Axes | np.ndarray":
     """Curves of every spin layer before and after training, over the input.
 
     A layer with up to twelve different curves shows each one; with more it shows their median and
@@ -303,7 +314,11 @@ def compare(model: Any, before: Any = None, ax: Any = None) -> Any:
 # --- a training ------------------------------------------------------------------------------
 
 
-def history(history: Any, metric: Any = None, ax: Any = None) -> Any:
+def history(
+    history: keras.callbacks.History | dict[str, list],
+    metric: str | None = None,
+    ax: "Axes | Sequence[Axes] | np.ndarray | None" = None,
+) -> np.ndarray:
     """A metric and the energy per inference over the epochs.
 
     Args:
@@ -356,7 +371,7 @@ def history(history: Any, metric: Any = None, ax: Any = None) -> Any:
     return axes
 
 
-def energy(report: EnergyReport, ax: Any = None) -> Any:
+def energy(report: EnergyReport, ax: "Axes | None" = None) -> "Axes":
     """Energy per inference of every spin layer, by component.
 
     Args:
@@ -402,7 +417,7 @@ def energy(report: EnergyReport, ax: Any = None) -> Any:
 # --- measurements and chips ------------------------------------------------------------------
 
 
-def fit(result: FitResult, ax: Any = None) -> Any:
+def fit(result: FitResult, ax: "Sequence[Axes] | np.ndarray | None" = None) -> np.ndarray:
     """Measured fractions with the fitted curves, and the residuals below.
 
     A bar is the 68 % interval of the probability at one setting, from the counts there. At most
@@ -467,7 +482,9 @@ def fit(result: FitResult, ax: Any = None) -> Any:
     return axes
 
 
-def chips(report: ChipReport, target: float | None = None, ax: Any = None) -> Any:
+def chips(
+    report: ChipReport, target: float | None = None, ax: "Sequence[Axes] | np.ndarray | None" = None
+) -> np.ndarray:
     """Histogram of the chips' accuracy, and the yield over the accuracy that a good chip needs.
 
     Args:
@@ -525,7 +542,7 @@ def chips(report: ChipReport, target: float | None = None, ax: Any = None) -> An
     return axes
 
 
-def front(rows: Any, ax: Any = None) -> Any:
+def front(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes":
     """Trials of a search by energy and metric, and their front.
 
     The front holds the trials that no other trial beats in both energy and metric.

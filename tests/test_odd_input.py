@@ -550,6 +550,7 @@ def backed_up(model, folder):
 
 def everything(model):
     """Values of all that a backup holds, which only the callback itself can list."""
+    # Private: the variables that a backup holds. They, and where a fit begins, have no public name.
     return [keras.ops.convert_to_numpy(v) for v in backed_up(model, "x")._variables()]
 
 

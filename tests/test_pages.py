@@ -81,7 +81,7 @@ def _no_figure_is_left():
 
 
 def without_pictures(patch):
-    """What is quick; the drawing of the pictures is in the slow tests."""
+    """What is quick; the drawing of the pictures, a private step, is in the slow tests."""
     patch.setattr(pages, "_picture", lambda title, *_: pages._image(title, b"", 9))
 
 

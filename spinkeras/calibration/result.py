@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from spinkeras.calibration.diagnosis import extrapolation, pattern
 from spinkeras.calibration.posterior import Posterior
 from spinkeras.physics.device import MTJDevice
 from spinkeras.physics.empirical import EmpiricalCurve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,7 @@ class FitResult(tables.Table):
             lines += extrapolation(self.probability, self.curve)
         return "\n".join(lines)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Sequence[Axes] | np.ndarray | None" = None) -> np.ndarray:
         """Data and fit above, residuals below: `spinkeras.plot.fit` of this result.
 
         Args:

@@ -595,7 +595,7 @@ class SpinNeuron(keras.layers.Layer):
         pulse_width, anisotropy = (np.array(self._on_grid(*pair)) for pair in nominal)
         return pulse_width, anisotropy
 
-    def curve_at(self, pulse_width: Array, anisotropy: Array) -> Any:
+    def curve_at(self, pulse_width: Array, anisotropy: Array) -> RationalLogit | laws.Curve:
         """Switching curve of pulse widths in s and anisotropies in J/m^3, as NumPy arrays.
 
         Its currents are in units of `device.critical_current_per_stability`.

@@ -283,7 +283,7 @@ def test_auto_asks_the_metric_which_direction_is_better():
     budget = EnergyBudget(1e-6)
     log = fit(model, [budget], 1, problem(8), batch_size=8, validation_data=problem(8))
 
-    def direction(key):
+    def direction(key):  # private: a budget shows the direction of its own metric only
         try:
             return budget._direction(key)
         except ValueError:

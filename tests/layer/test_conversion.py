@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import spinkeras
+from spinkeras import _keras
 from spinkeras.layer.conversion import ConversionReport, to_spin
 from tests.harness import some_slow
 from tests.layer.networks import CURVE, SIGNED_CURVE, data, names, outputs, run, small
@@ -66,7 +67,7 @@ PLACES = {
 
 def source(tensor):
     """The operation that computes an output; a linear layer only gives the output its name."""
-    operation = tensor._keras_history.operation
+    operation = _keras.operation_of(tensor)
     return source(operation.input) if isinstance(operation, layers.Activation) else operation
 
 

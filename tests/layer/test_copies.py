@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 
 import spinkeras
+from spinkeras import _keras
 from spinkeras.layer.conversion import to_spin
 from tests.harness import some_slow
 from tests.layer.networks import data, dense, outputs, run, small
@@ -210,7 +211,7 @@ class TestOldModel:
             assert len(to_spin(old).trainable_variables) > len(old.trainable_variables)
             layer.trainable = False
         elif when == "inside":
-            for inner in layer._layers or [layer]:
+            for inner in _keras.inner_layers(layer) or [layer]:
                 inner.trainable = False
         new = to_spin(old)
         assert len(new.trainable_variables) == len(old.trainable_variables) == 0

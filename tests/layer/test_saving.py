@@ -1,4 +1,7 @@
-"""What a layer keeps in files and copies, and what is refused. Runs on every backend."""
+"""What a layer keeps in files and copies, and what is refused. Runs on every backend.
+
+The bounds of the raw weights (`_ranges`) have no public name, as read-outs are clipped.
+"""
 
 import copy
 import json
