@@ -11,7 +11,6 @@ import io
 import math
 import pathlib
 import warnings
-from typing import Any
 
 import keras
 import numpy as np
@@ -80,7 +79,7 @@ class ModelCard(str):
 
 def model_card(
     model: keras.Model,
-    history: Any = None,
+    history: keras.callbacks.History | dict[str, list] | None = None,
     chips: ChipReport | None = None,
     energy: EnergyReport | None = None,
     target: float | None = None,

@@ -9,7 +9,7 @@ import keras
 from spinkeras._version import __version__
 
 _PACKAGES = (
-    *("tensorflow", "jax", "torch", "numpy", "scipy"),
+    *("tensorflow", "jax", "torch", "numpy", "scipy", "pandas"),
     *("keras-tuner", "tensorflow-probability", "ai-edge-litert", "onnxruntime"),
 )
 

@@ -43,7 +43,7 @@ def test_graphs_layers_and_compilation_show_their_parts():
     outer = keras.layers.TimeDistributed(keras.layers.Dense(1, activation=keras.layers.ReLU()))
     outputs = outer(masked)
     assert _keras.operation_of(outputs) is outer
-    named = {"a": keras.Input((1,)), "b": [keras.Input((2,))]}
+    named = {"a": keras.Input((1,), name="a"), "b": [keras.Input((2,))]}
     given = _keras.input_structure(keras.Model(named, named["a"]))
     keras.tree.assert_same_structure(given, named)
     assert given["b"][0].shape == (None, 2)

@@ -33,8 +33,9 @@ from importlib import resources
 import numpy as np
 
 from spinkeras import checks
+from spinkeras._typing import Array
 from spinkeras.physics.curve import RationalLogit
-from spinkeras.physics.device import MTJDevice, get_device
+from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 from spinkeras.physics.series import chebyshev_series
 
 STABILITY_DOMAIN = (0.1, 20.0)
@@ -160,7 +161,7 @@ def _series(xp, drive, stability, table):
     return chebyshev_series(xp, x, (2 * size - low - high) / (high - low), [table])[0]
 
 
-def relaxation_time(current, device, anisotropy=None):
+def relaxation_time(current: Array, device: DeviceLike, anisotropy: Array = None) -> Array:
     """Time in s in which a free-running junction loses the memory of its first state (NumPy).
 
     The relaxation time is the inverse of the slowest rate. A `device.relaxation_time`, measured at
@@ -184,7 +185,7 @@ def relaxation_time(current, device, anisotropy=None):
     return time_unit(device) / relaxation_rate(np, drive, stability)
 
 
-def correlation_time(current, device, anisotropy=None):
+def correlation_time(current: Array, device: DeviceLike, anisotropy: Array = None) -> Array:
     """Integral correlation time in s of the bit of a free-running junction (NumPy).
 
     Two reads a time `t` apart have the correlation `exp(-t / correlation_time)`. This is exact for
@@ -195,7 +196,9 @@ def correlation_time(current, device, anisotropy=None):
     return time_unit(device) * bit_correlation_time(np, drive, stability)
 
 
-def dwell_times(current, device, anisotropy=None):
+def dwell_times(
+    current: Array, device: DeviceLike, anisotropy: Array = None
+) -> tuple[Array, Array]:
     """Mean times in s in the parallel and in the antiparallel state, `1 / (rate P)` and
     `1 / (rate (1 - P))` (NumPy).
 

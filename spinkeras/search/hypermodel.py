@@ -50,7 +50,7 @@ class SpinHyperModel(kt.HyperModel):
 
     def __init__(
         self,
-        network: Any,
+        network: keras.Model | Callable[..., keras.Model],
         objective: EnergyObjective | None = None,
         assumptions: EnergyAssumptions | None = None,
         **space: Any,
@@ -65,7 +65,7 @@ class SpinHyperModel(kt.HyperModel):
         self.assumptions = assumptions
         self.space = space
 
-    def build(self, hp: Any) -> keras.Model:
+    def build(self, hp: kt.HyperParameters) -> keras.Model:
         settings = spin_search_space(hp, **self.space)
         if isinstance(self.network, keras.Model):
             model = to_spin(self.network, **settings)
@@ -98,8 +98,13 @@ class SpinHyperModel(kt.HyperModel):
         return model
 
     def fit(
-        self, hp: Any, model: keras.Model, *args: Any, callbacks: Sequence[Any] = (), **kwargs: Any
-    ) -> Any:
+        self,
+        hp: kt.HyperParameters,
+        model: keras.Model,
+        *args: Any,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        **kwargs: Any,
+    ) -> keras.callbacks.History:
         first = [EnergyTracker(self.assumptions), copy.copy(self.objective)]
         return model.fit(*args, callbacks=[*first, *callbacks], **kwargs)
 
@@ -107,9 +112,9 @@ class SpinHyperModel(kt.HyperModel):
 def dense_classifier(
     input_shape: tuple[int, ...],
     classes: int,
-    hidden: Any = (16, 64),
-    hidden_layers: Any = 1,
-    learning_rate: Any = (1e-3, 3e-2),
+    hidden: int | tuple[int, int] = (16, 64),
+    hidden_layers: int | tuple[int, int] = 1,
+    learning_rate: float | tuple[float, float] = (1e-3, 3e-2),
 ) -> Callable[..., keras.Model]:
     """Network function for `SpinHyperModel`: dense layers with spin neurons, softmax output.
 

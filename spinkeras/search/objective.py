@@ -71,7 +71,7 @@ class EnergyObjective(keras.callbacks.Callback):
         self.name = checks.text("name", name, "a key for the logs")
 
     @property
-    def objective(self) -> Any:
+    def objective(self) -> kt.Objective:
         """The `keras_tuner.Objective` to give to a tuner."""
         return kt.Objective(self.name, self.direction)
 
@@ -98,7 +98,10 @@ class EnergyObjective(keras.callbacks.Callback):
 
 
 def energy_front(
-    tuner: Any, metric: str = "val_accuracy", energy: str = "val_energy_pj", direction: str = "max"
+    tuner: kt.Tuner,
+    metric: str = "val_accuracy",
+    energy: str = "val_energy_pj",
+    direction: str = "max",
 ) -> list[dict[str, Any]]:
     """All finished trials by energy, with a mark on those that no other trial beats.
 

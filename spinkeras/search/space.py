@@ -1,12 +1,13 @@
 """spin_search_space: the choices of a spin neuron as hyperparameters of a search."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras_tuner as kt
 
 from spinkeras import checks
 from spinkeras.layer.neuron import STEEPEST, SpinNeuron
-from spinkeras.physics.device import get_device, presets
+from spinkeras.physics.device import DeviceLike, get_device, presets
 
 _TRAIN = {
     "none": (),
@@ -20,15 +21,15 @@ _SHARING = ("channel", "layer")
 
 
 def spin_search_space(
-    hp: Any,
-    device: Any = None,
-    shortest_pulse: Any = (2e-9, 10e-9),
-    window: Any = (1.5, 10.0),
-    train: Any = ("none", "pulse_width", "both"),
-    sharing: Any = ("channel", "layer"),
-    gain: Any = (0.3, 3.0),
-    recenter: Any = True,
-    pulses: Any = None,
+    hp: kt.HyperParameters,
+    device: DeviceLike | Sequence[str] | None = None,
+    shortest_pulse: float | tuple[float, float] = (2e-9, 10e-9),
+    window: float | tuple[float, float] = (1.5, 10.0),
+    train: str | Sequence[str] = ("none", "pulse_width", "both"),
+    sharing: str | Sequence[str] = ("channel", "layer"),
+    gain: float | tuple[float, float] = (0.3, 3.0),
+    recenter: bool | Sequence[bool] = True,
+    pulses: int | Sequence[int] | None = None,
     rank: int = 2,
     prefix: str = "spin",
 ) -> dict[str, Any]:
@@ -105,11 +106,11 @@ def spin_search_space(
                 f"{candidate.name or 'the device'}, [{shortest:g}, {longest:g}) s. Narrow it, or "
                 "give the device another range: device.replace(pulse_width_range=...)."
             )
-    window = span("window", window, "(a ratio)", 1e-3, 1e9)
-    if window[0] <= 1:
-        raise ValueError(f"window = {window} must be > 1: ratio of longest to shortest pulse.")
+    ratios = span("window", window, "(a ratio)", 1e-3, 1e9)
+    if ratios[0] <= 1:
+        raise ValueError(f"window = {ratios} must be > 1: ratio of longest to shortest pulse.")
     pulse = 1e-9 * pick(hp, f"{prefix}_shortest_pulse_ns", (low * 1e9, high * 1e9))
-    ratio = pick(hp, f"{prefix}_window", window)
+    ratio = pick(hp, f"{prefix}_window", ratios)
     scale = pick(hp, f"{prefix}_gain", span("gain", gain, "(a ratio)", 1e-9, STEEPEST))
     knobs = _choice(hp, f"{prefix}_train", train, tuple(_TRAIN))
     shared = _choice(hp, f"{prefix}_sharing", sharing, _SHARING)
