@@ -130,7 +130,7 @@ def _sheet(content, where, sheet):
     except ImportError as error:
         raise ImportError(
             f"{where} is a workbook, which needs openpyxl ({error}): "
-            "pip install spinkeras[excel], or save the sheet as CSV."
+            "pip install openpyxl, or save the sheet as CSV."
         ) from error
     except Exception as error:  # readers raise many kinds of errors for a damaged workbook
         raise ValueError(

@@ -56,8 +56,7 @@ def export_onnx(
             importlib.import_module(package)
         except ImportError as error:
             raise ImportError(
-                f"export_onnx needs the package {package!r}: pip install 'spinkeras[serving]' or "
-                "pip install tf2onnx onnxruntime."
+                f"export_onnx needs the package {package!r}: pip install tf2onnx onnxruntime."
             ) from error
     return export_file(
         model, path, ".onnx", _convert_onnx, _run_onnx, input_signature, output_names, probe
