@@ -11,6 +11,7 @@ The map, in the order in which the rooms build on each other:
     histories         the history of a fit as arrays by name
     _keras            all use of Keras's private API
     _tensorflow       all use of TensorFlow's private API
+    _tracing          what a backend is tracing: maps, loops, conditions
 
     physics           what a junction is and when it switches: pure functions, NumPy and tensors
       provenance        source texts of devices, kept true when values change

@@ -6,11 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import _keras, checks
+from spinkeras import _keras, _tracing, checks
 from spinkeras.energy.meter import PICO, MeteredStep
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.energy.tracker import EnergyTracker
-from spinkeras.layer import core
 from spinkeras.layer.members import spin_neurons
 from spinkeras.notices import warn
 
@@ -35,7 +34,7 @@ class _PricedStep(MeteredStep):
 
     def refuse_scope(self, layer):
         super().refuse_scope(layer)
-        if self.training and core.inner_scope(self._scope, layer.meter_sums.value):
+        if self.training and _tracing.inner_scope(self._scope, layer.meter_sums.value):
             raise ValueError(
                 f"Layer {layer.name!r} runs in a loop or a condition of the graph, where its "
                 "energy has no gradient to the loss. Call it outside, or use an EnergyTracker."

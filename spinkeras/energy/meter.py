@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import _keras
+from spinkeras import _keras, _tracing
 from spinkeras.energy.pulse import (
     COMPONENTS,
     assumptions_of,
@@ -50,7 +50,7 @@ class MeteredStep(Observation):
         first = next(value for value in keras.tree.flatten(x) if value is not None)
         self.samples = ops.cast(ops.shape(first)[0], "float32")
         self._model = model
-        self._scope = core.tracing_scope()
+        self._scope = _tracing.scope()
         self._passes = []  # pairs of a forward pass and the ids of the layers called in it
 
     def see(self, layer, inputs, setting, probability, training, mask):
@@ -81,7 +81,7 @@ class MeteredStep(Observation):
 
     def refuse_scope(self, layer):
         """Refuse a call from which the sums cannot be updated."""
-        where = core.inner_scope(self._scope, layer.meter_sums.value)
+        where = _tracing.inner_scope(self._scope, layer.meter_sums.value)
         if where not in (None, "branch", "loop"):
             raise ValueError(
                 f"Layer {layer.name!r} runs in {where}, where its energy cannot be counted. Call "
@@ -115,7 +115,7 @@ class MeteredStep(Observation):
 def refuse_uncounted(layer, inputs, mask):
     """Refuse a call of a spin layer whose energy would be wrong; the error names the layer."""
     problem = None
-    if core.is_mapped(inputs):
+    if _tracing.is_mapped(inputs):
         problem = (
             "runs in a vectorized map or in TimeDistributed over an unknown number of steps, where "
             "its energy cannot be counted. Give the number of steps in keras.Input."
@@ -150,7 +150,7 @@ def refuse_uncounted(layer, inputs, mask):
 def refuse_unseen(scope, layer, inputs, mask):
     """Like `refuse_uncounted`; also refuse a call whose values cannot be read immediately."""
     refuse_uncounted(layer, inputs, mask)
-    if where := core.inner_scope(scope, layer.meter_sums.value):
+    if where := _tracing.inner_scope(scope, layer.meter_sums.value):
         raise ValueError(
             f"Layer {layer.name!r} runs in {where}, where its energy cannot be read. Call it "
             "outside, or run functions eagerly (tf.config.run_functions_eagerly(True), "

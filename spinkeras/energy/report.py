@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import _keras, checks, tables
+from spinkeras import _keras, _tracing, checks, tables
 from spinkeras.energy.meter import PICO, refuse_unseen, spread_mask
 from spinkeras.energy.pulse import (
     COMPONENTS,
@@ -18,7 +18,6 @@ from spinkeras.energy.pulse import (
     pulse_energies,
     warn_of_strong_reads,
 )
-from spinkeras.layer import core
 from spinkeras.layer.knobs import knob_range
 from spinkeras.layer.members import spin_neurons, unique_names, weights_hash
 from spinkeras.layer.neuron import SpinNeuron
@@ -32,7 +31,7 @@ class _Recorder(Observation):
     def __init__(self, layers, assumptions):
         super().__init__(layers)
         self.assumptions = assumptions
-        self._scope = core.tracing_scope()
+        self._scope = _tracing.scope()
         self.energies = {}
         self.firings = {}
         self.voltage = {}

@@ -12,9 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import _keras
+from spinkeras import _keras, _tracing
 from spinkeras.energy.meter import PICO, refuse_unseen, traced_energies
-from spinkeras.layer import core
 from spinkeras.layer.members import spin_neurons, unique_names
 from spinkeras.layer.neuron import FEW_PULSES
 from spinkeras.layer.observation import Expected, observing
@@ -302,7 +301,7 @@ class SampleMeter(Traced):
         super().__init__(layers)
         self.assumptions = assumptions
         self.energies = {}
-        self._scope = core.tracing_scope()
+        self._scope = _tracing.scope()
 
     def see(self, layer, inputs, setting, probability, training, mask):
         refuse_unseen(self._scope, layer, inputs, mask)

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import _keras, checks, tables
+from spinkeras import _keras, _tracing, checks, tables
 from spinkeras._typing import PathLike
 from spinkeras.energy.meter import PICO, refuse_unseen, traced_energies
 from spinkeras.energy.pulse import EnergyAssumptions
@@ -47,7 +47,7 @@ class _Study(Observation):
         self.kept, self.room = {}, _KEEP
         self.kernels = {}
         self.generator = keras.random.SeedGenerator(0)
-        self.scope = core.tracing_scope()
+        self.scope = _tracing.scope()
         self.shared = (None, None)
 
     def measure(self, chips, layers, seed=0):

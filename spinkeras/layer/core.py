@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from spinkeras import _tensorflow
+from spinkeras import _tensorflow, _tracing
 from spinkeras.physics.curve import FARTHEST
 
 _BLOCKS = 8
@@ -296,7 +296,7 @@ def linked(x, numbers, knobs, training=False, kernels=False):
     if keras.backend.backend() == "jax":
         plain, lean = _jax_links()
         return (lean if training else plain)(x, numbers, tuple(by), tuple(knobs))
-    if is_vectorized(x) or (in_graph() and not training):  # plain operations can be saved
+    if _tracing.is_vectorized(x) or (in_graph() and not training):  # plain operations can be saved
         return response(x, numbers)
     if keras.backend.backend() == "tensorflow":
         return _tensorflow_link(kernels, x, numbers, *by, *knobs)
@@ -385,66 +385,12 @@ def kernels_serve(x, model=None) -> bool:
         return False
     import tensorflow as tf
 
-    if tf.executing_eagerly() or is_vectorized(x) or None in x.shape[1:]:
+    if tf.executing_eagerly() or _tracing.is_vectorized(x) or None in x.shape[1:]:
         return False
     refused = isinstance(model, keras.Model) and not model.jit_compile
     if refused and tf.config.list_physical_devices("GPU"):
         return False
     return not _tensorflow.checks_numbers()  # XLA would drop the checks
-
-
-def is_vectorized(value):
-    """Whether a tensor is inside `tf.vectorized_map`, which ignores custom gradients.
-
-    Keras uses it for `TimeDistributed` with an unknown number of steps. Its name scope shows it.
-    """
-    return keras.backend.backend() == "tensorflow" and "loop_body/" in getattr(value, "name", "")
-
-
-def is_mapped(value):
-    """Whether a tensor is inside a vectorized map, where it stands for many elements at once."""
-    backend = keras.backend.backend()
-    if backend == "torch":
-        import torch
-
-        return torch._C._functorch.is_batchedtensor(value)
-    return is_vectorized(value) or type(value).__name__ == "BatchTracer"
-
-
-def tracing_scope():
-    """The graph that TensorFlow is tracing, or `None`. See `inner_scope`."""
-    if keras.backend.backend() != "tensorflow":
-        return None
-    import tensorflow as tf
-
-    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-
-
-def inner_scope(scope, known):
-    """What is being traced separately inside an outer scope, in words.
-
-    Args:
-        scope: result of `tracing_scope` in the outer scope.
-        known: a tensor of the outer scope.
-
-    Returns:
-        `None` if nothing is traced separately. `"branch"` or `"loop"` for a condition or loop of
-        TensorFlow, in which variables can be assigned. Otherwise a longer description.
-    """
-    if keras.backend.backend() == "jax":
-        traces = [getattr(value, "_trace", None) for value in (known, known + 0)]
-        return None if traces[0] is traces[1] else "a loop, a condition or a jit of its own"
-    found, graph = None, tracing_scope()
-    while graph is not scope:
-        kind = type(graph).__name__  # the classes are private
-        if kind.startswith("While"):
-            found = "loop"
-        elif kind.startswith("CondBranch"):
-            found = found or "branch"
-        else:
-            return "a tf.function of its own"
-        graph = graph.outer_graph
-    return found
 
 
 def compiled(function):
