@@ -24,6 +24,7 @@ The map, in the order in which the rooms build on each other:
       switching         switching_probability and friends
       empirical         EmpiricalCurve, EquilibriumCurve: measured curves instead
       spread            ChipSpread: how devices differ
+      chip_curve        the output of a neuron whose device differs
     macrospin         exact solvers, to which the closed form is fitted: fokker_planck, llg
 
     layer             the Keras layer and callbacks for its training

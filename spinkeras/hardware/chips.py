@@ -25,7 +25,8 @@ from spinkeras.intervals import clopper_pearson
 from spinkeras.layer import core
 from spinkeras.layer.members import spin_neurons, unique_names
 from spinkeras.layer.observation import Observation, observing
-from spinkeras.physics.spread import CAUSES, ChipSpread, DeviceFactors
+from spinkeras.physics.chip_curve import CAUSES
+from spinkeras.physics.spread import ChipSpread, DeviceFactors
 
 _COMPILE = 2**17  # elements per call from which a compiled kernel is faster
 _KEEP = 2**29  # most bytes kept of the outputs before the first spin layer

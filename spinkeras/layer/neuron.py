@@ -22,9 +22,10 @@ from spinkeras.layer.knobs import (
 )
 from spinkeras.notices import warn
 from spinkeras.physics import laws, switching
+from spinkeras.physics.chip_curve import chip_curve
 from spinkeras.physics.curve import RationalLogit
 from spinkeras.physics.device import MOST_CURRENT, DeviceLike, get_device
-from spinkeras.physics.spread import ChipSpread, chip_curve
+from spinkeras.physics.spread import ChipSpread
 
 MOST_CORRELATED = 64
 """Greatest number of correlated reads of a free-running junction that are drawn one by one."""
@@ -336,7 +337,7 @@ class SpinNeuron(keras.layers.Layer):
         Args:
             inputs: tensor, float32 or float64.
             factors: `DeviceFactors`, how each device differs, or `None` for nominal devices.
-            spread, cause: as in `spread.chip_curve`; by default the layer's own spread.
+            spread, cause: as in `physics.chip_curve`; by default the layer's own spread.
             setting: result of the method `setting` in the precision `core.precise`, if the caller
                 has it already.
             training: whether a gradient will be needed.
