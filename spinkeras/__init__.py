@@ -67,7 +67,9 @@ The map, in the order in which the rooms build on each other:
       diagnosis         warnings from the residuals of a fit
       result            FitResult
       scales            the scales on which parameters are fitted
-      law, likelihood   the law that is fitted, and the likelihood of the data
+      device_law        the law of a device, as a function of the fitted fields
+      curve_law         the same for an empirical curve
+      likelihood        the likelihood of the data
       selection         the shape of a curve, and errors that include its choice
       fit               fit_device, fit_empirical
     export            trained networks as files

@@ -24,14 +24,14 @@ from scipy import linalg, stats
 
 from spinkeras import checks
 from spinkeras.calibration import conditions
-from spinkeras.calibration.diagnosis import poor
-from spinkeras.calibration.law import (
+from spinkeras.calibration.curve_law import CurveLaw
+from spinkeras.calibration.device_law import (
     CORRECTION,
-    CurveLaw,
     DeviceLaw,
     default_fields,
     scaled_fields,
 )
+from spinkeras.calibration.diagnosis import poor
 from spinkeras.calibration.likelihood import condensed, listed, maximum_likelihood
 from spinkeras.calibration.posterior import Posterior, merged, sample_devices, sample_posterior
 from spinkeras.calibration.result import FitResult

@@ -1,4 +1,4 @@
-"""Fits a law of `calibration.law` to switching counts by maximum binomial likelihood."""
+"""Fits a law to switching counts by maximum binomial likelihood."""
 
 import dataclasses
 import math
@@ -65,7 +65,7 @@ def maximum_likelihood(law, scaled, start, table, max_relative_error, search=Tru
     """The `Estimate` of a law for binomial counts.
 
     Args:
-        law: law of `spinkeras.calibration.law`, with `probability(xp, values, rows) -> P, excess`.
+        law: `DeviceLaw` or `CurveLaw`, with `probability(xp, values, rows) -> P, excess`.
         scaled: `Scaled`, the free parameters.
         start: start values by name in SI units; may be empty.
         table: pooled counts of `spinkeras.calibration.read_table`.

@@ -1,4 +1,4 @@
-"""What is fitted: the laws of devices and curves."""
+"""The law of a device, as a function of the fitted fields."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from keras import ops
 
 import spinkeras
 from spinkeras import calibration
-from spinkeras.calibration.law import DeviceLaw
+from spinkeras.calibration.device_law import DeviceLaw
 from tests.calibration.harness import GATED, MEASURED, gated
 
 
