@@ -205,11 +205,13 @@ class EmpiricalCurve:
 
     def __repr__(self):
         """One line: name, threshold and slope at their pulse width, and the two plateaus."""
+        return self._in_one_line(at=f" at {self.pulse_width:.3g} s")
+
+    def _in_one_line(self, at="", more=""):
         named = f"{checks.shown(self.name)}, " if self.name else ""
         return (
             f"{type(self).__name__}({named}threshold {self.threshold:.4g} A, slope "
-            f"{self.slope:.4g} 1/A at {self.pulse_width:.3g} s, from {self.floor:.3g} to "
-            f"{self.ceiling:.3g})"
+            f"{self.slope:.4g} 1/A{at}, from {self.floor:.3g} to {self.ceiling:.3g}{more})"
         )
 
     def replace(self, **changes: Any) -> Self:
@@ -257,6 +259,11 @@ class EmpiricalCurve:
             pulse_width: s, > 0, broadcast against `current`.
             anisotropy_ratio: `K_eff` over the device's own, > 0, broadcast against `current`.
         """
+        curve, z, _ = self._at(current, pulse_width, anisotropy_ratio)
+        return curve.probability(z)
+
+    def _at(self, current, pulse_width, anisotropy_ratio):
+        """The curve at these settings, the distance from its midpoint in A, and `ln(ratio)`."""
         current, pulse_width, ratio = np.broadcast_arrays(
             *(np.asarray(v, "float64") for v in (current, pulse_width, anisotropy_ratio))
         )
@@ -268,9 +275,9 @@ class EmpiricalCurve:
                 f"anisotropy_ratio = {ratio[bad].flat[0]:g} must be finite and > 0; it is K_eff "
                 "over the device's own, so 1 at zero gate voltage."
             )
-        s = np.log(pulse_width / self.pulse_width)
-        curve = curve_at(np, self.fields(), s, np.log(ratio))
-        return curve.probability(current - curve.midpoint)
+        log_ratio = np.log(ratio)
+        curve = curve_at(np, self.fields(), np.log(pulse_width / self.pulse_width), log_ratio)
+        return curve, current - curve.midpoint, log_ratio
 
     def curve(self, device: DeviceLike) -> Callable[..., RationalLogit]:
         """The function `(xp, log_duration, stability) -> RationalLogit` of a switching model.
@@ -376,12 +383,7 @@ class EquilibriumCurve(EmpiricalCurve):
 
     def __repr__(self):
         """One line: name, threshold, slope, the two plateaus and the relaxation time."""
-        named = f"{checks.shown(self.name)}, " if self.name else ""
-        return (
-            f"{type(self).__name__}({named}threshold {self.threshold:.4g} A, slope "
-            f"{self.slope:.4g} 1/A, from {self.floor:.3g} to {self.ceiling:.3g}, relaxation "
-            f"{self.relaxation_time:.3g} s)"
-        )
+        return self._in_one_line(more=f", relaxation {self.relaxation_time:.3g} s")
 
     def switching_probability(
         self, current: Array, pulse_width: Array = 1e-6, anisotropy_ratio: Array = 1.0
@@ -422,10 +424,7 @@ class EquilibriumCurve(EmpiricalCurve):
             current: A, scalar or array.
             anisotropy_ratio: `K_eff` over the device's own, > 0, broadcast against `current`.
         """
-        plain = self.replace(floor=0.0, ceiling=1.0)
-        share = plain.switching_probability(current, anisotropy_ratio=anisotropy_ratio)
-        at_rest = np.power(anisotropy_ratio, self.relaxation_anisotropy_exponent)
-        return self.relaxation_time * at_rest * 2 * np.sqrt(share * (1 - share))
+        return _correlation_time(np, self, *self._at(current, self.pulse_width, anisotropy_ratio))
 
     def curve(self, device: DeviceLike) -> Callable[..., RationalLogit]:
         """As `EmpiricalCurve.curve`, with a `telegraph` that describes the bit over time."""
@@ -442,21 +441,15 @@ class _Telegraph:
     device: MTJDevice
 
     def correlation_time(self, xp, curve, z, stability):
-        """Correlation time in s: the time at balance over `cosh` of half the logit.
-
-        Two states with activated rates have this correlation time.
-        """
-        share = curve._replace(floor=0.0, ceiling=1.0).probability(z)
-        return self._at_rest(xp, stability) * 2 * xp.sqrt(share * (1 - share))
+        """Correlation time in s."""
+        return _correlation_time(xp, self.law, curve, z, self._log_ratio(xp, stability))
 
     def relaxation_time(self, stability):
         """Relaxation time at balance in s (NumPy)."""
-        return self._at_rest(np, stability)
+        return _time_at_balance(np, self.law, self._log_ratio(np, stability))
 
-    def _at_rest(self, xp, stability):
-        ratio = stability / self.device.thermal_stability
-        power = self.law.relaxation_anisotropy_exponent
-        return self.law.relaxation_time * xp.exp(power * xp.log(ratio))
+    def _log_ratio(self, xp, stability):
+        return xp.log(stability / self.device.thermal_stability)
 
     @property
     def push(self):
@@ -465,6 +458,19 @@ class _Telegraph:
             return math.nan
         slope = self.law.slope * (self.law.ceiling - self.law.floor)
         return 2 * slope / self.law.relaxation_time
+
+
+def _time_at_balance(xp, law, log_ratio):
+    return law.relaxation_time * xp.exp(law.relaxation_anisotropy_exponent * log_ratio)
+
+
+def _correlation_time(xp, law, curve, z, log_ratio):
+    """Correlation time in s: the time at balance over `cosh` of half the logit.
+
+    Two states with activated rates have this correlation time.
+    """
+    share = curve._replace(floor=0.0, ceiling=1.0).probability(z)
+    return _time_at_balance(xp, law, log_ratio) * 2 * xp.sqrt(share * (1 - share))
 
 
 # field of a RationalLogit: its rate with the pulse width, its rate with the anisotropy
