@@ -58,6 +58,9 @@ The map, in the order in which the rooms build on each other:
       conditions        settings beside current and pulse width: gate, temperature, direction
       names             quantity and unit of every column
       cells, files      cells of a table in columns, and their numbers; reading them from a file
+      quantities        numbers of a table in SI units, and refusals that name a row
+      plausible         whether numbers are possible in their unit
+      counts            how many pulses of a row switched
       pooling           adding up rows of one setting
       likeness          whether such rows are alike
       signs             whether positive current favours the reversal

@@ -21,8 +21,6 @@ Instead of pulses, a table may hold ramps, with the `switching_current_a` or `sw
 of each ramp (`spinkeras.calibration.ramps`).
 """
 
-import decimal
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -31,32 +29,18 @@ from typing import Any
 import numpy as np
 
 from spinkeras import checks
-from spinkeras.calibration import conditions, files, names, ramps
-from spinkeras.calibration.cells import (
-    grouped,
-    is_boolean,
-    is_number,
-    numbers,
-    of_columns,
-    selected,
-)
+from spinkeras.calibration import conditions, counts, files, names, plausible, ramps
+from spinkeras.calibration.cells import grouped, of_columns, selected
 from spinkeras.calibration.likeness import warn_if_twice, warn_if_unlike
 from spinkeras.calibration.pooling import in_settings, pool
+from spinkeras.calibration.quantities import Quantities
 from spinkeras.calibration.signs import refuse_wrong_sign, towards_reversal, warn_if_falling
 from spinkeras.notices import warn
-from spinkeras.physics.device import MOST_CURRENT, STATES, DeviceLike, get_device
+from spinkeras.physics.device import STATES, DeviceLike, get_device
 from spinkeras.physics.resistance import current_of_voltage
 
 _GATE, _KELVIN, _WAY = "gate_voltage_v", "temperature_k", "direction"
 _DRIVES = ("current_a", "voltage_v", "switching_current_a", "switching_voltage_v")
-_COLD = 150.0  # K: lower numbers without a stated unit may be in degrees Celsius
-# quantity: limits of the largest absolute value in a table; no junction is outside of them
-_PLAUSIBLE = {
-    "current_a": (1e-8, MOST_CURRENT),
-    "voltage_v": (1e-3, 20.0),
-    "switching_current_a": (1e-8, MOST_CURRENT),
-    "switching_voltage_v": (1e-3, 20.0),
-}
 
 
 def read_table(
@@ -262,141 +246,67 @@ def _forget_other_directions(found, cells, columns):
 
 
 def _table(cells, found, given, drive, path, ramp, signed):
-    where = cells.where
-    used = {drive: found[drive]}
+    """The pooled table of the cells; arguments as `read_table` has checked and identified them."""
     counted = ("pulse_width_s", "switched", "fraction", "trials", _GATE, _KELVIN)
-    used |= {q: found[q] for q in counted
-             if q in found and not (q == "fraction" and "switched" in found)}  # fmt: skip
-    raw = {q: numbers(q, column.name, cells) for q, column in used.items()}
-    table = {q: values * used[q].factor + used[q].offset for q, values in raw.items()}
-    rows = len(table[drive])
-    if rows == 0:
-        raise ValueError(f"{where} has no rows; give one row per current and pulse width.")
-
-    def refuse(bad, quantity, rule):
-        if np.any(bad):
-            index = int(np.flatnonzero(bad)[0])
-            more = f" ({np.sum(bad)} such rows)" if np.sum(bad) > 1 else ""
-            name = used[quantity].name if quantity in used else quantity
-            shown = raw[quantity][index] if quantity in raw else table[quantity][index]
-            raise ValueError(f"{where}, {cells.row(index)}: {name} = {shown:g} {rule}{more}.")
-
-    for quantity, values in table.items():
-        refuse(~np.isfinite(values), quantity, "is not a finite number; leave out such rows")
-    refuse_units(drive, used[drive], table[drive], refuse)
+    used = {quantity: found[quantity] for quantity in (drive, *counted) if quantity in found}
+    share = used.pop("fraction", None) if "switched" in used else None
+    table = Quantities(cells, used)
+    plausible.refuse_drives(table, drive)
     for quantity, value in given.items():
-        table[quantity] = np.full(rows, value)
-    held = {_GATE: table.get(_GATE, np.zeros(rows))}
-    refuse(np.abs(held[_GATE]) > 10, _GATE, f"is not -10 to 10 V{_likely(used.get(_GATE), 'mV')}")
-    if _KELVIN in table:
-        held[_KELVIN] = _temperatures(table[_KELVIN], used[_KELVIN], refuse, where)
-    if _WAY in found and _WAY not in given:
-        table[_WAY] = _directions(found[_WAY].name, cells)
-    if _WAY in table:
-        held[_WAY] = table[_WAY]
-        if not signed:
-            table[drive] = towards_reversal(table[drive], held[_WAY], cells)
-    if drive.startswith("switching"):
-        refuse(
-            table[drive] <= 0,
-            drive,
-            "is not > 0: ramp towards positive current, or reverse the sign",
+        table.fill(quantity, value)
+    held = _conditions(table, found.get(_WAY))
+    way, drives = held.get(_WAY), table.values[drive]
+    if way is not None and not signed:
+        drives = table.values[drive] = towards_reversal(drives, way, cells)
+    if ramp is not None:
+        table.refuse(
+            drives <= 0, drive, "is not > 0: ramp towards positive current, or reverse the sign"
         )
-        unit = drive[-1].upper()
-        values, others, switched, trials = ramps.counts(table[drive], held, ramp, unit)
-        current = _currents(values, drive, path, others.get(_WAY), cells)
-        names_in_order = ("pulse_width_s", *held)
-        settings = {"current_a": current} | {name: others[name] for name in names_in_order}
-        return pool(settings, switched, trials)
-    current = _currents(table[drive], drive, path, held.get(_WAY), cells)
-    width, trials = table["pulse_width_s"], table["trials"]
-    column = used.get("pulse_width_s")
-    longest = "1e3" if signed else "1e-2"  # interval between reads, or width of a pulse
-    short = f"is not 1e-11 to {longest} s{_likely(column, 'ns')}"
-    refuse(~((width >= 1e-11) & (width <= float(longest))), "pulse_width_s", short)
-    refuse(~((trials >= 1) & (trials == np.round(trials))), "trials", "is not a whole number >= 1")
-    if "switched" in table:
-        switched = table["switched"]
-        if is_boolean(cells.columns[used["switched"].name]):
-            refuse(trials != 1, "trials", "must be 1, because its outcome is true or false")
-        refuse(
-            (switched < 0) | (switched != np.round(switched)),
-            "switched",
-            "is not a whole number >= 0; give counts, not fractions (a column `fraction`)",
-        )
-        refuse(switched > trials, "switched", "exceeds the trials of its row")
-        if "fraction" in found:
-            _compare_shares(found["fraction"], switched, trials, cells)
-    else:
-        switched = _counts(table["fraction"], trials, used, cells, refuse)
-    settings = {"current_a": current, "pulse_width_s": width, **held}
-    for way in conditions.directions(held) or [None]:
-        own = np.full(rows, True) if way is None else held[_WAY] == way
-        name = where if way is None else f"{where} ({way})"
-        refuse_wrong_sign(
-            conditions.select(settings, own), switched[own], trials[own], name, signed
-        )
-    others = {
-        name: values
-        for name, values in cells.columns.items()
-        if name not in {column.name for column in (*used.values(), found.get(_WAY)) if column}
-    }
-    pooled = pool(settings, switched, trials)
-    warn_if_twice(in_settings(settings)[1], switched, trials, others, where)
-    cells.notes += warn_if_unlike(
-        in_settings(settings)[1], settings, switched, trials, others, where
-    )
-    for way in [] if signed else conditions.directions(pooled) or [None]:
-        own = slice(None) if way is None else pooled[_WAY] == way
-        part = conditions.select(pooled, own)
-        warn_if_falling(part, where if way is None else f"{where} ({way})")
+        return _of_ramps(drives, drive, held, path, ramp, cells)
+    settings = {"current_a": _currents(drives, drive, path, way, cells)}
+    plausible.refuse_widths(table, signed)
+    settings |= {"pulse_width_s": table.values["pulse_width_s"], **held}
+    switched, trials = counts.switched(table, share), table.values["trials"]
+    for part, name in _by_direction(settings | dict(switched=switched, trials=trials), cells.where):
+        refuse_wrong_sign(part, part["switched"], part["trials"], name, signed)
+    read = {column.name for column in (*used.values(), found.get(_WAY)) if column}
+    others = {name: values for name, values in cells.columns.items() if name not in read}
+    pooled, setting = pool(settings, switched, trials), in_settings(settings)[1]
+    warn_if_twice(setting, switched, trials, others, cells.where)
+    cells.notes += warn_if_unlike(setting, settings, switched, trials, others, cells.where)
+    if not signed:
+        for part, name in _by_direction(pooled, cells.where):
+            warn_if_falling(part, name)
     return pooled
 
 
-def refuse_units(drive, column, values, refuse):
-    """Refuse numbers that are impossible in this unit, with a hint at the likely unit."""
-    least, most = _PLAUSIBLE[drive]
+def _conditions(table, way):
+    """The conditions of every row (`calibration.conditions`); `way` is a `Column` or `None`."""
+    table.values.setdefault(_GATE, np.zeros(table.rows))
+    plausible.refuse_gates(table)
+    if _KELVIN in table.values:
+        plausible.refuse_temperatures(table)
+    if way is not None and _WAY not in table.values:
+        table.values[_WAY] = _directions(way.name, table.cells)
+    return {name: table.values[name] for name in conditions.CONDITIONS if name in table.values}
+
+
+def _by_direction(table, where):
+    """The part of each direction, and its name in messages."""
+    ways = conditions.directions(table)
+    if not ways:
+        return [(table, where)]
+    return [(conditions.select(table, table[_WAY] == way), f"{where} ({way})") for way in ways]
+
+
+def _of_ramps(drives, drive, held, path, ramp, cells):
+    """The pooled table of pulses to which ramps are equivalent."""
     unit = drive[-1].upper()
-    size, worth = float(np.max(np.abs(values))), names.PREFIXES
-    if size > most:
-        likely = next((p for p in ("m", "u", "n") if size * worth[p] <= most / 10), None)
-    elif 0 < size < least:
-        likely = next((p for p in ("", "m", "u") if least <= size / column.factor * worth[p]
-                       <= most / 10), None)  # fmt: skip
-        least, most = 0.0, 0.0
-    else:
-        return
-    hint = "" if likely is None else (
-        f"; the numbers are likely {likely + unit}: units={{{column.name!r}: {likely + unit!r}}}"
-    )  # fmt: skip
-    told = column.unit or unit
-    refuse(
-        np.abs(values) > most,
-        drive,
-        f"{told} is not a {'current' if unit == 'A' else 'voltage'} of a junction{hint}",
-    )
-
-
-def _likely(column, unit):
-    """A hint at the unit that a column may have."""
-    if column is None:
-        return ""
-    if column.stated and (column.factor != 1.0 or column.offset):
-        return f", taken in {column.unit}: the numbers may be in SI units already"
-    return f"; the numbers are likely {unit}: units={{{column.name!r}: {unit!r}}}"
-
-
-def _temperatures(values, column, refuse, where):
-    """Temperatures in K, after a check."""
-    unstated = column.name != _KELVIN and not column.stated
-    if unstated and np.min(values) < _COLD:
-        raise ValueError(
-            f"{where}: {column.name} = {np.min(values):g} to {np.max(values):g} may be K or degC; "
-            f"state units={{{column.name!r}: 'degC'}}, or 'K'."
-        )
-    likely = _likely(column, "degC")
-    refuse(~((values >= 1) & (values <= 1000)), _KELVIN, f"is not 1 to 1000 K{likely}")
-    return values
+    values, others, switched, trials = ramps.counts(drives, held, ramp, unit)
+    current = _currents(values, drive, path, others.get(_WAY), cells)
+    names_in_order = ("pulse_width_s", *held)
+    settings = {"current_a": current} | {name: others[name] for name in names_in_order}
+    return pool(settings, switched, trials)
 
 
 def _directions(name, cells):
@@ -444,64 +354,5 @@ def _currents(values, drive, path, way, cells):
             cells.notes.append(
                 f"that pulses start {path.initial_state}, so V = I {law} with R_P = {told} ohm"
             )
-    largest = float(np.max(np.abs(current)))
-    least, most = _PLAUSIBLE["current_a"]
-    if largest > most or 0 < largest < least:
-        hint = "resistance is likely in kohm" if largest > most else "check resistance, in ohm"
-        raise ValueError(
-            f"{where}: its voltages over resistance = {told} ohm give {largest:.3g} A, "
-            f"but the current of a junction is {least:g} to {most:g} A; {hint}."
-        )
+    plausible.refuse_currents(current, told, where)
     return current
-
-
-def _counts(fraction, trials, used, cells, refuse):
-    """Numbers of switched pulses, from fractions."""
-    column = used["fraction"]
-    percent = f"; the numbers are likely percent: units={{{column.name!r}: '%'}}"
-    likely = percent if np.max(fraction) <= 100 and column.factor == 1.0 else ""
-    refuse((fraction < 0) | (fraction > 1), "fraction", f"is not a probability, 0 to 1{likely}")
-    if column.factor != 1.0 and not column.told and 0 < np.max(fraction) <= 0.01:
-        raise ValueError(
-            f"{cells.where}: no value of {column.name} exceeds 1, though its unit is percent. "
-            f"State units={{{column.name!r}: '1'}} for fractions, or '%' for percent."
-        )
-    exact = fraction * trials
-    switched = np.round(exact)
-    digits = max(len(f"{v:.12g}".partition(".")[2]) for v in np.unique(fraction)[:1000])
-    digits = min(digits, 12) if np.all(np.abs(fraction) < 1e12) else 12
-    off = np.abs(exact - switched) > 1e-6 * trials + np.minimum(0.5 * 10.0**-digits, 1) * trials
-    refuse(
-        off,
-        "fraction",
-        f"times its trials is not a whole number of pulses (trials {trials[0]:g})",
-    )
-    common = int(np.gcd.reduce(np.append(switched, trials).astype(np.int64)))
-    inside = int(np.sum((switched > 0) & (switched < trials)))
-    if common > 1 and inside * math.log10(common) > 6:
-        cells.notes.append(
-            f"{trials[0]:g} trials a row, although every count is a multiple of {common} (is it "
-            f"{trials[0] / common:g} trials, or rounded fractions?)"
-        )
-    return switched
-
-
-def _compare_shares(column, switched, trials, cells):
-    """Note fractions in a further column that differ from the counts by more than rounding."""
-    texts = [
-        str(cell).translate(conditions.MINUS).strip().replace(",", ".")
-        for cell in cells.columns[column.name]
-    ]
-    if not all(map(is_number, texts)):
-        return
-    numbers = [decimal.Decimal(text.rstrip("%")) for text in texts]
-    worth = [column.factor * (0.01 if text.endswith("%") else 1.0) for text in texts]
-    share = np.array(numbers, float) * worth
-    digit = np.array([10.0 ** number.as_tuple().exponent for number in numbers]) * worth
-    off = np.abs(share - switched / trials) > digit + 1e-6
-    if np.any(off):
-        k = int(np.argmax(off))
-        cells.notes.append(
-            f"the share from the counts, although {column.name!r} differs ({cells.row(k)}: "
-            f"{switched[k]:g} of {trials[k]:g}, but {texts[k]})"
-        )

@@ -1,4 +1,4 @@
-"""Tables: what a row must hold, units at the door, and refusals that name the row."""
+"""Tables: what a row must hold, and refusals that name the row."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from scipy import stats
 
 from spinkeras import calibration
 from tests.calibration.harness import HEADER, MEASURED, small_table, write
-from tests.calibration.lab import CURRENT, SWITCHED, TABLE, lines, read_quietly, same
 
 
 def test_csv_equals_arrays(tmp_path):
@@ -125,82 +124,3 @@ def test_other_input():
         calibration.read_table([1, 2, 3])
     with pytest.raises(ValueError, match=r"resistance = -5 ohm is outside \[0\.001, "):
         calibration.fit_device(MEASURED, "stt_reference", resistance=-5.0)
-
-
-@pytest.mark.parametrize("share", ["{p:.2f}", "{p:.1e}", "{p:g}e2%", "{p}", "-"])
-def test_a_share_that_agrees_with_the_count_is_silent(tmp_path, share):
-    same(
-        read_quietly(
-            path := write(tmp_path, lines("I_uA,t_ns,n_sw,N,P", f"{{i}},2,{{k}},1000,{share}"))
-        )
-    )
-    with pytest.warns(UserWarning, match="guessed") as caught:
-        calibration.read_table(path)
-    assert "share" not in str(caught[0].message)
-
-
-@pytest.mark.parametrize(("head", "share"), [("P", ".7"), ("P", "70%"), ("P (%)", "7e1")])
-def test_a_share_that_contradicts_the_count_is_told(tmp_path, head, share):
-    text = lines(f"I_uA,t_ns,n_sw,N,{head}", "{i},2,{k},1000," + share)
-    path = write(tmp_path, text)
-    with pytest.warns(UserWarning, match=r"although 'P.* differs \(line 2: 154 of 1000, but"):
-        same(calibration.read_table(path))
-    columns = {"switched": "n_sw"}  # what is said is no guess
-    with pytest.warns(UserWarning, match="guessed") as caught:
-        calibration.read_table(path, columns=columns)
-    assert "although" not in str(caught[0].message)
-
-
-def test_suspicious_numbers_of_trials(tmp_path):
-    p = np.arange(2, 50, 2) / 50  # multiples of 0.04: 25 trials, not 1000
-    text = "current_a,pulse_width_s,fraction,trials\n"
-    text += "\n".join(f"{50 + k}e-6,2e-9,{share},1000" for k, share in enumerate(p))
-    with pytest.warns(
-        UserWarning, match="1000 trials a row, although every count is a multiple of"
-    ):
-        calibration.read_table(write(tmp_path, text))
-    read = calibration.read_table(write(tmp_path, text), trials=25)  # said, so no guess
-    np.testing.assert_allclose(read["switched"], 25 * p)
-
-
-FITS = (
-    lambda table, **o: calibration.fit_device(table, "stt_reference", resistance=2500.0),
-    lambda table, **o: calibration.fit_empirical(table, resistance=2500.0),
-)
-
-
-WRONG = {
-    "uA in A": ({"current_a": CURRENT}, r"current_a = 60 A is not a current of a junction; the"
-                r" numbers are likely uA: units=\{'current_a': 'uA'\} \(6 such rows\)"),
-    "nA in A": ({"current_a": CURRENT * 1e3}, r"likely nA|likely uA"),
-    "A in uA": ({"current_a": None, "I_uA": CURRENT * 1e-6}, r"I_uA = 6e-05 .* likely A: units="),
-    "mV in V": ({"current_a": None, "voltage_v": CURRENT * 10}, "likely mV"),
-    "ns in s": ({"pulse_width_s": [2] * 6}, r"pulse_width_s = 2 is not 1e-11 to 1e-2 s; the numbers"
-                r" are likely ns: units=\{'pulse_width_s': 'ns'\}"),
-    "s in ns": ({"pulse_width_s": None, "t_p (ns)": [2e-9] * 6}, "may be in SI units already"),
-    "percent": ({"switched": None, "P": SWITCHED / 10}, r"P = 15.4 .* likely percent: units="),
-    "shares in %": ({"switched": None, "P (%)": SWITCHED / 1e5}, "State units="),
-    "mV of a gate": ({"gate_voltage_v": [500] * 6}, "not -10 to 10 V; the numbers are likely mV"),
-    "all negative": ({"current_a": -CURRENT * 1e-6}, "Every current of the table is <= 0.*reverse"),
-    "all negative, sorted": ({"current_a": -CURRENT[::-1] * 1e-6}, "Every current of the table"),
-    "both signs": ({"current_a": np.array([-90, -84, -66, 66, 84, 90]) * 1e-6,
-                    "switched": [830, 738, 298, 298, 738, 830]}, "currents of both signs.*one dir"),
-}  # fmt: skip
-
-
-@pytest.mark.filterwarnings("ignore:the table. guessed")
-@pytest.mark.parametrize("fit", FITS)
-@pytest.mark.parametrize("name", WRONG)
-def test_units_and_signs_are_checked_at_the_door(fit, name):
-    changes, message = WRONG[name]
-    table = {n: column for n, column in (TABLE | changes).items() if column is not None}
-    with pytest.raises(ValueError, match=message):
-        fit(table)
-
-
-def test_resistance_in_kiloohm():
-    table = {n: c for n, c in TABLE.items() if n != "current_a"} | {"voltage_v": CURRENT / 100}
-    with pytest.raises(
-        ValueError, match=r"resistance = 2.5 ohm give 0.36 A, .*resistance is likely in kohm"
-    ):
-        calibration.fit_empirical(table, resistance=2.5)
