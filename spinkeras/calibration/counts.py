@@ -80,6 +80,8 @@ def _compare_shares(column, switched, trials, cells):
     numbers = [decimal.Decimal(text.rstrip("%")) for text in texts]
     worth = [column.factor * (0.01 if text.endswith("%") else 1.0) for text in texts]
     share = np.array(numbers, float) * worth
+    if not np.all(np.isfinite(share)):
+        return
     digit = np.array([10.0 ** number.as_tuple().exponent for number in numbers]) * worth
     off = np.abs(share - switched / trials) > digit + 1e-6
     if np.any(off):

@@ -8,7 +8,9 @@ from tests.calibration.harness import write
 from tests.calibration.lab import lines, read_quietly, same
 
 
-@pytest.mark.parametrize("share", ["{p:.2f}", "{p:.1e}", "{p:g}e2%", "{p}", "-"])
+@pytest.mark.parametrize(
+    "share", ["{p:.2f}", "{p:.1e}", "{p:g}e2%", "{p}", "-", "nan", "inf", "1e999"]
+)
 def test_a_share_that_agrees_with_the_count_is_silent(tmp_path, share):
     same(
         read_quietly(
