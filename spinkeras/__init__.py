@@ -32,6 +32,7 @@ The map, in the order in which the rooms build on each other:
       knobs             the settings that device and driver allow: DeviceRange, Driver
       former            configurations of earlier versions
       arguments         what the arguments of SpinNeuron may be
+      draws             drawn bits, also of reads that remember earlier ones
       observation       watching a layer's call, or answering it in the layer's place
       neuron            SpinNeuron
       members           the spin neurons of a model

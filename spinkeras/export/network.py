@@ -14,8 +14,8 @@ from keras import ops
 
 from spinkeras import _keras, _tracing
 from spinkeras.energy.meter import PICO, refuse_unseen, traced_energies
+from spinkeras.layer.draws import FEW_PULSES
 from spinkeras.layer.members import spin_neurons, unique_names
-from spinkeras.layer.neuron import FEW_PULSES
 from spinkeras.layer.observation import Expected, observing
 
 TOLERANCE = 1e-4

@@ -11,7 +11,7 @@ from keras import ops
 
 from spinkeras import _keras, checks
 from spinkeras._typing import Array
-from spinkeras.layer import arguments, core, former, observation
+from spinkeras.layer import arguments, core, draws, former, observation
 from spinkeras.layer.knobs import (
     KNOBS,
     SCALES,
@@ -26,15 +26,6 @@ from spinkeras.physics.chip_curve import chip_curve
 from spinkeras.physics.curve import RationalLogit
 from spinkeras.physics.device import MOST_CURRENT, DeviceLike, get_device
 from spinkeras.physics.spread import ChipSpread
-
-MOST_CORRELATED = 64
-"""Greatest number of correlated reads of a free-running junction that are drawn one by one."""
-
-FORGOTTEN = 4.6
-"""Time from one read to the next, in correlation times, at which their correlation is 1 %."""
-
-FEW_PULSES = 16
-"""Greatest number of pulses drawn one by one: TensorFlow's binomial draw costs 80 uniform ones."""
 
 STEEPEST = 1e4
 """Greatest current scale in units of the default one, for devices of which it is more."""
@@ -252,8 +243,10 @@ class SpinNeuron(keras.layers.Layer):
         self._prepare_draws()
         self._grids = self.driver.grids(self.device)
         self._check_box()
-        if self.free_running and self.output_mode != "probability" and self.remembers(self.pulses):
-            self._check_chain()
+        if self.output_mode != "probability" and self.spread is not None:
+            self.refuse_chain(self.pulses, "with a spread")
+        if self.output_mode != "probability" and self.pulses > draws.MOST_CORRELATED:
+            self.refuse_chain(self.pulses, f"one by one beyond {draws.MOST_CORRELATED}")
         usual = (0.5 if self.bipolar else 0.25) / float(self._slope(*self.nominal_knobs()))
         self.current_scale = checks.number(
             "current_scale",
@@ -427,29 +420,12 @@ class SpinNeuron(keras.layers.Layer):
         This is asked for the worst case of the device: its shortest interval between reads and its
         highest barrier, with both states equally probable.
         """
-        if not self.free_running or pulses == 1:
-            return False
-        return self.device.pulse_width_range[0] < FORGOTTEN * self._longest_memory()
+        return self.free_running and draws.remembers(self._curve, self.device, pulses)
 
     def refuse_chain(self, pulses: int, where: str) -> None:
         """Refuse to draw reads that are correlated, where they cannot be drawn as a chain."""
-        if self.remembers(pulses):
-            raise ValueError(
-                f"Layer {self.name!r}: {pulses} reads of a free-running junction are correlated "
-                f"and cannot be drawn {where}. Use one read, expected values, or a device whose "
-                f"pulse_width_range begins at {FORGOTTEN * self._longest_memory():.3g} s or later."
-            )
-
-    def _longest_memory(self):
-        ends = self.device.stability_at(np.array(self.device.anisotropy_range))
-        curve = self._curve(np, 0 * ends, ends)
-        return float(np.max(self.telegraph.correlation_time(np, curve, 0 * ends, ends)))
-
-    def _check_chain(self):
-        if self.spread is not None:
-            self.refuse_chain(self.pulses, "with a spread")
-        if self.pulses > MOST_CORRELATED:
-            self.refuse_chain(self.pulses, f"one by one beyond {MOST_CORRELATED}")
+        if self.free_running:
+            draws.refuse_chain(self.name, self._curve, self.device, pulses, where)
 
     def correlation(self, inputs: Array) -> Array:
         """Correlation of successive reads for every element, or `None` if it can be ignored."""
@@ -464,26 +440,7 @@ class SpinNeuron(keras.layers.Layer):
         memory = self.telegraph.correlation_time(ops, curve, drive, stability)
         return ops.stop_gradient(ops.exp(-self.pulse_widths(setting) / memory))
 
-    @staticmethod
-    def draw(probability: Array, pulses: int, seed: Any, correlation: Array = None) -> Array:
-        """Drawn fraction of pulses that switch, with the gradient of the probability.
-
-        With a `correlation` of successive reads, the reads are drawn as a chain.
-        """
-        expected = ops.stop_gradient(probability)
-        shape, dtype = ops.shape(probability), probability.dtype
-        if correlation is not None:
-            count, bit = 0, expected  # this draws the first read in equilibrium
-            for _ in range(pulses):
-                number = keras.random.uniform(shape, dtype=dtype, seed=seed)
-                bit = ops.cast(number < expected + correlation * (bit - expected), dtype)
-                count = count + bit
-        elif pulses <= FEW_PULSES:
-            numbers = (keras.random.uniform(shape, dtype=dtype, seed=seed) for _ in range(pulses))
-            count = sum(ops.cast(number < expected, dtype) for number in numbers)
-        else:
-            count = keras.random.binomial(shape, float(pulses), expected, dtype=dtype, seed=seed)
-        return ops.stop_gradient(count / pulses) + (probability - expected)
+    draw = staticmethod(draws.draw)
 
     def hold_chip(self, number: int | None) -> None:
         """Train on one fixed chip from now on, or on a new chip every step (`None`).
@@ -776,7 +733,7 @@ class SpinNeuron(keras.layers.Layer):
         if self.output_mode != "probability" or self.spread is not None:
             self.seed_generator = keras.random.SeedGenerator(self.seed)
             # TensorFlow has no XLA kernel for binomial draws; `supports_jit` tells Keras's "auto".
-            draws_counts = self.output_mode != "probability" and self.pulses > FEW_PULSES
+            draws_counts = self.output_mode != "probability" and self.pulses > draws.FEW_PULSES
             draws_counts = draws_counts and not self.remembers(self.pulses)
             self.supports_jit = not draws_counts or keras.backend.backend() != "tensorflow"
 

@@ -4,7 +4,7 @@ import keras
 import pytest
 
 import spinkeras
-from spinkeras import SpinNeuron
+from spinkeras import Driver, SpinNeuron
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,12 @@ from spinkeras import SpinNeuron
         ({"shared_axes": {"a": 1}}, "shared_axes = .* must be a list of integers"),
         ({"switching_model": {"attempt_time": 1e-9}}, "describes no NeelBrown or EmpiricalCurve"),
         ({"driver": 3}, "driver must be a Driver or None; got 3"),
+        ({"driver": 20e-12}, "driver must be a Driver or None; got 2e-11"),
+        ({"driver": Driver}, "driver must be a Driver or None; got <class"),
+        ({"driver": {"pulse_step": 1e-9}}, "driver = .* describes no Driver"),
+        ({"output": "bits"}, "output = 'bits' must be one of"),
+        ({"pulses": 0}, "pulses = 0 must be a whole number from 1"),
+        ({"pulses": 2.5}, "pulses = 2.5 must be"),
         ({"spread": {"stability": 0.1}}, "describes no ChipSpread"),
     ],
 )

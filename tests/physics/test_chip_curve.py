@@ -10,7 +10,7 @@ from spinkeras import SpinNeuron
 from spinkeras.physics import laws
 from spinkeras.physics.chip_curve import chip_curve, misreadings
 from spinkeras.physics.spread import FACTORS, ChipSpread, DeviceFactors
-from tests.layer.test_draws_and_grids import inside_binomial
+from tests.layer.test_draws import inside_binomial
 
 VGSOT = spinkeras.MTJDevice.preset("vgsot_zhang2020")
 

@@ -13,7 +13,7 @@ from spinkeras import NeelBrown, SpinNeuron
 from spinkeras.hardware import chips
 from spinkeras.physics.chip_curve import chip_curve
 from spinkeras.physics.spread import FACTORS, ChipSpread, DeviceFactors
-from tests.layer.test_draws_and_grids import ALARM, inside_binomial
+from tests.layer.test_draws import ALARM, inside_binomial
 
 VGSOT = spinkeras.MTJDevice.preset("vgsot_zhang2020")
 

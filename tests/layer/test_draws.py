@@ -1,4 +1,4 @@
-"""What a chip adds to the layer: bits instead of probabilities, knobs on a grid."""
+"""Drawn bits instead of probabilities."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from keras import ops
 from scipy import stats
 
 import spinkeras
-from spinkeras import Driver, SpinNeuron
+from spinkeras import SpinNeuron
 from tests.harness import OTHER_BACKEND, gradients
 
 pytestmark = pytest.mark.backends
@@ -140,120 +140,3 @@ def test_repeated_pulses_cost_energy_and_time():
     one, eight = (r.layers[0] for r in reports)
     for part in ("write_pj", "read_pj", "reset_pj", "pulses", "latency_ns"):
         assert eight[part] == pytest.approx(8 * one[part])
-
-
-# --- knobs on a grid -----------------------------------------------------------------------------
-
-
-def test_pulse_widths_are_multiples_of_the_generator_step():
-    step = 0.3e-9
-    layer = SpinNeuron(driver=Driver(pulse_step=step))
-    layer.build((None, 50))
-    layer.pulse_width = np.geomspace(2e-9, 20e-9, 50)
-    count = layer.pulse_width / step
-    np.testing.assert_allclose(count, np.rint(count), atol=1e-9)
-    assert layer.pulse_width.min() >= 2e-9
-    assert layer.pulse_width.max() <= 20e-9
-    assert np.max(np.abs(layer.pulse_width - np.geomspace(2e-9, 20e-9, 50))) <= step
-
-
-def test_gate_voltages_are_levels_of_the_converter():
-    layer = SpinNeuron(driver=Driver(gate_levels=5))
-    layer.build((None, 41))
-    layer.gate_voltage = np.linspace(-1, 1, 41)
-    np.testing.assert_allclose(np.unique(layer.gate_voltage.round(9)), [-1, -0.5, 0, 0.5, 1])
-
-
-@pytest.mark.parametrize(
-    "driver",
-    [Driver(gate_levels=n) for n in (2, 4, 8, 64, 4096)]
-    + [Driver(pulse_step=0.8e-9), Driver(pulse_step=0.7e-9, gate_levels=8)],
-)
-def test_the_untrained_setting_is_the_one_that_is_driven(driver):
-    """With an even number of levels it is a tie, which rounding errors must not decide."""
-    layer = SpinNeuron(train="pulse_width", recenter=False, driver=driver)
-    layer.build((None, 1))
-    zero = np.zeros((1, 1), "float32")
-    network = ops.convert_to_numpy(layer(zero))
-    told = spinkeras.switching_probability(
-        layer.bias_current, layer.pulse_width, layer.device, layer.anisotropy
-    )
-    np.testing.assert_allclose(network[0], told, atol=1e-6)
-    np.testing.assert_allclose(told, 0.5, atol=1e-6)
-    np.testing.assert_allclose(layer.slope, 0.25, rtol=1e-6)
-
-
-def test_the_forward_pass_uses_the_grid_and_the_gradient_passes_through():
-    smooth, coarse = SpinNeuron(), SpinNeuron(driver=Driver(pulse_step=1e-9, gate_levels=3))
-    x = np.linspace(-3, 3, 5, dtype="float32")[:, None]
-    for layer in (smooth, coarse):
-        layer.build((None, 1))
-    coarse.pulse_width = 5.4e-9
-    coarse.gate_voltage = 0.7
-    smooth.pulse_width = 5e-9
-    smooth.gate_voltage = 1.0
-    assert coarse.pulse_width[0] == pytest.approx(5e-9)
-    assert coarse.gate_voltage[0] == pytest.approx(1.0)
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(coarse(x)), ops.convert_to_numpy(smooth(x)), atol=2e-6
-    )
-
-    def knob_gradient(layer):
-        start = [ops.convert_to_tensor(v) for v in (layer.log_pulse_width, layer.log_anisotropy)]
-
-        def total(w, k):
-            variables = [(layer.log_pulse_width, w), (layer.log_anisotropy, k)]
-            with keras.StatelessScope(variables):
-                return ops.sum(layer(x) ** 2)
-
-        return gradients(total, *start)
-
-    for a, b in zip(knob_gradient(coarse), knob_gradient(smooth)):
-        np.testing.assert_allclose(a, b, rtol=1e-3)
-
-
-def test_training_through_a_grid_moves_in_steps_and_saves_what_lies_between(tmp_path):
-    model = keras.Sequential(
-        [keras.Input((3,)), SpinNeuron(driver=Driver(pulse_step=1e-9)), keras.layers.Dense(1)]
-    )
-    layer = model.layers[0]
-    layer.pulse_width = [3.4e-9, 7.2e-9, 11.3e-9]
-    model.save_weights(tmp_path / "w.weights.h5")
-    latent = ops.convert_to_numpy(layer.log_pulse_width)
-    model.load_weights(tmp_path / "w.weights.h5")
-    np.testing.assert_array_equal(ops.convert_to_numpy(layer.log_pulse_width), latent)
-    model.compile(keras.optimizers.SGD(0.5), "mse")
-    rng = np.random.default_rng(0)
-    model.fit(rng.normal(size=(64, 3)), rng.normal(size=(64, 1)), epochs=3, verbose=0)
-    assert np.any(ops.convert_to_numpy(layer.log_pulse_width) != latent)
-    np.testing.assert_allclose(layer.pulse_width * 1e9, np.rint(layer.pulse_width * 1e9))
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"output": "bits"}, "output = 'bits' must be one of"),
-        ({"pulses": 0}, "pulses = 0 must be a whole number from 1"),
-        ({"pulses": 2.5}, "pulses = 2.5 must be"),
-        ({"driver": 20e-12}, "driver must be a Driver or None; got 2e-11"),
-        ({"driver": Driver}, "driver must be a Driver or None; got <class"),
-        ({"driver": {"pulse_step": 1e-9}}, "driver = .* describes no Driver"),
-    ],
-)
-def test_bad_arguments(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        SpinNeuron(**kwargs)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"pulse_step": -1e-9}, "pulse_step = -1e-09 s is outside"),
-        ({"pulse_step": 1.0}, "has no multiple inside"),
-        ({"pulse_step": 20.0}, "has no multiple inside"),  # the e-12 forgotten
-        ({"gate_levels": 1}, "gate_levels = 1 must be a whole number from 2"),
-    ],
-)
-def test_bad_drivers(settings, message):
-    with pytest.raises(ValueError, match=message):
-        SpinNeuron(driver=Driver(**settings))
