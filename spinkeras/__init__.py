@@ -30,6 +30,7 @@ The map, in the order in which the rooms build on each other:
     layer             the Keras layer and callbacks for its training
       core              the curve of many neurons at once, with its gradient
       knobs             the settings that device and driver allow: DeviceRange, Driver
+      stored            what a file of weights holds for a SpinNeuron
       former            configurations of earlier versions
       arguments         what the arguments of SpinNeuron may be
       draws             drawn bits, also of reads that remember earlier ones

@@ -11,7 +11,7 @@ from keras import ops
 
 from spinkeras import _keras, checks
 from spinkeras._typing import Array
-from spinkeras.layer import arguments, core, draws, former, observation
+from spinkeras.layer import arguments, core, draws, former, observation, stored
 from spinkeras.layer.knobs import (
     KNOBS,
     SCALES,
@@ -566,7 +566,7 @@ class SpinNeuron(keras.layers.Layer):
     @property
     def weights(self) -> list[Any]:
         """The weights, both knobs first; Keras by itself would list trained weights first."""
-        _refuse_legacy_file(self.name)
+        stored.refuse_legacy_file(self.name)
         first = [f"log_{knob}" for knob in KNOBS]
         return sorted(
             super().weights, key=lambda w: first.index(w.name) if w.name in first else len(first)
@@ -582,24 +582,14 @@ class SpinNeuron(keras.layers.Layer):
         store["energy_weight"] = weight if _keras.is_fitting() else 0 * weight
 
     def load_own_variables(self, store: Any) -> None:
-        names = list(store.keys())
         if not self.built:
-            if names:
-                raise ValueError(
-                    f"The file has weights for layer {self.name!r}, but the layer is not built and "
-                    "has none yet. Call the model on data first, or load the whole model from a "
-                    "`.keras` file."
-                )
+            stored.refuse_any(store, self.name)
             return
         # Check everything before any change: Keras may continue after an error (skip_mismatch).
-        values = {knob: self._loaded(knob, names, store) for knob in KNOBS}
-        if "energy_weight" in names:
-            weight = np.asarray(store["energy_weight"], "float32")
-            if weight.shape or not (np.isfinite(weight) and weight >= 0):
-                raise ValueError(
-                    f"The file has an energy_weight for layer {self.name!r} that is not a single "
-                    "finite number >= 0."
-                )
+        shape = tuple(self.log_pulse_width.shape)  # of both knobs
+        values = {knob: stored.knob(store, knob, shape, self.name) for knob in KNOBS}
+        weight = stored.energy_weight(store, self.name)
+        if weight is not None:
             self.energy_weight.assign(weight)
             self.loaded_energy_weight = float(weight)
         for knob, value in values.items():
@@ -611,27 +601,6 @@ class SpinNeuron(keras.layers.Layer):
                     f"device's range [{low:g}, {high:g}] and were moved to its limit."
                 )
             self._set(knob, value)
-
-    def _loaded(self, knob, names, store):
-        """A knob in SI units from a file, checked."""
-        if knob not in names:
-            raise ValueError(
-                f"The file holds no {knob!r} for layer {self.name!r}, only {names}; no built "
-                "SpinNeuron wrote it."
-            )
-        value = np.asarray(store[knob], "float64")
-        shape = tuple(getattr(self, f"log_{knob}").shape)
-        if value.shape != shape:
-            raise ValueError(
-                f"The file has a {knob} of shape {value.shape} for layer {self.name!r}, which "
-                f"needs {shape}. Build the layer for the same number of channels."
-            )
-        if not np.all(np.isfinite(value) & (value > 0)):
-            raise ValueError(
-                f"The file has values of {knob} for layer {self.name!r} that are not finite and "
-                "> 0."
-            )
-        return value
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -847,13 +816,3 @@ class SpinNeuron(keras.layers.Layer):
 
 def _not_one_tensor(name, got):
     return ValueError(f"Layer {name!r} needs one tensor of real numbers as input; got {got}.")
-
-
-def _refuse_legacy_file(name):
-    """Raise an error if Keras is writing or reading an `.h5` file of the old format."""
-    if _keras.is_legacy_file():
-        raise ValueError(
-            f"Layer {name!r} cannot be saved in a legacy `.h5` file or loaded from one: the file "
-            "holds the knobs without units, so another device or `knob_scale` would read other "
-            "values. Save to `.keras` or `.weights.h5`, which hold seconds and J/m^3."
-        )

@@ -17,6 +17,7 @@ from keras import ops
 
 import spinkeras
 from spinkeras import SpinNeuron
+from spinkeras.layer import stored
 from spinkeras.layer.knobs import KNOBS
 from spinkeras.layer.observation import Observation, observing
 from tests.harness import (
@@ -267,7 +268,7 @@ def test_legacy_files_are_refused(model, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"cannot be saved in a legacy `.h5` file.*`.weights.h5`"):
         first.save(tmp_path / "new.h5")
     with monkeypatch.context() as patch:
-        patch.setattr(spinkeras.layer.neuron, "_refuse_legacy_file", lambda name: None)
+        patch.setattr(stored, "refuse_legacy_file", lambda layer: None)
         first.save(tmp_path / "old.h5")
     keras.utils.clear_session(free_memory=False)  # for the same names
     second = built(MODELS[model], SpinNeuron(knob_scale=1.0))
