@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import keras
 import numpy as np
+from keras import ops
 
 _LONGEST = 200  # characters of a value in an error
 
@@ -63,6 +64,34 @@ def array(name, value, what="an array of numbers") -> np.ndarray:
     except Exception:  # ragged rows, a symbolic tensor, an object of another library
         raise ValueError(f"{name} = {shown(value)} must be {what}.") from None
     return found.astype("float64")
+
+
+def values(name, value, unit, low=-math.inf, high=math.inf, hint="", above=False):
+    """A number or an array of numbers from `low` to `high`, as float64; a tensor as it is.
+
+    The values of a tensor cannot be checked while a graph is traced. NaN passes, because it shows
+    that a training diverged; what is computed from it is NaN, too.
+
+    Args:
+        name, unit, low, high, hint: as for `number`.
+        above: whether `low` itself is refused. Default `False`.
+    """
+    if ops.is_tensor(value) or isinstance(value, (keras.Variable, keras.KerasTensor)):
+        return value
+    found = value
+    if not isinstance(value, float):
+        give = unit if unit.startswith("(") else f"in {unit}"
+        found = array(name, value, f"a number or an array of numbers {give}")
+    rounding = 1e-6 * (high - low) if math.isfinite(high - low) else 0.0
+    bad = (found < low - rounding) | (found > high + rounding) | (above and found == low)
+    if np.any(bad):
+        hint = f" Hint: {hint}." if hint else ""
+        brackets = "(" if above else "[", "]" if math.isfinite(high) else ")"
+        raise ValueError(
+            f"{name} = {np.asarray(found)[bad].flat[0]:g} {unit} is outside "
+            f"{brackets[0]}{low:g}, {high:g}{brackets[1]} {unit}.{hint}"
+        )
+    return found
 
 
 def flag(name, value) -> bool:

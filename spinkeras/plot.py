@@ -683,9 +683,8 @@ def _slopes(widths, anisotropy, device, model):
     """Slopes at the midpoint in 1/uA; NaN outside the range of the switching law."""
     law = laws.get_curve(model, device)
     duration = widths / device.diffusion_time
-    stability = device.stability_at(anisotropy)
-    known = (stability > 0) & (duration > 0)
-    stability = np.where(stability > 0, stability, device.thermal_stability)
+    known = (anisotropy > 0) & (duration > 0)
+    stability = device.stability_at(np.where(anisotropy > 0, anisotropy, device.anisotropy))
     inside = []
     for value, (low, high) in zip((duration, stability), getattr(law, "domain", _NO_LIMITS)):
         known = known & (value >= low * (1 - 1e-9)) & (value <= high * (1 + 1e-9))

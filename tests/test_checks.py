@@ -43,6 +43,21 @@ def test_numbers_outside_the_range_are_refused_with_the_range(value):
         checks.whole("count", value, 0, 2)
 
 
+@pytest.mark.backends
+def test_values_are_arrays_inside_a_range_or_tensors_as_they_are():
+    assert checks.values("p", 0.5, "(a share)", 0, 1) == 0.5
+    np.testing.assert_array_equal(checks.values("p", [0, math.nan, 1], "s", 0, 1), [0, np.nan, 1])
+    assert checks.values("p", 1 + 1e-7, "s", 0, 1) > 1  # a rounding error of single precision
+    tensor = ops.convert_to_tensor([2.0])
+    assert checks.values("p", tensor, "s", 0, 1) is tensor
+    for bad in (1.1, [0.5, 1.1], -0.1, np.array([[-3]]), math.inf):
+        with pytest.raises(ValueError, match=r"^p = .* s is outside \[0, 1\] s\. Hint: x\.$"):
+            checks.values("p", bad, "s", 0, 1, "x")
+    for bad in (0, 0.0, [1, 0], -math.inf):
+        with pytest.raises(ValueError, match=r"^p = .* \(a share\) is outside \(0, inf\) "):
+            checks.values("p", bad, "(a share)", 0, above=True)
+
+
 def test_a_large_integer_stays_exact():
     assert checks.whole("seed", 2**60 + 1, 0, 2**64) == 2**60 + 1
 

@@ -29,9 +29,11 @@ from spinkeras import (
     MTJDevice,
     NeelBrown,
     SpinNeuron,
+    energy,
 )
 from spinkeras.hardware import chips, driver_table
 from spinkeras.hardware.results_file import append_results, read_results
+from spinkeras.macrospin import fokker_planck, llg
 from spinkeras.search.durability import durable
 from spinkeras.search.objective import EnergyObjective, energy_front
 from spinkeras.search.space import spin_search_space
@@ -58,6 +60,7 @@ NEURON = (
 )
 MEASURED = MTJDevice.preset("vgsot_zhang2020")
 CURVE = EmpiricalCurve.preset("sot_80nm")
+REFERENCE = MTJDevice.preset("stt_reference")
 FREE = MTJDevice.preset("smtj_schnitzspan2023").switching_curve
 BUILT = SpinNeuron(spread=ChipSpread(current=0.1))
 BUILT.build((None, 3))
@@ -222,6 +225,33 @@ def test_search_spaces(seed, tries):
         lambda bad: spinkeras.SpinTensorBoard(5 if isinstance(bad, str) else bad),
         lambda bad: spin_search_space(bad),
         lambda bad: energy_front(bad),
+        lambda bad: EnergyObjective().score(0.9, bad),
+        lambda bad: energy.antiparallel_resistance(5e-5, "stt_reference", resistance=bad),
+        lambda bad: energy.antiparallel_resistance(5e-5, "stt_reference", tmr=bad),
+        lambda bad: energy.write_energy(5e-5, 2e-9, bad, "stt_reference"),
+        lambda bad: energy.write_energy(5e-5, bad, 0.5, "stt_reference"),
+        lambda bad: energy.write_energy(5e-5, 2e-9, 0.5, "stt_reference", bad),
+        lambda bad: energy.read_energy(bad, "stt_reference"),
+        lambda bad: energy.read_energy(0.5, "stt_reference", 1 if bad is None else bad),
+        lambda bad: energy.reset_current(bad),
+        lambda bad: energy.reset_current("stt_reference", 1 if bad is None else bad),
+        lambda bad: energy.reset_pulses(bad),
+        lambda bad: energy.reset_failure("stt_reference", bad),
+        lambda bad: energy.reset_energy("stt_reference", resistance=bad),
+        lambda bad: energy.pulse_energies(5e-5, 2e-9, bad, 0.5, "stt_reference"),
+        lambda bad: energy.pulse_energies(5e-5, 2e-9, 1e5, 0.5, "stt_reference", pulses=bad),
+        lambda bad: spinkeras.hardware.read_disturb("stt_reference", bad),
+        lambda bad: REFERENCE.stability_at(bad),
+        lambda bad: REFERENCE.retention_at(bad),
+        lambda bad: REFERENCE.gate_voltage_for(bad),
+        lambda bad: REFERENCE.stability_for_retention(bad),
+        lambda bad: spinkeras.DeviceRange("stt_reference", "anisotropy").to_weight(bad),
+        lambda bad: llg.spin_orbit_field(1e12, bad, "stt_reference"),
+        lambda bad: fokker_planck.switching_probability(bad, 2e-9, "stt_reference"),
+        lambda bad: fokker_planck.switching_probability(5e-5, bad, "stt_reference"),
+        lambda bad: fokker_planck.switching_curve(bad, [1.5], 40.0),
+        lambda bad: fokker_planck.switching_curve(2.2, [1.5], bad),
+        lambda bad: fokker_planck.switching_curve(2.2, bad, 40.0),
     ],
 )
 def test_calls(call):
@@ -234,6 +264,38 @@ def test_calls(call):
 
 
 # --- descriptions in JSON ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda bad: energy.antiparallel_resistance(bad, "stt_reference"),
+        lambda bad: energy.write_energy(bad, 2e-9, 0.5, "stt_reference"),
+        lambda bad: energy.gate_energy(bad, "stt_reference"),
+        lambda bad: spinkeras.physics.current_of_voltage(bad, "stt_reference"),
+        lambda bad: spinkeras.physics.voltage_of_current(bad, "stt_reference"),
+        lambda bad: REFERENCE.anisotropy_at(bad),
+        lambda bad: spinkeras.DeviceRange("stt_reference", "anisotropy").to_value(bad),
+        lambda bad: llg.spin_orbit_field(bad, 0.3, "stt_reference"),
+    ],
+)
+def test_calls_with_a_number_of_either_sign(call):
+    for bad in (
+        "x",
+        None,
+        True,
+        1j,
+        {"a": 1},
+        odd.Strange(),
+        odd.nested(60),
+        [1.0, "x"],
+        [[1], [1, 2]],
+    ):
+        kind, said = odd.outcome(lambda: call(bad))  # noqa: B023
+        assert kind == "refused", said
+    plain = [call(sign * 0.1) for sign in (-1, 1)]
+    np.testing.assert_allclose(call([-0.1, 0.1]), plain)
+    assert np.isnan(call(math.nan))
 
 
 def as_json(value):

@@ -198,6 +198,16 @@ def checked_assumptions(assumptions) -> EnergyAssumptions:
     return assumptions
 
 
+def _checked_factors(resistance, tmr):
+    hint = "1 is the device's own value"
+    resistance = checks.values("resistance", resistance, "(a factor)", 0, hint=hint, above=True)
+    return resistance, checks.values("tmr", tmr, "(a factor)", 0, hint=hint)
+
+
+def _checked_probability(probability):
+    return checks.values("probability", probability, "(a probability)", 0, 1, "50 % is 0.5")
+
+
 def antiparallel_resistance(
     current: Array, device: DeviceLike, resistance: Array = 1.0, tmr: Array = 1.0
 ) -> Array:
@@ -206,18 +216,24 @@ def antiparallel_resistance(
     `R_AP = R_P (1 + TMR / (1 + (V / V_half)^2))` with `V = I R_AP`, solved by Halley steps.
 
     Args:
-        current: A, scalar, array or tensor.
+        current: A, of either sign, scalar, array or tensor.
         device: `MTJDevice` or preset name.
-        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
+        resistance: factor on the device's `R_P`, above 0, broadcast against `current`. Default 1.
+        tmr: factor on its TMR, at least 0, broadcast against `current`. Default 1.
+
+    Raises:
+        ValueError: for a value that is not a number, and a factor outside its range.
 
     Example:
 
-    >>> import spinkeras
-    >>> round(float(spinkeras.energy.antiparallel_resistance(0.0, "stt_reference")))
-    15915
+    >>> import numpy as np, spinkeras
+    >>> current = np.array([0.0, 50e-6])
+    >>> spinkeras.energy.antiparallel_resistance(current, "stt_reference").round()
+    array([15915., 11414.])
     """
     device = get_device(device)
-    xp, current = namespace(current, resistance)
+    resistance, tmr = _checked_factors(resistance, tmr)
+    xp, current = namespace(checks.values("current", current, "A"), resistance)
     parallel, tmr = device.resistance_parallel * resistance, device.tmr * tmr
     return antiparallel_by(xp, current, parallel, tmr, device.tmr_half_voltage)
 
@@ -237,15 +253,21 @@ def write_energy(
 ) -> Array:
     """Mean energy in J of one write pulse that starts in the device's `initial_state`.
 
-    In a three-terminal device it is `I^2 write_resistance t_p` at any probability.
+    `I^2 t_p [R_P (1 - P) + (f R_P + (1 - f) R_AP(V)) P]` from the parallel state; `R_P` and
+    `R_AP` change places otherwise. In a three-terminal device it is `I^2 write_resistance t_p` at
+    any probability.
 
     Args:
-        current: A, scalar, array or tensor.
-        pulse_width: s, broadcast against `current`.
-        probability: switching probability, broadcast against `current`.
+        current: A, of either sign, scalar, array or tensor.
+        pulse_width: `t_p` in s, at least 0, broadcast against `current`.
+        probability: switching probability `P`, 0 to 1, broadcast against `current`.
         device: `MTJDevice` or preset name.
-        reversal_fraction: fraction of the pulse before the reversal.
-        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
+        reversal_fraction: `f`, fraction of the pulse before the reversal, 0 to 1. Default 0.75.
+        resistance: factor on the device's `R_P`, above 0, broadcast against `current`. Default 1.
+        tmr: factor on its TMR, at least 0, broadcast against `current`. Default 1.
+
+    Raises:
+        ValueError: for a value that is not a number or is outside its range.
 
     Example:
 
@@ -254,8 +276,12 @@ def write_energy(
     >>> round(float(energy) * 1e15)  # fJ
     89
     """
-    xp, current = namespace(current, resistance)
-    numbers = write_numbers(get_device(device), reversal_fraction, resistance, tmr)
+    resistance, tmr = _checked_factors(resistance, tmr)
+    pulse_width = checks.values("pulse_width", pulse_width, "s", 0, hint="2 ns is 2e-9")
+    probability, hint = _checked_probability(probability), "75 % is 0.75"
+    fraction = checks.number("reversal_fraction", reversal_fraction, "(a fraction)", 0, 1, hint)
+    xp, current = namespace(checks.values("current", current, "A"), resistance)
+    numbers = write_numbers(get_device(device), fraction, resistance, tmr)
     return write_energy_by(xp, current, pulse_width, probability, *numbers)
 
 
@@ -287,22 +313,57 @@ def write_energy_by(
 
 
 def gate_energy(gate_voltage: Array, device: DeviceLike) -> Array:
-    """Energy in J to charge the gate once, `C_gate V_gate^2`."""
+    """Energy in J to charge the gate once, `C_gate V_gate^2`.
+
+    Args:
+        gate_voltage: `V_gate` in V, of either sign, scalar, array or tensor.
+        device: `MTJDevice` or preset name.
+
+    Raises:
+        ValueError: for a voltage that is not a number.
+
+    Example:
+
+    >>> import spinkeras
+    >>> round(spinkeras.energy.gate_energy(1.0, "stt_reference") * 1e15, 3)  # fJ
+    0.077
+    """
+    gate_voltage = checks.values("gate_voltage", gate_voltage, "V")
     return get_device(device).gate_capacitance * gate_voltage * gate_voltage
 
 
 def read_energy(
     probability: Array,
     device: DeviceLike,
-    assumptions: EnergyAssumptions = EnergyAssumptions(),
+    assumptions: EnergyAssumptions | None = None,
     resistance: Array = 1.0,
     tmr: Array = 1.0,
 ) -> Array:
     """Mean energy in J to read a neuron that has switched with a given probability.
 
-    `resistance` and `tmr` are factors on the device's `R_P` and TMR.
+    `V_read^2 t_read [(1 - P) / R_P + P / R_AP(V_read)]` for a device written from the parallel
+    state; `R_P` and `R_AP` change places otherwise.
+
+    Args:
+        probability: switching probability `P`, 0 to 1, scalar, array or tensor.
+        device: `MTJDevice` or preset name.
+        assumptions: `EnergyAssumptions` for the read. Default `None`: `EnergyAssumptions()`.
+        resistance: factor on the device's `R_P`, above 0, broadcast like `tmr`. Default 1.
+        tmr: factor on its TMR, at least 0, broadcast against `probability`. Default 1.
+
+    Raises:
+        ValueError: for a value that is not a number or is outside its range.
+
+    Example:
+
+    >>> import spinkeras
+    >>> read = [spinkeras.energy.read_energy(p, "stt_reference") for p in (0.0, 1.0)]
+    >>> [round(joule * 1e15, 2) for joule in read]  # fJ; the antiparallel state takes less current
+    [2.51, 1.28]
     """
-    device = get_device(device)
+    device, assumptions = get_device(device), checked_assumptions(assumptions)
+    resistance, tmr = _checked_factors(resistance, tmr)
+    probability = _checked_probability(probability)
     fall = 1 + (assumptions.read_voltage / device.tmr_half_voltage) ** 2
     parallel = assumptions.read_voltage**2 * assumptions.read_time / device.resistance_parallel
     parallel = parallel / resistance
@@ -316,8 +377,7 @@ def read_energy(
 _other_direction = functools.lru_cache(maxsize=64)(MTJDevice.reversed)
 
 
-@functools.lru_cache(maxsize=64)
-def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssumptions()) -> float:
+def reset_current(device: DeviceLike, assumptions: EnergyAssumptions | None = None) -> float:
     """Current in A of the reset pulse.
 
     The current follows the law of the device's `reversed()`. In a macrospin, one pulse of this
@@ -326,9 +386,25 @@ def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssu
     current for a small error. The reset pulse of such a device is repeated until a read finds the
     device reset. The current is then the one of least energy, at the minimum of `I^2 / P(I)`.
 
+    Args:
+        device: `MTJDevice` or preset name.
+        assumptions: `EnergyAssumptions` for the reset. Default `None`: `EnergyAssumptions()`.
+
     Raises:
-        ValueError: for a curve that switches without a drive, or that runs freely.
+        ValueError: for a curve that switches without a drive, or that runs freely; if no current
+            up to 400 `Ic0` reaches the `reset_error`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> round(spinkeras.energy.reset_current("stt_reference") * 1e6, 1)  # uA
+    47.0
     """
+    return _reset_current(get_device(device), checked_assumptions(assumptions))
+
+
+@functools.lru_cache(maxsize=64)
+def _reset_current(device, assumptions):
     back = _other_direction(device)
     if not tells_reset(device):
         raise ValueError(
@@ -357,13 +433,28 @@ def reset_current(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssu
     return math.exp(root) * back.critical_current
 
 
-def reset_pulses(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssumptions()) -> int:
+def reset_pulses(device: DeviceLike, assumptions: EnergyAssumptions | None = None) -> int:
     """Largest number of pulses of one reset: 1 for a macrospin, see `reset_current`.
 
     For a device with a `switching_curve` it is the least `n` with
     `(1 - P(I_reset))^n <= reset_error`. A further pulse follows only if a read finds the device not
     yet reset.
+
+    Args:
+        device: `MTJDevice` or preset name.
+        assumptions: `EnergyAssumptions` for the reset. Default `None`: `EnergyAssumptions()`.
+
+    Raises:
+        ValueError: as `reset_current`, for a device with a `switching_curve`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> devices = ("stt_reference", "vgsot_zhang2020")
+    >>> [spinkeras.energy.reset_pulses(device) for device in devices]
+    [1, 6]
     """
+    device, assumptions = get_device(device), checked_assumptions(assumptions)
     if device.switching_curve is None:
         return 1
     switched = _curve_resets(device, assumptions, device.thermal_stability)
@@ -371,14 +462,38 @@ def reset_pulses(device: MTJDevice, assumptions: EnergyAssumptions = EnergyAssum
 
 
 def reset_failure(
-    device: MTJDevice, stability: Array, assumptions: EnergyAssumptions = EnergyAssumptions()
+    device: DeviceLike, stability: float, assumptions: EnergyAssumptions | None = None
 ) -> float:
-    """Probability that the nominal reset fails in a device with this thermal stability."""
+    """Probability that the nominal reset fails in a device with this thermal stability.
+
+    The current is the `reset_current` of the device, and the pulses are its `reset_pulses`.
+
+    Args:
+        device: `MTJDevice` or preset name.
+        stability: thermal stability `Delta` of the device that is reset, above 0. A macrospin
+            needs 1 to 200.
+        assumptions: `EnergyAssumptions` for the reset. Default `None`: `EnergyAssumptions()`.
+
+    Returns:
+        Probability, at least 1e-12 for each pulse.
+
+    Raises:
+        ValueError: as `reset_current`, and for a stability outside its range.
+
+    Example:
+
+    >>> import spinkeras
+    >>> [round(spinkeras.energy.reset_failure("stt_reference", delta), 4) for delta in (40, 44)]
+    [0.001, 0.0026]
+    """
+    device, assumptions = get_device(device), checked_assumptions(assumptions)
+    hint = "K_eff Vol / (kB T), about 40"
+    stability = checks.number("stability", stability, "(units of kB T)", 1e-9, 1e9, hint)
     if device.switching_curve is not None:
         missed = 1 - _curve_resets(device, assumptions, stability)
         return max(missed, 1e-12) ** reset_pulses(device, assumptions)
     current = reset_current(device, assumptions)
-    return _macrospin_misses(device, assumptions, current, stability)
+    return float(_macrospin_misses(device, assumptions, current, stability))
 
 
 def _macrospin_misses(device, assumptions, current, stability):
@@ -407,22 +522,34 @@ def _cheapest_current(curve, width):
 
 
 def reset_energy(
-    device: MTJDevice,
-    assumptions: EnergyAssumptions = EnergyAssumptions(),
+    device: DeviceLike,
+    assumptions: EnergyAssumptions | None = None,
     resistance: Array = 1.0,
     tmr: Array = 1.0,
 ) -> Array:
     """Energy in J to reset a switched device; the reset fails with probability `reset_error`.
 
-    `resistance` and `tmr` are factors on the device's `R_P` and TMR; the current stays nominal.
+    `I_reset^2 t_reset [f R_AP(V) + (1 - f) R_P]` for one pulse from the antiparallel state, `f` the
+    `reversal_fraction`; `R_P` and `R_AP` change places otherwise. A three-terminal device has the
+    `write_resistance` in place of the bracket. Repeated pulses each count with their read.
+
+    Args:
+        device: `MTJDevice` or preset name.
+        assumptions: `EnergyAssumptions`. Default `None`: `EnergyAssumptions()`.
+        resistance: factor on the device's `R_P`, above 0. The current stays nominal. Default 1.
+        tmr: factor on its TMR, at least 0. Default 1.
+
+    Raises:
+        ValueError: as `reset_current`, and for a factor outside its range.
 
     Example:
 
     >>> import spinkeras
-    >>> device = spinkeras.MTJDevice.preset("stt_reference")
-    >>> round(spinkeras.energy.reset_energy(device) * 1e15)  # fJ
+    >>> round(spinkeras.energy.reset_energy("stt_reference") * 1e15)  # fJ
     236
     """
+    device, assumptions = get_device(device), checked_assumptions(assumptions)
+    resistance, tmr = _checked_factors(resistance, tmr)
     current = reset_current(device, assumptions)
     path = device.write_resistance
     if path is None:
@@ -447,7 +574,7 @@ def pulse_energies(
     anisotropy: Array,
     probability: Array,
     device: DeviceLike,
-    assumptions: EnergyAssumptions,
+    assumptions: EnergyAssumptions | None = None,
     pulses: int = 1,
     resistance: Array = 1.0,
     tmr: Array = 1.0,
@@ -457,15 +584,34 @@ def pulse_energies(
     Write, read and reset are counted for every pulse, the charge of the gate once.
 
     Args:
-        current: A, array or tensor of the layer's input shape.
-        pulse_width: s, broadcast against `current`.
-        anisotropy: J/m^3, broadcast against `current`.
-        probability: switching probability, shape of `current`.
-        device: `MTJDevice`.
-        assumptions: `EnergyAssumptions`.
-        pulses: repeated pulses per inference.
-        resistance, tmr: factors on the device's `R_P` and TMR, broadcast against `current`.
+        current: A, of either sign, scalar, array or tensor.
+        pulse_width: s, at least 0, broadcast against `current`.
+        anisotropy: `K_eff` in J/m^3, broadcast against `current`; it gives the gate voltage.
+        probability: switching probability, 0 to 1, shape of `current`.
+        device: `MTJDevice` or preset name.
+        assumptions: `EnergyAssumptions`. Default `None`: `EnergyAssumptions()`.
+        pulses: repeated pulses per inference, 1 to 1e6. Default 1.
+        resistance: factor on the device's `R_P`, above 0, broadcast against `current`. Default 1.
+        tmr: factor on its TMR, at least 0, broadcast against `current`. Default 1.
+
+    Returns:
+        `{"write": ..., "gate": ..., "read": ..., "reset": ...}`; the module gives the formulas.
+
+    Raises:
+        ValueError: for a value that is not a number or is outside its range, and as
+            `reset_current`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> device = spinkeras.MTJDevice.preset("stt_reference")
+    >>> parts = spinkeras.energy.pulse_energies(73.5e-6, 2e-9, device.anisotropy, 0.5, device)
+    >>> {name: round(float(joule) * 1e15) for name, joule in parts.items()}  # fJ
+    {'write': 89, 'gate': 0, 'read': 2, 'reset': 118}
     """
+    device, assumptions = get_device(device), checked_assumptions(assumptions)
+    hint = "repeated pulses of one neuron"
+    pulses = checks.whole("pulses", pulses, 1, 1_000_000, hint)
     fraction = assumptions.reversal_fraction
     write = write_energy(current, pulse_width, probability, device, fraction, resistance, tmr)
     rest = (anisotropy, probability, device, assumptions, pulses, resistance, tmr)

@@ -13,7 +13,7 @@ from spinkeras.energy import pulse
 from spinkeras.energy.pulse import EnergyAssumptions
 from spinkeras.layer.members import spin_neurons
 from spinkeras.physics import laws
-from spinkeras.physics.device import DeviceLike, get_device
+from spinkeras.physics.device import DeviceLike, checked_stability, get_device
 from spinkeras.physics.resistance import current_of_voltage
 
 TEN_YEARS = 10 * 365.25 * 24 * 3600.0  # s
@@ -97,7 +97,7 @@ def read_disturb(
     83, 054432 (2011).
     """
     assumptions, device = pulse.checked_assumptions(assumptions), get_device(device)
-    stability = np.asarray(stability, "float64")
+    stability = np.asarray(checked_stability(stability))
     current = current_of_voltage(assumptions.read_voltage, device)
     ratio = current / (device.critical_current_per_stability * stability)
     return laws.reversal(np, stability, ratio, assumptions.read_time / device.diffusion_time)

@@ -86,15 +86,14 @@ class DeviceRange(keras.constraints.Constraint):
 
     def to_weight(self, value: Array) -> Array:
         """Weight of a knob value in s or J/m^3 (NumPy float64)."""
-        return (
-            np.log(np.asarray(value, "float64") / knob_nominal(self.device, self.knob)) / self.scale
-        )
+        unit = "s" if self.knob == "pulse_width" else "J/m^3"
+        value = np.asarray(checks.values(self.knob, value, unit, 0, above=True), "float64")
+        return np.log(value / knob_nominal(self.device, self.knob)) / self.scale
 
     def to_value(self, weight: Array) -> Array:
         """Knob value in s or J/m^3 of a weight (NumPy float64), clipped to the device's range."""
-        value = knob_nominal(self.device, self.knob) * np.exp(
-            self.scale * np.asarray(weight, "float64")
-        )
+        weight = np.asarray(checks.values("weight", weight, "(dimensionless)"), "float64")
+        value = knob_nominal(self.device, self.knob) * np.exp(self.scale * weight)
         return np.clip(value, *knob_range(self.device, self.knob))
 
     @classmethod

@@ -83,7 +83,9 @@ def switching_probability(
     device = get_device(device)
     anisotropy = device.anisotropy if anisotropy is None else anisotropy
     current, pulse_width, anisotropy = np.broadcast_arrays(
-        *(np.asarray(v, "float64") for v in (current, pulse_width, anisotropy))
+        checks.array("current", current, "a number or an array of numbers in A"),
+        checks.array("pulse_width", pulse_width, "a number or an array of numbers in s"),
+        checks.array("anisotropy", anisotropy, "a number or an array of numbers in J/m^3"),
     )
     stability = device.stability_at(anisotropy)
     ratio = current / (device.critical_current_per_stability * stability)
@@ -118,19 +120,13 @@ def switching_curve(current_ratio: float, durations: Array, thermal_stability: f
     >>> fokker_planck.switching_curve(2.2, [1.5], 40.0).round(3)
     array([0.333])
     """
-    current_ratio = float(current_ratio)
-    thermal_stability = float(thermal_stability)
-    durations = np.atleast_1d(np.asarray(durations, "float64"))
-    if not abs(current_ratio) <= MAX_CURRENT_RATIO:
-        raise ValueError(
-            f"current_ratio = {current_ratio} is outside [-400, 400] (I / Ic0, dimensionless); "
-            "check that the current is in amperes."
-        )
-    if not 1.0 <= thermal_stability <= 200.0:
-        raise ValueError(
-            f"thermal_stability = {thermal_stability} is outside [1, 200] (dimensionless); "
-            "check the device's anisotropy (J/m^3), volume (m^3) and temperature (K)."
-        )
+    ends, hint = (-MAX_CURRENT_RATIO, MAX_CURRENT_RATIO), "check that the current is in amperes"
+    current_ratio = checks.number("current_ratio", current_ratio, "(I / Ic0)", *ends, hint)
+    hint = "check the device's anisotropy (J/m^3), volume (m^3) and temperature (K)"
+    thermal_stability = checks.number(
+        "thermal_stability", thermal_stability, "(units of kB T)", 1.0, 200.0, hint
+    )
+    durations = np.atleast_1d(checks.array("durations", durations, "a list of numbers > 0"))
     if durations.ndim != 1 or not np.all(np.isfinite(durations) & (durations > 0)):
         raise ValueError(
             f"durations must be a list of finite values > 0 (dimensionless); got {durations}."

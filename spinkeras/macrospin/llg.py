@@ -231,11 +231,11 @@ def spin_orbit_field(current_density: Array, spin_hall_angle: float, device: Dev
 
     Reference: K.-S. Lee et al., Appl. Phys. Lett. 102, 112410 (2013).
     """
-    if not -1 <= spin_hall_angle <= 1:
-        raise ValueError(f"spin_hall_angle = {spin_hall_angle} is outside [-1, 1]; 30 % is 0.3.")
+    density = checks.values("current_density", current_density, "A/m^2")
+    angle = checks.number("spin_hall_angle", spin_hall_angle, "(a ratio)", -1, 1, "30 % is 0.3")
     device = get_device(device)
     areal_moment = device.saturation_magnetization * device.thickness
-    return constants.hbar * spin_hall_angle * current_density / (2 * constants.e * areal_moment)
+    return constants.hbar * angle * density / (2 * constants.e * areal_moment)
 
 
 # --- the equation, compiled ----------------------------------------------------------------------

@@ -74,6 +74,7 @@ LIMITS = {
 _LONGEST_INTERVAL = 1e3  # s, between the reads of a junction that runs freely
 _OPTIONAL = ("write_resistance", "relaxation_time", "reset_efficiency")
 STATES = ("parallel", "antiparallel")
+_K_HINT = LIMITS["anisotropy"][3]
 _PAIRS = ("pulse_width_range", "gate_voltage_range")
 
 
@@ -289,6 +290,7 @@ class MTJDevice:
 
     def stability_at(self, anisotropy: Array) -> Array:
         """`Delta = K_eff Vol / (kB T)` at another anisotropy in J/m^3, number or array."""
+        anisotropy = checks.values("anisotropy", anisotropy, "J/m^3", 0, hint=_K_HINT, above=True)
         return anisotropy * self.volume / self.thermal_energy
 
     @property
@@ -341,7 +343,7 @@ class MTJDevice:
         >>> bool(device.retention_at(30.0) < device.retention_at(40.0))
         True
         """
-        stability = np.asarray(stability, "float64")
+        stability = np.asarray(checked_stability(stability))
         attempt = self.diffusion_time / (stability * np.sqrt(stability / math.pi))
         seconds = np.exp(np.minimum(np.log(attempt) + stability, 700))  # exp overflows
         return np.minimum(seconds, LONGEST_RETENTION)
@@ -380,6 +382,7 @@ class MTJDevice:
 
     def anisotropy_at(self, gate_voltage: Array) -> Array:
         """K_eff in J/m^3 at a gate voltage in V (scalar or array, not range-checked)."""
+        gate_voltage = checks.values("gate_voltage", gate_voltage, "V")
         return self.anisotropy - self._anisotropy_per_volt * gate_voltage
 
     def gate_voltage_for(self, anisotropy: Array) -> Array:
@@ -387,6 +390,7 @@ class MTJDevice:
 
         The voltage is 0 V for a device without voltage control (`vcma_coefficient = 0`).
         """
+        anisotropy = checks.values("anisotropy", anisotropy, "J/m^3", 0, hint=_K_HINT, above=True)
         if self.vcma_coefficient == 0:
             return 0.0 * anisotropy
         return (self.anisotropy - anisotropy) / self._anisotropy_per_volt
@@ -427,16 +431,16 @@ class MTJDevice:
 
         Example: `device.with_least_retention(3600.0)`.
         """
-        seconds = checks.number(
-            "seconds", seconds, "s", 1e-12, LONGEST_RETENTION, "a year is 3.2e7"
-        )
-        return self._with_floor(self.stability_for_retention(seconds), f"{seconds:g} s")
+        stability = self.stability_for_retention(seconds)
+        return self._with_floor(stability, f"{float(seconds):g} s")
 
     def stability_for_retention(self, seconds: float) -> float:
         """Thermal stability, at least 1.5, whose `retention_time` is the given number of seconds.
 
         It solves `seconds = t_D sqrt(pi) exp(Delta) / Delta^1.5`, which rises for `Delta > 1.5`.
         """
+        hint = "a year is 3.2e7"
+        seconds = checks.number("seconds", seconds, "s", 1e-12, LONGEST_RETENTION, hint)
         ratio = seconds / (self.diffusion_time * math.sqrt(math.pi))
         argument = -(ratio ** (-1 / 1.5)) / 1.5
         if argument < -math.exp(-1):  # even a stability of 1.5 gives a longer time
@@ -684,6 +688,12 @@ class MTJDevice:
                 f"{list(known)}."
             )
         return cls(name=name, **known[name])
+
+
+def checked_stability(stability: Array) -> Array:
+    """The thermal stability, a number, an array or a tensor, above 0."""
+    hint = "K_eff Vol / (kB T), 40 keeps a bit for years"
+    return checks.values("stability", stability, "(units of kB T)", 0, hint=hint, above=True)
 
 
 def magnetization_ratio(temperature: Array, reference: float, curie_temperature: float) -> Array:

@@ -38,7 +38,7 @@ def current_of_voltage(voltage: Array, device: DeviceLike, state: str | None = N
     41.89
     """
     device = get_device(device)
-    _, voltage = namespace(voltage)
+    _, voltage = namespace(checks.values("voltage", voltage, "V"))
     if device.write_resistance is not None:
         return voltage / device.write_resistance
     if _checked(state, device) == "parallel":
@@ -66,7 +66,7 @@ def voltage_of_current(current: Array, device: DeviceLike, state: str | None = N
     50.0
     """
     device = get_device(device)
-    xp, current = namespace(current)
+    xp, current = namespace(checks.values("current", current, "A"))
     if device.write_resistance is not None:
         return current * device.write_resistance
     parallel = device.resistance_parallel

@@ -77,6 +77,11 @@ class EnergyObjective(keras.callbacks.Callback):
 
     def score(self, metric: float, energy_pj: float) -> float:
         """Score of a metric and an energy in pJ."""
+        found = checks.real(metric), checks.real(energy_pj)
+        if None in found:
+            given = f"metric = {checks.shown(metric)} and energy_pj = {checks.shown(energy_pj)}"
+            raise ValueError(f"{given} must be numbers, the energy in pJ.")
+        metric, energy_pj = found
         if not energy_pj > 0:
             raise ValueError(
                 f"An energy of {energy_pj} pJ has no logarithm. Train the model with an "

@@ -132,6 +132,31 @@ def test_the_reset_follows_the_law_of_the_other_direction(device, own, law, chan
     assert energy.reset_energy(device.reversed().reversed()) == energy.reset_energy(device)
 
 
+@pytest.mark.parametrize("shape", [(), (3,)])
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("pulse_width", -1e-9),
+        ("probability", -0.01),
+        ("probability", 1.01),
+        ("anisotropy", 0.0),
+        ("resistance", 0.0),
+        ("tmr", -0.1),
+        ("pulses", 0),
+    ],
+)
+def test_an_energy_of_a_value_outside_its_range_is_refused(device, name, bad, shape):
+    good = dict(current=5e-5, pulse_width=2e-9, anisotropy=device.anisotropy, probability=0.5)
+    assert np.all(np.isfinite(energy.pulse_energies(**good, device=device)["write"]))
+    with pytest.raises(ValueError, match=rf"^{name} = "):
+        energy.pulse_energies(**{**good, name: np.full(shape, bad)[()]}, device=device)
+
+
+def test_figures_of_the_reset_take_a_preset_and_default_assumptions(device):
+    for figure in (energy.reset_current, energy.reset_pulses, energy.reset_energy):
+        assert figure("stt_reference", None) == figure(device, EnergyAssumptions()) > 0
+
+
 @pytest.mark.parametrize("channel", [None, 776.0])
 def test_pulses_of_the_other_direction_start_in_the_other_state(device, channel):
     device = device.replace(write_resistance=channel)

@@ -115,9 +115,9 @@ def test_unsorted_and_repeated_durations():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((1e6, [1.0], 40.0), "current_ratio = 1000000.0 is outside"),
+        ((1e6, [1.0], 40.0), r"current_ratio = 1e\+06 .* is outside"),
         ((float("nan"), [1.0], 40.0), "current_ratio = nan"),
-        ((1.0, [1.0], 1e4), "thermal_stability = 10000.0 is outside"),
+        ((1.0, [1.0], 1e4), "thermal_stability = 10000 .* is outside"),
         ((1.0, [-1.0], 40.0), "durations must be"),
     ],
 )

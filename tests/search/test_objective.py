@@ -56,6 +56,9 @@ class TestEnergyObjective:
     def test_energy_of_zero(self):
         with pytest.raises(ValueError, match="no logarithm"):
             EnergyObjective().score(0.9, 0.0)
+        for bad in ("0.9", None, True, 1j, [0.9]):
+            with pytest.raises(ValueError, match="must be numbers, the energy in pJ"):
+                EnergyObjective().score(bad, 1.0)
 
     def test_in_the_history(self):
         x, y = data()
