@@ -61,6 +61,13 @@ class EnergyAssumptions:
 
     Raises:
         ValueError: for a value outside its range.
+
+    Example:
+
+    >>> import spinkeras
+    >>> strict = spinkeras.EnergyAssumptions(reset_error=1e-6)
+    >>> round(spinkeras.energy.reset_energy("stt_reference", strict) * 1e15)  # fJ; 236 with 1e-3
+    405
     """
 
     read_voltage: float = 0.1
@@ -88,6 +95,13 @@ class EnergyAssumptions:
             device: `MTJDevice`.
             telegraph: `telegraph` of a `SpinNeuron` that runs freely. Default `None`: pulses write
                 the device.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> print(spinkeras.EnergyAssumptions().lines(device)[0])
+        device stt_reference: R_P 7958 ohm, TMR 100% halved at 0.5 V
         """
         if telegraph is not None:
             ends = device.stability_at(np.array(device.anisotropy_range))

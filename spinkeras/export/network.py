@@ -41,6 +41,14 @@ class ExportReport:
             its whole curve, down to probabilities of 1e-12. `None` for a SavedModel.
         energy_error: for a SavedModel the largest relative difference between the `energy`
             endpoint and `energy_report` for single samples. `None` without that endpoint.
+
+    Example:
+
+    >>> import pathlib, spinkeras
+    >>> path = pathlib.Path("model.onnx")
+    >>> report = spinkeras.export.ExportReport(path, ("x",), ("spin",), 8, 2e-7, 3e-6)
+    >>> report.output_error < 1e-4  # else an export refuses its own file
+    True
     """
 
     path: pathlib.Path

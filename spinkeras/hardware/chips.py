@@ -187,6 +187,14 @@ class ChipReport(tables.Table):
         pulses: number of drawn pulses per inference, or `None` for expected values.
         is_fraction: whether `accuracy` is a fraction, as with the default metric, or a value of
             another metric. Default `True`.
+
+    Example:
+
+    >>> import numpy as np, spinkeras
+    >>> spread = spinkeras.ChipSpread(stability=0.1)
+    >>> report = spinkeras.ChipReport(np.array([0.91, 0.88]), np.array([2.0, 2.1]), 0.92, spread, 1)
+    >>> report
+    ChipReport(2 chip(s), 1 pulse(s), mean 0.895, nominal 0.92, 2.05 pJ)
     """
 
     accuracy: np.ndarray
@@ -197,7 +205,16 @@ class ChipReport(tables.Table):
     is_fraction: bool = True
 
     def columns(self) -> dict:
-        """One row per chip: its number, its accuracy (or metric) and its energy in pJ."""
+        """One row per chip: its number, its accuracy (or metric) and its energy in pJ.
+
+        Example:
+
+        >>> import numpy as np, spinkeras
+        >>> values = np.array([0.91, 0.88]), np.array([2.0, 2.1])
+        >>> report = spinkeras.ChipReport(*values, 0.92, spinkeras.ChipSpread(), None)
+        >>> report.columns()["chip"], report.columns()["energy_pj"]
+        ([0, 1], array([2. , 2.1]))
+        """
         name = "accuracy" if self.is_fraction else "metric"
         numbers = range(len(self.accuracy))
         return {"chip": [*numbers], name: self.accuracy, "energy_pj": self.energy_pj}
@@ -228,6 +245,14 @@ class ChipReport(tables.Table):
 
         Raises:
             ValueError: for a target or a confidence outside its range.
+
+        Example:
+
+        >>> import numpy as np, spinkeras
+        >>> accuracy, energy_pj = np.linspace(0.8, 0.99, 20), np.full(20, 2.0)
+        >>> report = spinkeras.ChipReport(accuracy, energy_pj, 0.95, spinkeras.ChipSpread(), None)
+        >>> [round(value, 3) for value in report.chip_yield(0.895)]  # 10 of 20 chips
+        [0.5, 0.272, 0.728]
         """
         if self.is_fraction:
             hint = "the accuracy is a fraction, 90 % is 0.9"
@@ -406,7 +431,15 @@ def chip_sensitivity(
     Raises:
         ValueError: for `cause` or `layers` among the options, and as in `evaluate_chips`.
 
-    Example: `chip_sensitivity(model, x, y, ChipSpread(stability=0.1))["spin_neuron", "slope"]`.
+    Example:
+
+    >>> import numpy as np, keras, spinkeras
+    >>> neuron, head = spinkeras.SpinNeuron(name="spin"), keras.layers.Dense(2)
+    >>> model = keras.Sequential([keras.Input((2,)), neuron, head])
+    >>> data, nominal = (np.eye(2, dtype="float32"), [0, 1]), spinkeras.ChipSpread()
+    >>> loss = spinkeras.chip_sensitivity(model, *data, nominal, chips=1, progress=False)
+    >>> loss["spin", "threshold"]  # without a spread, nothing is lost
+    0.0
     """
     if given := sorted({"cause", "layers"} & options.keys()):
         raise ValueError(

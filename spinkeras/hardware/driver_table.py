@@ -50,7 +50,7 @@ def device_settings(
     Args:
         model: built Keras model with `SpinNeuron` layers.
         path: `.csv` or `.json` file to write, as a whole or not at all. Default: no file.
-        assumptions: `EnergyAssumptions` for read and reset.
+        assumptions: `EnergyAssumptions` for read and reset. Default `None`: `EnergyAssumptions()`.
 
     Returns:
         List of dictionaries; the file holds every float exactly.
@@ -114,6 +114,17 @@ def apply_device_settings(model: keras.Model, source: PathLike | list[dict[str, 
         ValueError: for a value that is missing, is not a number or is outside the device's range,
             for a neuron with two rows, and for a table of another device. The error names the row
             and the column.
+        FileNotFoundError: for a path without a file.
+
+    Example:
+
+    >>> import keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((2,)), spinkeras.SpinNeuron(name="spin")])
+    >>> rows = spinkeras.device_settings(model)
+    >>> model.layers[0].gate_voltage = [0.5, -0.5]
+    >>> spinkeras.apply_device_settings(model, rows)  # the state of the table again
+    >>> model.layers[0].gate_voltage
+    array([0., 0.])
     """
     if isinstance(source, (str, os.PathLike)):
         rows = _read(pathlib.Path(source))

@@ -32,7 +32,7 @@ def reliability(
         spread_stability: relative sigma of the thermal stability over devices (log-normal), 0 to
             1. Default 0.
         writes: write cycles that a junction endures, 1 to 1e30. Default 1e12.
-        assumptions: `EnergyAssumptions` for the read.
+        assumptions: `EnergyAssumptions` for the read. Default `None`: `EnergyAssumptions()`.
 
     Returns:
         One dictionary per layer with these keys. `layer`: name. `retention_s`: mean time in s
@@ -42,9 +42,16 @@ def reliability(
         `read_disturb`: probability that a read reverses the device of the worst neuron.
 
     Raises:
-        ValueError: for a free-running layer, or arguments outside their range.
+        ValueError: for a model without built spin layers, two spin layers with the same name, a
+            free-running layer, or arguments outside their range.
 
-    Example: `reliability(model, spread_stability=0.08)[0]["retention_yield"]`.
+    Example:
+
+    >>> import keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(name="spin")])
+    >>> row = spinkeras.reliability(model, spread_stability=0.08)[0]
+    >>> round(row["retention_yield"], 2)  # at a thermal stability of 40, ten years need 41.1
+    0.37
     """
     assumptions = pulse.checked_assumptions(assumptions)
     spread_stability = checks.number(
@@ -90,8 +97,21 @@ def read_disturb(
 
     Args:
         device: `MTJDevice` or preset name.
-        stability: thermal stability, array.
-        assumptions: `EnergyAssumptions`.
+        stability: thermal stability `Delta`, above 0, number or array.
+        assumptions: `EnergyAssumptions` for the read. Default `None`: `EnergyAssumptions()`.
+
+    Returns:
+        NumPy float64 array of the shape of `stability`.
+
+    Raises:
+        ValueError: for a stability that is not a number or is not above 0.
+
+    Example:
+
+    >>> from spinkeras.hardware import read_disturb
+    >>> disturb = read_disturb("stt_reference", [30.0, 40.0])  # a read of 0.1 V for 2 ns
+    >>> [f"{probability:.2g}" for probability in disturb]
+    ['0.018', '6.9e-05']
 
     References: W. F. Brown, Phys. Rev. 130, 1677 (1963); T. Taniguchi and H. Imamura, Phys. Rev. B
     83, 054432 (2011).

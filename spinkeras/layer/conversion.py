@@ -27,6 +27,13 @@ class ConversionReport:
             around it: `"encoder/dense"`.
         left_alone: `(path, activation, reason)` of every activation that was kept. The activation
             is `"unknown"` for a layer, model or `Lambda` whose own code may apply one.
+
+    Example:
+
+    >>> import keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "sigmoid", name="head")])
+    >>> spinkeras.to_spin(model).spin_conversion.converted
+    (('head', 'sigmoid', 'head_spin follows the layer'),)
     """
 
     converted: tuple[tuple[str, str, str], ...]

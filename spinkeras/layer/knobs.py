@@ -55,7 +55,10 @@ class DeviceRange(keras.constraints.Constraint):
         device: `MTJDevice` or preset name.
         knob: `"pulse_width"` or `"anisotropy"`.
         scale: scale factor of the weight, 1e-3 to 1e3. Default 1.
-        first: another Keras constraint, applied before the box. Default none.
+        first: another Keras constraint, applied before the box. Default `None`.
+
+    Raises:
+        ValueError: for an unknown device, knob or constraint, and a scale outside its range.
 
     Example:
 
@@ -80,18 +83,54 @@ class DeviceRange(keras.constraints.Constraint):
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Lowest and highest value of the weight, dimensionless."""
+        """Lowest and highest value of the weight, dimensionless.
+
+        Example:
+
+        >>> import spinkeras
+        >>> box = spinkeras.DeviceRange("stt_reference", "pulse_width")
+        >>> [round(end, 3) for end in box.bounds]  # from 1 to 10 times the nominal 2 ns
+        [0.0, 2.303]
+        """
         low, high = (float(self.to_weight(value)) for value in knob_range(self.device, self.knob))
         return low, high
 
     def to_weight(self, value: Array) -> Array:
-        """Weight of a knob value in s or J/m^3 (NumPy float64)."""
+        """Weight `ln(value / nominal) / scale` of a knob value (NumPy float64).
+
+        Args:
+            value: s or J/m^3, above 0, number or array.
+
+        Raises:
+            ValueError: for a value that is not a number or is not above 0.
+
+        Example:
+
+        >>> import spinkeras
+        >>> box = spinkeras.DeviceRange("stt_reference", "pulse_width")
+        >>> round(float(box.to_weight(4e-9)), 3)  # ln 2, twice the nominal 2 ns
+        0.693
+        """
         unit = "s" if self.knob == "pulse_width" else "J/m^3"
         value = np.asarray(checks.values(self.knob, value, unit, 0, above=True), "float64")
         return np.log(value / knob_nominal(self.device, self.knob)) / self.scale
 
     def to_value(self, weight: Array) -> Array:
-        """Knob value in s or J/m^3 of a weight (NumPy float64), clipped to the device's range."""
+        """Knob value in s or J/m^3 of a weight (NumPy float64), clipped to the device's range.
+
+        Args:
+            weight: dimensionless, number or array.
+
+        Raises:
+            ValueError: for a weight that is not a number.
+
+        Example:
+
+        >>> import numpy as np, spinkeras
+        >>> box = spinkeras.DeviceRange("stt_reference", "pulse_width")
+        >>> box.to_value([np.log(2), 100.0])  # twice the nominal 2 ns, and the longest pulse
+        array([4.e-09, 2.e-08])
+        """
         weight = np.asarray(checks.values("weight", weight, "(dimensionless)"), "float64")
         value = knob_nominal(self.device, self.knob) * np.exp(self.scale * weight)
         return np.clip(value, *knob_range(self.device, self.knob))
@@ -154,9 +193,19 @@ class Driver(checks.Options):
     def grids(self, device: MTJDevice) -> dict:
         """The grid of every knob of a device by knob name; `None` for a continuous knob.
 
+        Args:
+            device: `MTJDevice`.
+
         Raises:
             ValueError: for a step without a multiple inside the device's range, or levels for a
                 device without a gate.
+
+        Example:
+
+        >>> import numpy as np, spinkeras
+        >>> grids = spinkeras.Driver(pulse_step=0.5e-9).grids(spinkeras.MTJDevice.preset("stt_arm"))
+        >>> sorted(grids), grids["anisotropy"]  # the gate has no levels
+        (['anisotropy', 'pulse_width'], None)
         """
         step, levels = self.pulse_step, self.gate_levels
         return {

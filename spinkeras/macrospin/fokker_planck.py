@@ -166,8 +166,15 @@ def equilibrium_occupancy(drive: float, thermal_stability: float) -> float:
 def relaxation_rate(drive: float, thermal_stability: float) -> float:
     """Slowest rate at which a free-running junction relaxes, in units of `1 / t_D`.
 
-    With a high barrier it is the sum of the two switching rates. Arguments and errors are those of
-    `equilibrium_occupancy`. The relative error is about 1e-6 up to `Delta = 20`.
+    With a high barrier it is the sum of the two switching rates. The relative error is about 1e-6
+    up to `Delta = 20`.
+
+    Args:
+        drive: `h = I / (Ic0 / Delta)`, scalar, |h| <= 100.
+        thermal_stability: `Delta`, scalar, 0.01 to 40.
+
+    Raises:
+        ValueError: for values outside these ranges.
 
     Example:
 
@@ -184,8 +191,14 @@ def correlation_time(drive: float, thermal_stability: float) -> float:
     """Integral correlation time of the bit `z < 0` of a free-running junction, in units of `t_D`.
 
     It is the integral of the bit's autocorrelation over time. For a diffusion this is one integral,
-    `2 int [int_-1^z (bit - p) rho]^2 / ((1 - z^2) rho) dz / (p (1 - p))`. Arguments and errors are
-    those of `equilibrium_occupancy`.
+    `2 int [int_-1^z (bit - p) rho]^2 / ((1 - z^2) rho) dz / (p (1 - p))`.
+
+    Args:
+        drive: `h = I / (Ic0 / Delta)`, scalar, |h| <= 100.
+        thermal_stability: `Delta`, scalar, 0.01 to 40.
+
+    Raises:
+        ValueError: for values outside these ranges.
 
     Example:
 
@@ -239,6 +252,14 @@ def legendre_system(
     Returns:
         `(matrix, start, readout)`. The coefficients begin as `start` and change by `matrix` times
         themselves per unit of `tau`; `P` is their product with `readout`.
+
+    Example:
+
+    >>> from scipy import linalg
+    >>> from spinkeras.macrospin import fokker_planck
+    >>> matrix, start, readout = fokker_planck.legendre_system(2.2, 40.0)
+    >>> round(float(readout @ linalg.expm(1.5 * matrix) @ start), 3)  # as in `switching_curve`
+    0.333
     """
     delta = thermal_stability
     if modes is None:

@@ -64,6 +64,15 @@ class SwitchingResult:
         time_step: largest time step used, in s.
         time: times in s, shape `(..., 201)`, or `None` if no trajectories were kept.
         magnetization: unit vectors, shape `(..., kept, 201, 3)`, or `None`.
+
+    Example:
+
+    >>> from spinkeras.macrospin import llg
+    >>> result = llg.simulate_switching(
+    ...     "stt_reference", 73.5e-6, 2e-9, trajectories=100, return_trajectories=1
+    ... )
+    >>> result.trajectories, result.magnetization.shape  # x, y and z at 201 times
+    (100, (1, 201, 3))
     """
 
     probability: np.ndarray
@@ -221,7 +230,7 @@ def spin_orbit_field(current_density: Array, spin_hall_angle: float, device: Dev
         device: `MTJDevice` or preset name (saturation magnetisation and thickness).
 
     Raises:
-        ValueError: for a spin Hall angle outside [-1, 1].
+        ValueError: for a value that is not a number, and an angle outside [-1, 1].
 
     Example:
 

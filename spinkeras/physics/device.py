@@ -218,7 +218,15 @@ class MTJDevice:
 
     @property
     def has_free_running_curve(self) -> bool:
-        """Whether its `switching_curve` is an `EquilibriumCurve`."""
+        """Whether its `switching_curve` is an `EquilibriumCurve`.
+
+        Example:
+
+        >>> import spinkeras
+        >>> names = ("stt_reference", "smtj_schnitzspan2023")
+        >>> [spinkeras.MTJDevice.preset(name).has_free_running_curve for name in names]
+        [False, True]
+        """
         return self.switching_curve is not None and self.switching_curve.free_running
 
     def _check_curves(self):
@@ -270,42 +278,112 @@ class MTJDevice:
 
     @property
     def area(self) -> float:
-        """Junction area in m^2."""
+        """Junction area `pi diameter^2 / 4` in m^2.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.area * 1e18)  # nm^2
+        1257
+        """
         return math.pi * self.diameter**2 / 4
 
     @property
     def volume(self) -> float:
-        """Free-layer volume in m^3."""
+        """Free-layer volume `area t_f` in m^3.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.volume * 1e27)  # nm^3
+        1508
+        """
         return self.area * self.thickness
 
     @property
     def thermal_energy(self) -> float:
-        """`kB T` in J."""
+        """`kB T` in J.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.thermal_energy * 1e21, 2)  # zJ, at 300 K
+        4.14
+        """
         return constants.k * self.temperature
 
     @property
     def thermal_stability(self) -> float:
-        """`Delta = K_eff Vol / (kB T)`, dimensionless."""
+        """`Delta = K_eff Vol / (kB T)`, dimensionless.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.thermal_stability, 1)
+        40.0
+        """
         return self.stability_at(self.anisotropy)
 
     def stability_at(self, anisotropy: Array) -> Array:
-        """`Delta = K_eff Vol / (kB T)` at another anisotropy in J/m^3, number or array."""
+        """`Delta = K_eff Vol / (kB T)` at another anisotropy in J/m^3, number or array.
+
+        Args:
+            anisotropy: `K_eff` in J/m^3, above 0, number, array or tensor.
+
+        Raises:
+            ValueError: for a value that is not a number or is not above 0.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.stability_at(device.anisotropy / 2), 1)
+        20.0
+        """
         anisotropy = checks.values("anisotropy", anisotropy, "J/m^3", 0, hint=_K_HINT, above=True)
         return anisotropy * self.volume / self.thermal_energy
 
     @property
     def anisotropy_field(self) -> float:
-        """`mu0Hk = 2 K_eff / Ms` in T."""
+        """`mu0Hk = 2 K_eff / Ms` in T.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.anisotropy_field, 2)
+        0.22
+        """
         return 2 * self.anisotropy / self.saturation_magnetization
 
     @property
     def critical_current(self) -> float:
-        """`Ic0 = (4 e alpha / (hbar eta)) K_eff Vol` in A, of the collinear macrospin."""
+        """`Ic0 = (4 e alpha / (hbar eta)) K_eff Vol` in A, of the collinear macrospin.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.critical_current * 1e6, 2)  # uA
+        25.17
+        """
         return self.critical_current_per_stability * self.thermal_stability
 
     @property
     def critical_current_per_stability(self) -> float:
-        """`Ic0 / Delta = 4 e alpha kB T / (hbar eta)` in A: independent of the anisotropy."""
+        """`Ic0 / Delta = 4 e alpha kB T / (hbar eta)` in A: independent of the anisotropy.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.critical_current_per_stability * 1e6, 2)  # uA
+        0.63
+        """
         charge = 4 * constants.e * self.damping * self.thermal_energy
         return charge / (constants.hbar * self.spin_torque_efficiency)
 
@@ -314,34 +392,62 @@ class MTJDevice:
         """`t_D = Ms Vol (1 + alpha^2) / (2 alpha gamma kB T)` in s: independent of the anisotropy.
 
         The dimensionless pulse duration is `tau = Delta t_p / t_D`.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.diffusion_time * 1e9, 1)  # ns
+        68.9
         """
         moment = self.saturation_magnetization * self.volume * (1 + self.damping**2)
         return moment / (2 * self.damping * GYROMAGNETIC_RATIO * self.thermal_energy)
 
     @property
     def attempt_time(self) -> float:
-        """Zero-current Kramers attempt time `t_D / (Delta sqrt(Delta / pi))` in s (Brown 1963)."""
+        """Zero-current Kramers attempt time `t_D / (Delta sqrt(Delta / pi))` in s (Brown 1963).
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.attempt_time * 1e9, 2)  # ns
+        0.48
+        """
         delta = self.thermal_stability
         return self.diffusion_time / (delta * math.sqrt(delta / math.pi))
 
     @property
     def retention_time(self) -> float:
-        """Mean time in s before a thermal reversal, `attempt_time exp(Delta)`; inf from 1e300 s."""
+        """Mean time in s before a thermal reversal, `attempt_time exp(Delta)`; inf from 1e300 s.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.retention_time / 3.156e7, 1)  # years
+        3.6
+        """
         time = float(self.retention_at(self.thermal_stability))
         return time if time < LONGEST_RETENTION else math.inf
 
     def retention_at(self, stability: Array) -> Array:
         """Mean time in s before a thermal reversal at given stabilities, at most 1e300 s (NumPy).
 
+        `t_D sqrt(pi / Delta) exp(Delta) / Delta` (Brown 1963).
+
         Args:
-            stability: thermal stability `K_eff(V_gate) Vol / (kB T)`, array, above 0.
+            stability: thermal stability `K_eff(V_gate) Vol / (kB T)`, above 0, number or array.
+
+        Raises:
+            ValueError: for a value that is not a number or is not above 0.
 
         Example:
 
         >>> import spinkeras
         >>> device = spinkeras.MTJDevice.preset("stt_reference")
-        >>> bool(device.retention_at(30.0) < device.retention_at(40.0))
-        True
+        >>> (device.retention_at([30.0, 40.0]) / 3600).round(1)  # hours; 3.6 years are 31579
+        array([2.20000e+00, 3.15791e+04])
         """
         stability = np.asarray(checked_stability(stability))
         attempt = self.diffusion_time / (stability * np.sqrt(stability / math.pi))
@@ -352,22 +458,55 @@ class MTJDevice:
 
     @property
     def resistance_parallel(self) -> float:
-        """`R_P = RA / A` in ohm."""
+        """`R_P = RA / A` in ohm.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.resistance_parallel)
+        7958
+        """
         return self.resistance_area_product / self.area
 
     @property
     def resistance_antiparallel(self) -> float:
-        """`R_AP = R_P (1 + TMR)` at zero bias, in ohm."""
+        """`R_AP = R_P (1 + TMR)` at zero bias, in ohm.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.resistance_antiparallel)
+        15915
+        """
         return self.resistance_parallel * (1 + self.tmr)
 
     @property
     def write_path_resistance(self) -> float:
-        """Resistance in ohm that the write current meets: the channel, or the parallel junction."""
+        """Resistance in ohm that the write current meets: the channel, or the parallel junction.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> channel = spinkeras.MTJDevice.preset("vgsot_zhang2020")
+        >>> round(device.write_path_resistance), round(channel.write_path_resistance)
+        (7958, 1112)
+        """
         return self.resistance_parallel if self.write_resistance is None else self.write_resistance
 
     @property
     def gate_capacitance(self) -> float:
-        """`C_gate = eps0 eps_r area / t_ox` in F (MgO, eps_r = 9.7)."""
+        """`C_gate = eps0 eps_r area / t_ox` in F (MgO, eps_r = 9.7).
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.gate_capacitance * 1e15, 3)  # fF
+        0.077
+        """
         return constants.epsilon_0 * _OXIDE_PERMITTIVITY * self.area / self.oxide_thickness
 
     @property
@@ -376,19 +515,57 @@ class MTJDevice:
 
     @property
     def anisotropy_range(self) -> tuple[float, float]:
-        """`(lowest, highest)` K_eff in J/m^3 over the gate-voltage range."""
+        """`(lowest, highest)` K_eff in J/m^3 over the gate-voltage range.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> [round(end / 1e3, 1) for end in device.anisotropy_range]  # kJ/m^3
+        [80.1, 139.6]
+        """
         ends = [self.anisotropy_at(voltage) for voltage in self.gate_voltage_range]
         return min(ends), max(ends)
 
     def anisotropy_at(self, gate_voltage: Array) -> Array:
-        """K_eff in J/m^3 at a gate voltage in V (scalar or array, not range-checked)."""
+        """K_eff in J/m^3 at a gate voltage in V (scalar or array, not range-checked).
+
+        `K_eff(V_gate) = K_eff - xi V_gate / (t_ox t_f)`
+
+        Args:
+            gate_voltage: `V_gate` in V, of either sign, number, array or tensor.
+
+        Raises:
+            ValueError: for a value that is not a number.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.anisotropy_at(1.0) / 1e3, 1)  # kJ/m^3
+        80.1
+        """
         gate_voltage = checks.values("gate_voltage", gate_voltage, "V")
         return self.anisotropy - self._anisotropy_per_volt * gate_voltage
 
     def gate_voltage_for(self, anisotropy: Array) -> Array:
-        """Gate voltage in V that gives a K_eff in J/m^3 (scalar or array, not range-checked).
+        """Gate voltage in V that gives a K_eff in J/m^3, the inverse of `anisotropy_at`.
 
-        The voltage is 0 V for a device without voltage control (`vcma_coefficient = 0`).
+        The voltage is 0 V for a device without voltage control (`vcma_coefficient = 0`). It may lie
+        outside `gate_voltage_range`.
+
+        Args:
+            anisotropy: `K_eff` in J/m^3, above 0, number, array or tensor.
+
+        Raises:
+            ValueError: for a value that is not a number or is not above 0.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.gate_voltage_for(device.anisotropy_at(0.5)), 6)
+        0.5
         """
         anisotropy = checks.values("anisotropy", anisotropy, "J/m^3", 0, hint=_K_HINT, above=True)
         if self.vcma_coefficient == 0:
@@ -404,10 +581,12 @@ class MTJDevice:
         the knobs of a layer in training, tables for the driver, exports.
 
         Args:
-            stability: least thermal stability `K_eff(V_gate) Vol / (kB T)`, dimensionless, above 0.
+            stability: least thermal stability `K_eff(V_gate) Vol / (kB T)`, dimensionless, 1e-3 to
+                1e4.
 
         Raises:
-            ValueError: for another value, or if no gate voltage of the range gives this stability.
+            ValueError: for a value outside its range, or if no gate voltage of the range gives
+                this stability.
 
         Example:
 
@@ -424,12 +603,17 @@ class MTJDevice:
         """As `with_least_stability`, for the mean time before a thermal reversal.
 
         Args:
-            seconds: s, above 0; a year is 3.2e7.
+            seconds: s, 1e-12 to 1e300; a year is 3.2e7.
 
         Raises:
             ValueError: as `with_least_stability`.
 
-        Example: `device.with_least_retention(3600.0)`.
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference").with_least_retention(3.2e7)
+        >>> round(device.gate_voltage_range[1], 3)
+        0.122
         """
         stability = self.stability_for_retention(seconds)
         return self._with_floor(stability, f"{float(seconds):g} s")
@@ -438,6 +622,19 @@ class MTJDevice:
         """Thermal stability, at least 1.5, whose `retention_time` is the given number of seconds.
 
         It solves `seconds = t_D sqrt(pi) exp(Delta) / Delta^1.5`, which rises for `Delta > 1.5`.
+
+        Args:
+            seconds: s, 1e-12 to 1e300; a year is 3.2e7.
+
+        Raises:
+            ValueError: for a value outside its range.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> round(device.stability_for_retention(10 * 3.156e7), 1)  # ten years
+        41.1
         """
         hint = "a year is 3.2e7"
         seconds = checks.number("seconds", seconds, "s", 1e-12, LONGEST_RETENTION, hint)
@@ -496,7 +693,18 @@ class MTJDevice:
     def starting(self, state: str) -> "MTJDevice":
         """This device if it has the given initial state, else its `reversed()`.
 
-        Example: `device.starting("antiparallel")`.
+        Args:
+            state: `"parallel"` or `"antiparallel"`.
+
+        Raises:
+            ValueError: for another state.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> device.starting("antiparallel").initial_state
+        'antiparallel'
         """
         if state not in STATES:
             raise ValueError(f"state = {checks.shown(state)} must be one of {STATES}.")
@@ -590,12 +798,32 @@ class MTJDevice:
 
         The texts `source` and `assumed` then name the changed fields, unless they change, too.
 
-        Example: `device.replace(damping=0.01)`.
+        Args:
+            **changes: fields of the device by name, in SI units.
+
+        Raises:
+            ValueError: as `MTJDevice`.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> half = device.replace(damping=device.damping / 2)
+        >>> round(half.critical_current / device.critical_current, 3)
+        0.5
         """
         return dataclasses.replace(self, **changes)
 
     def get_config(self) -> dict:
-        """Fields as a plain dictionary (Keras serialisation)."""
+        """Fields as a plain dictionary (Keras serialisation).
+
+        Example:
+
+        >>> import spinkeras
+        >>> config = spinkeras.MTJDevice.preset("stt_reference").get_config()
+        >>> config["pulse_width_range"]
+        [2e-09, 2e-08]
+        """
         config = provenance.values(self)
         for field in ("switching_curve", "reset_curve"):
             if config[field] is not None:
@@ -604,7 +832,21 @@ class MTJDevice:
 
     @classmethod
     def from_config(cls, config: dict) -> "MTJDevice":
-        """Inverse of `get_config`."""
+        """Inverse of `get_config`.
+
+        Args:
+            config: dictionary of fields, in SI units.
+
+        Raises:
+            ValueError: for anything but a dictionary, and as `MTJDevice`.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> spinkeras.MTJDevice.from_config(device.get_config()) == device
+        True
+        """
         if not isinstance(config, dict):
             raise ValueError(
                 f"A device is described by a dictionary of fields; got {checks.shown(config)}."
@@ -612,12 +854,34 @@ class MTJDevice:
         return cls(**config)
 
     def to_json(self) -> str:
-        """The device as JSON text in SI units; every float is kept exactly."""
+        """The device as JSON text in SI units; every float is kept exactly.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> print(device.to_json()[4:21])
+        "diameter": 4e-08
+        """
         return json.dumps(self.get_config(), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "MTJDevice":
-        """Device from the text of `to_json`; malformed text gives a `ValueError`."""
+        """Device from the text of `to_json`; malformed text gives a `ValueError`.
+
+        Args:
+            text: JSON text, fields in SI units.
+
+        Raises:
+            ValueError: for text that is not JSON, and as `MTJDevice`.
+
+        Example:
+
+        >>> import spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> spinkeras.MTJDevice.from_json(device.to_json()) == device
+        True
+        """
         return cls.from_config(checks.from_json(text, "A device description"))
 
     def save(self, path: PathLike) -> None:
@@ -657,7 +921,12 @@ class MTJDevice:
             FileNotFoundError: if there is no such file.
             ValueError: if the file holds anything else, or a field outside its range.
 
-        Example: `MTJDevice.load("device.json").critical_current`.
+        Example:
+
+        >>> import spinkeras
+        >>> spinkeras.MTJDevice.preset("stt_reference").save("device.json")
+        >>> round(spinkeras.MTJDevice.load("device.json").critical_current * 1e6, 2)  # uA
+        25.17
         """
         if not isinstance(path, (str, os.PathLike)):
             raise ValueError(
@@ -676,7 +945,17 @@ class MTJDevice:
     def preset(cls, name: str) -> "MTJDevice":
         """One of the devices listed by `spinkeras.presets()`.
 
-        Example: `MTJDevice.preset("stt_reference").critical_current`.
+        Args:
+            name: name of a preset.
+
+        Raises:
+            ValueError: for an unknown name.
+
+        Example:
+
+        >>> import spinkeras
+        >>> round(spinkeras.MTJDevice.preset("stt_reference").critical_current * 1e6, 2)  # uA
+        25.17
         """
         known = DEVICES | FREE_RUNNING
         if not isinstance(name, str) or name not in known:
@@ -723,6 +1002,9 @@ def presets(free_running: bool = False) -> list[str]:
             devices of a low barrier: they have an `EquilibriumCurve` of their own or need
             `switching_model="equilibrium"`.
 
+    Raises:
+        ValueError: for another value.
+
     Example:
 
     >>> import spinkeras
@@ -737,9 +1019,18 @@ def get_device(device: Any) -> MTJDevice:
 
     A text that ends in `.json` is a path, and so is any `pathlib.Path`.
 
+    Args:
+        device: `MTJDevice`, name of a preset, path, or dictionary of fields in SI units.
+
     Raises:
         ValueError: for an unknown preset, a file without a device or anything else.
         FileNotFoundError: for a path without a file.
+
+    Example:
+
+    >>> from spinkeras.physics import get_device
+    >>> round(get_device("stt_reference").thermal_stability, 1)
+    40.0
     """
     if isinstance(device, MTJDevice):
         return device

@@ -110,7 +110,20 @@ class NeelBrown(checks.Options):
             object.__setattr__(self, "attempt_time", tau0)
 
     def curve(self, device: MTJDevice) -> Callable[..., Curve]:
-        """The function `(xp, log_duration, stability) -> Curve` of this law for a device."""
+        """The function `(xp, log_duration, stability) -> Curve` of this law for a device.
+
+        Args:
+            device: `MTJDevice`.
+
+        Example:
+
+        >>> import numpy as np, spinkeras
+        >>> device = spinkeras.MTJDevice.preset("stt_reference")
+        >>> curve = spinkeras.NeelBrown(attempt_time=1e-9).curve(device)
+        >>> found = curve(np, np.log(1e-6 / device.diffusion_time), device.thermal_stability)
+        >>> float(found.probability(0.0).round(3))  # at the midpoint
+        0.5
+        """
         log_attempt = None
         if self.attempt_time is not None:
             log_attempt = math.log(self.attempt_time / device.diffusion_time)

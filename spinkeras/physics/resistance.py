@@ -21,13 +21,15 @@ from spinkeras.physics.laws import stop_gradient
 def current_of_voltage(voltage: Array, device: DeviceLike, state: str | None = None) -> Array:
     """Current in A that a voltage over the write path drives, `V / R_state(V)`.
 
+    A three-terminal device has the `write_resistance` in place of `R_state`.
+
     Args:
         voltage: V, scalar, array or tensor, of either sign.
         device: `MTJDevice` or preset name.
         state: `"parallel"` or `"antiparallel"`. Default `None`: the device's `initial_state`.
 
     Raises:
-        ValueError: for another state.
+        ValueError: for another state, and a voltage that is not a number.
 
     Example:
 
@@ -53,10 +55,10 @@ def voltage_of_current(current: Array, device: DeviceLike, state: str | None = N
     Args:
         current: A, scalar, array or tensor, of either sign.
         device: `MTJDevice` or preset name.
-        state: as for `current_of_voltage`.
+        state: `"parallel"` or `"antiparallel"`. Default `None`: the device's `initial_state`.
 
     Raises:
-        ValueError: for another state.
+        ValueError: for another state, and a current that is not a number.
 
     Example:
 

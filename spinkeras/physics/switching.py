@@ -106,7 +106,14 @@ def midpoint_current(
 ) -> Array:
     """Current in A at which the switching probability is 1/2.
 
-    Arguments and errors are those of `switching_probability`.
+    Args:
+        pulse_width: s, > 0, scalar, array or tensor.
+        device: `MTJDevice` or preset name.
+        anisotropy: J/m^3, > 0, broadcast against `pulse_width`. Default: that of the device.
+        switching_model: as in `switching_probability`. Default `None`: the law of the device.
+
+    Raises:
+        ValueError: as `switching_probability`, and for a law that never reaches 1/2 at this width.
 
     Example:
 
@@ -126,7 +133,14 @@ def slope_at_midpoint(
 ) -> Array:
     """Slope `dP/dI` in 1/A at the midpoint, where the switching probability is 1/2.
 
-    Arguments and errors are those of `switching_probability`.
+    Args:
+        pulse_width: s, > 0, scalar, array or tensor.
+        device: `MTJDevice` or preset name.
+        anisotropy: J/m^3, > 0, broadcast against `pulse_width`. Default: that of the device.
+        switching_model: as in `switching_probability`. Default `None`: the law of the device.
+
+    Raises:
+        ValueError: as `switching_probability`, and for a law that never reaches 1/2 at this width.
 
     Example:
 
@@ -154,7 +168,8 @@ def pulse_width_for_slope(
         NumPy float64 array: the shortest such pulse inside the device's `pulse_width_range`.
 
     Raises:
-        ValueError: if the device cannot reach the slope inside its pulse-width range.
+        ValueError: if the device cannot reach the slope inside its pulse-width range, for the law
+            of a free-running junction, and as `switching_probability`.
 
     Example:
 

@@ -120,14 +120,28 @@ def dense_classifier(
 
     Args:
         input_shape: shape of one sample, such as `(784,)` or `(28, 28)`; it is flattened.
-        classes: number of classes, >= 2.
-        hidden: neurons in a hidden layer, `(lowest, highest)` or one number. Default 16 to 64.
-        hidden_layers: number of hidden layers, `(lowest, highest)` or one number. Default 1.
+        classes: number of classes, 2 to 1e6.
+        hidden: neurons in a hidden layer, 1 to 1e6, `(lowest, highest)` or one number. Default 16
+            to 64.
+        hidden_layers: number of hidden layers, 1 to 1e6, `(lowest, highest)` or one number.
+            Default 1.
         learning_rate: learning rate of Adam, `(lowest, highest)` or one number. Default 1e-3 to
             3e-2.
 
     Returns:
         Function `network(hp, spin)`; the model takes integer labels and reports accuracy.
+
+    Raises:
+        ValueError: for a number outside its range, and a range whose lowest end is the higher one.
+
+    Example:
+
+    >>> import keras_tuner, spinkeras
+    >>> from spinkeras.search import dense_classifier
+    >>> network = dense_classifier((8, 8), 10, hidden=32)
+    >>> model = network(keras_tuner.HyperParameters(), spinkeras.SpinNeuron)
+    >>> len(spinkeras.spin_neurons(model)), model.output_shape
+    (1, (None, 10))
     """
 
     checks.whole("classes", classes, 2, 10**6)

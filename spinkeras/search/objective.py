@@ -72,11 +72,33 @@ class EnergyObjective(keras.callbacks.Callback):
 
     @property
     def objective(self) -> kt.Objective:
-        """The `keras_tuner.Objective` to give to a tuner."""
+        """The `keras_tuner.Objective` to give to a tuner.
+
+        Example:
+
+        >>> from spinkeras.search import EnergyObjective
+        >>> objective = EnergyObjective().objective
+        >>> objective.name, objective.direction
+        ('energy_score', 'max')
+        """
         return kt.Objective(self.name, self.direction)
 
     def score(self, metric: float, energy_pj: float) -> float:
-        """Score of a metric and an energy in pJ."""
+        """Score of a metric and an energy in pJ, by the formulas of the class.
+
+        Args:
+            metric: value of the metric.
+            energy_pj: energy per inference in pJ, above 0.
+
+        Raises:
+            ValueError: for a value that is not a number, and an energy that is not above 0.
+
+        Example:
+
+        >>> from spinkeras.search import EnergyObjective
+        >>> round(EnergyObjective(delta=0.01, rate=2.0).score(0.95, 4.0), 4)  # two factors of 2
+        0.93
+        """
         found = checks.real(metric), checks.real(energy_pj)
         if None in found:
             given = f"metric = {checks.shown(metric)} and energy_pj = {checks.shown(energy_pj)}"
@@ -124,7 +146,22 @@ def energy_front(
         are those of the epoch with the best score.
 
     Raises:
-        ValueError: for another object than a tuner, and if no finished trial has both keys.
+        ValueError: for another object than a tuner, another direction, and if no finished trial
+            has both keys.
+
+    Example:
+
+    >>> import keras_tuner as kt
+    >>> from spinkeras.search import energy_front
+    >>> class Search(kt.GridSearch):  # in place of training: the metrics of three networks
+    ...     def run_trial(self, trial, *_):
+    ...         size = trial.hyperparameters.Choice("size", [1, 2, 3])
+    ...         accuracy, picojoule = {1: (0.8, 3.0), 2: (0.9, 2.0), 3: (0.95, 5.0)}[size]
+    ...         return {"val_accuracy": accuracy, "val_energy_pj": picojoule}
+    >>> tuner = Search(objective=kt.Objective("val_accuracy", "max"), directory="front")
+    >>> tuner.search(verbose=0)
+    >>> [(row["metric"], row["energy_pj"], row["on_front"]) for row in energy_front(tuner)]
+    X
     """
     if not isinstance(getattr(tuner, "oracle", None), kt.Oracle):
         raise ValueError(
