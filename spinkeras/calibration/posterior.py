@@ -29,6 +29,15 @@ class Posterior:
         acceptance: mean acceptance probability; the sampler aims at 0.8.
         divergences: number of divergent transitions. It should be 0 or a few in 1000 draws. It is
             larger if the posterior reaches the bounds of `free`, where transitions diverge.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from spinkeras.calibration import Posterior
+    >>> draws = {"damping": np.linspace(0.018, 0.022, 400).reshape(100, 4)}
+    >>> posterior = Posterior(draws, {"damping": 1.0}, {"damping": 390.0}, 0.81, 0)
+    >>> print(posterior.summary())
+    damping                          0.02 +- 0.0012  95 % [0.0181, 0.0219]  R-hat 1.000  ESS 390
     """
 
     draws: dict[str, np.ndarray]
@@ -38,7 +47,7 @@ class Posterior:
     divergences: int
 
     def summary(self) -> str:
-        """Mean, standard deviation, 95 % interval and diagnostics as text."""
+        """Mean, standard deviation, 95 % interval and diagnostics as text, one parameter a line."""
         lines = []
         for name, draws in self.draws.items():
             low, high = np.quantile(draws, (0.025, 0.975))

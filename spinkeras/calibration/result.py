@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spinkeras import tables
+from spinkeras import checks, tables
 from spinkeras._typing import Array
 from spinkeras.calibration.conditions import stated_direction
 from spinkeras.calibration.diagnosis import extrapolation, pattern
@@ -45,6 +45,15 @@ class FitResult(tables.Table):
         probability: fitted probability of every row of `table`.
         residuals: signed square roots of the deviance of every row; mostly within +-2.
         posterior: `Posterior` with draws of the parameters, or `None`.
+
+    Example:
+
+    >>> import spinkeras
+    >>> counts = dict(switched=[154, 461, 830], trials=[1000] * 3)
+    >>> table = dict(current_a=[60e-6, 72e-6, 90e-6], pulse_width_s=[2e-9] * 3, **counts)
+    >>> fit = spinkeras.fit_device(table, "stt_reference", free=["anisotropy"])
+    >>> fit.degrees_of_freedom, round(fit.device.thermal_stability, 1)
+    (2, 39.9)
     """
 
     device: MTJDevice | None
@@ -64,7 +73,17 @@ class FitResult(tables.Table):
 
     @property
     def overdispersion(self) -> float:
-        """Deviance over degrees of freedom: about 1 if the law holds; NaN for 0 degrees."""
+        """Deviance over degrees of freedom: about 1 if the law holds; NaN for 0 degrees.
+
+        Example:
+
+        >>> import spinkeras
+        >>> counts = dict(switched=[154, 461, 830], trials=[1000] * 3)
+        >>> table = dict(current_a=[60e-6, 72e-6, 90e-6], pulse_width_s=[2e-9] * 3, **counts)
+        >>> fit = spinkeras.fit_device(table, "stt_reference", free=["anisotropy"])
+        >>> fit.overdispersion == fit.deviance / 2
+        True
+        """
         freedom = self.degrees_of_freedom
         return self.deviance / freedom if freedom else math.nan
 
@@ -75,6 +94,15 @@ class FitResult(tables.Table):
         of their binomial variance. They are still too small if the current jitters, which acts most
         where the curve is steep, or if the law is wrong.
 
+        Example:
+
+        >>> import spinkeras
+        >>> counts = dict(switched=[154, 461, 830], trials=[1000] * 3)
+        >>> table = dict(current_a=[60e-6, 72e-6, 90e-6], pulse_width_s=[2e-9] * 3, **counts)
+        >>> fit = spinkeras.fit_device(table, "stt_reference", free=["anisotropy"])
+        >>> fit.scaled().standard_errors["anisotropy"] >= fit.standard_errors["anisotropy"]
+        True
+
         Reference: P. McCullagh and J. A. Nelder, Generalized Linear Models, 2nd ed. (1989), 4.5.
         """
         factor = math.sqrt(max(1.0, np.nan_to_num(self.overdispersion, nan=1.0)))
@@ -82,7 +110,17 @@ class FitResult(tables.Table):
         return dataclasses.replace(self, standard_errors=errors)
 
     def pattern(self) -> list[str]:
-        """Sentences about what the residuals have in common; empty if they look random."""
+        """Sentences about what the residuals have in common; empty if they look random.
+
+        Example:
+
+        >>> import spinkeras
+        >>> counts = dict(switched=[154, 461, 830], trials=[1000] * 3)
+        >>> table = dict(current_a=[60e-6, 72e-6, 90e-6], pulse_width_s=[2e-9] * 3, **counts)
+        >>> fit = spinkeras.fit_device(table, "stt_reference", free=["anisotropy"])
+        >>> fit.pattern()
+        []
+        """
         return pattern(self.table, self.probability, self.residuals)
 
     def predict(
@@ -94,23 +132,46 @@ class FitResult(tables.Table):
         direction: str | None = None,
         temperature: float | None = None,
     ) -> np.ndarray:
-        """Fitted switching probability at currents in A, pulse widths in s, gates in V (NumPy).
+        """Fitted switching probability of pulses (NumPy float64).
 
         Args:
-            current, pulse_width, gate_voltage: scalars or arrays of shapes that can be broadcast.
+            current: A, scalar or array.
+            pulse_width: s, > 0, broadcast against `current`.
+            gate_voltage: V, broadcast against `current`. Default 0.
             direction: `"P->AP"` or `"AP->P"`. Default: the direction of `device`.
             temperature: K. Default: the temperature of `device`.
 
         Raises:
             ValueError: for settings outside the range of the fitted law, as in
-                `spinkeras.switching_probability`.
+                `spinkeras.switching_probability`, and for settings that are not numbers.
+
+        Example:
+
+        >>> import spinkeras
+        >>> counts = dict(switched=[154, 461, 830], trials=[1000] * 3)
+        >>> table = dict(current_a=[60e-6, 72e-6, 90e-6], pulse_width_s=[2e-9] * 3, **counts)
+        >>> fit = spinkeras.fit_device(table, "stt_reference", free=["anisotropy"])
+        >>> float(fit.predict(72e-6, 2e-9).round(2))  # 461 of 1000 were measured
+        0.46
         """
-        settings = (np.asarray(v, "float64") for v in (current, pulse_width, gate_voltage))
+        names = ("current", "pulse_width", "gate_voltage")
+        settings = map(checks.array, names, (current, pulse_width, gate_voltage))
         direction = stated_direction(direction)
         return self._predict(*np.broadcast_arrays(*settings), direction, temperature)
 
     def summary(self) -> str:
-        """The estimates and the goodness of fit as text, and what of a curve no row shows."""
+        """The estimates and the goodness of fit as text, and what of a curve no row shows.
+
+        Example:
+
+        >>> import spinkeras
+        >>> counts = dict(switched=[154, 461, 830], trials=[1000] * 3)
+        >>> table = dict(current_a=[60e-6, 72e-6, 90e-6], pulse_width_s=[2e-9] * 3, **counts)
+        >>> fit = spinkeras.fit_device(table, "stt_reference", free=["anisotropy"])
+        >>> print(fit.summary())
+        anisotropy                 1.0957e+05 +- 1.5e+03
+        deviance 0.0 on 2 degrees of freedom (p = 0.99), 3 settings
+        """
         lines = [
             f"{name:24} {value:12.5g} +- {self.standard_errors[name]:.2g}"
             for name, value in self.parameters.items()
@@ -131,6 +192,10 @@ class FitResult(tables.Table):
 
         Returns:
             Array of the two `Axes`; `result.plot()[0].figure.savefig("fit.png")`.
+
+        Raises:
+            ValueError: for other `ax`.
+            ImportError: without matplotlib.
         """
         import spinkeras
 
@@ -140,6 +205,15 @@ class FitResult(tables.Table):
         """Columns with one row per setting: `table`, the fitted probability and the residual.
 
         `read_table` reads the table again and does not use the other two.
+
+        Example:
+
+        >>> import spinkeras
+        >>> counts = dict(switched=[154, 461, 830], trials=[1000] * 3)
+        >>> table = dict(current_a=[60e-6, 72e-6, 90e-6], pulse_width_s=[2e-9] * 3, **counts)
+        >>> fit = spinkeras.fit_device(table, "stt_reference", free=["anisotropy"])
+        >>> fit.columns()["fitted_probability"].round(2)
+        array([0.15, 0.46, 0.83])
         """
         fitted = {"fitted_probability": self.probability, "residual": self.residuals}
         return {**self.table, **fitted}

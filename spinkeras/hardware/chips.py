@@ -434,9 +434,8 @@ def chip_sensitivity(
     Example:
 
     >>> import numpy as np, keras, spinkeras
-    >>> neuron, head = spinkeras.SpinNeuron(name="spin"), keras.layers.Dense(2)
-    >>> model = keras.Sequential([keras.Input((2,)), neuron, head])
-    >>> data, nominal = (np.eye(2, dtype="float32"), [0, 1]), spinkeras.ChipSpread()
+    >>> model = keras.Sequential([keras.Input((1,)), spinkeras.SpinNeuron(name="spin")])
+    >>> data, nominal = (np.array([[-1.0], [1.0]]), [0, 1]), spinkeras.ChipSpread()
     >>> loss = spinkeras.chip_sensitivity(model, *data, nominal, chips=1, progress=False)
     >>> loss["spin", "threshold"]  # without a spread, nothing is lost
     0.0

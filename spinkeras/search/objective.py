@@ -154,14 +154,14 @@ def energy_front(
     >>> import keras_tuner as kt
     >>> from spinkeras.search import energy_front
     >>> class Search(kt.GridSearch):  # in place of training: the metrics of three networks
-    ...     def run_trial(self, trial, *_):
+    ...     def run_trial(self, trial, **_):
     ...         size = trial.hyperparameters.Choice("size", [1, 2, 3])
     ...         accuracy, picojoule = {1: (0.8, 3.0), 2: (0.9, 2.0), 3: (0.95, 5.0)}[size]
     ...         return {"val_accuracy": accuracy, "val_energy_pj": picojoule}
     >>> tuner = Search(objective=kt.Objective("val_accuracy", "max"), directory="front")
     >>> tuner.search(verbose=0)
     >>> [(row["metric"], row["energy_pj"], row["on_front"]) for row in energy_front(tuner)]
-    X
+    [(0.9, 2.0, True), (0.8, 3.0, False), (0.95, 5.0, True)]
     """
     if not isinstance(getattr(tuner, "oracle", None), kt.Oracle):
         raise ValueError(
