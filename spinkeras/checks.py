@@ -279,15 +279,49 @@ class Options:
     """Base class of frozen dataclasses of options that Keras can save, with all their fields."""
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed, validated like a new one."""
+        """A copy with some fields changed, validated like a new one.
+
+        Args:
+            **changes: fields by name, in SI units.
+
+        Raises:
+            ValueError: for an unknown field, and a value outside its range.
+
+        Example:
+
+        >>> import spinkeras
+        >>> spinkeras.Driver(pulse_step=20e-12).replace(gate_levels=256)
+        Driver(pulse_step=2e-11, gate_levels=256)
+        """
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
     def get_config(self) -> dict[str, Any]:
-        """Fields as a plain dictionary (Keras serialisation)."""
+        """Fields as a plain dictionary (Keras serialisation).
+
+        Example:
+
+        >>> import spinkeras
+        >>> spinkeras.Driver(gate_levels=256).get_config()
+        {'pulse_step': None, 'gate_levels': 256}
+        """
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Inverse of `get_config`; a missing or unknown field gives a `ValueError`."""
+        """Inverse of `get_config`; a missing or unknown field gives a `ValueError`.
+
+        Args:
+            config: dictionary of all fields, in SI units.
+
+        Raises:
+            ValueError: for a missing or unknown field, and a value outside its range.
+
+        Example:
+
+        >>> import spinkeras
+        >>> driver = spinkeras.Driver(gate_levels=256)
+        >>> spinkeras.Driver.from_config(driver.get_config()) == driver
+        True
+        """
         require_entries(cls.__name__, config, [field.name for field in dataclasses.fields(cls)])  # type: ignore[arg-type]
         return cls(**config)

@@ -76,8 +76,14 @@ def device(device: DeviceLike, ax: "Sequence[Axes] | np.ndarray | None" = None) 
     Raises:
         ValueError: for another value of `device`, or if the device's switching law does not cover
             these pulse widths and gate voltages.
+        ImportError: without matplotlib.
 
-    Example: `spinkeras.plot.device("stt_reference")`.
+    Example:
+
+    >>> import spinkeras
+    >>> axes = spinkeras.plot.device("stt_reference")
+    >>> [text.get_text() for text in axes[0].get_legend().get_texts()]
+    ['2 ns', '3.56 ns', '6.32 ns', '11.2 ns', '20 ns']
     """
     device = get_device(device)
     left, right = axes = _axes(ax, 2, (10, 4), sharey=True)
@@ -129,8 +135,14 @@ def slope(device: DeviceLike | SpinNeuron, ax: "Axes | None" = None) -> "Axes":
 
     Raises:
         ValueError: for another value of `device`, or a layer that is not built.
+        ImportError: without matplotlib.
 
-    Example: `spinkeras.plot.slope("stt_reference")`.
+    Example:
+
+    >>> import spinkeras
+    >>> ax = spinkeras.plot.slope("stt_reference")
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('pulse width (ns)', 'gate voltage (V)')
     """
     layer = device if isinstance(device, SpinNeuron) else None
     model = None if layer is None else layer.switching_model
@@ -195,8 +207,15 @@ def knobs(
 
     Raises:
         ValueError: for a model without built spin layers.
+        ImportError: without matplotlib.
 
-    Example: `spinkeras.plot.knobs(model)`.
+    Example:
+
+    >>> import keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(name="spin")])
+    >>> widths, gates = spinkeras.plot.knobs(model)
+    >>> widths.get_xlabel(), gates.get_xlabel()
+    ('pulse width (ns)', 'gate voltage (mV)')
     """
     layers = _layers("plot.knobs", model)
     axes = _axes(ax, 2, (10, 4))
@@ -264,8 +283,15 @@ def compare(
     Raises:
         ValueError: for a model without built spin layers, with more than twelve, or with a
             number of spin layers that differs from that of `before`.
+        ImportError: without matplotlib.
 
-    Example: `spinkeras.plot.compare(model)`.
+    Example:
+
+    >>> import keras, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(name="spin")])
+    >>> ax = spinkeras.plot.compare(model)
+    >>> ax.get_xlabel()  # the current per unit of input
+    'input (1 is 9.38 uA)'
     """
     after = _layers("plot.compare", model)
     first = [None] * len(after) if before is None else _layers("plot.compare", before)
@@ -333,8 +359,14 @@ def history(
 
     Raises:
         ValueError: for another value of `history`, an empty history or an unknown metric.
+        ImportError: without matplotlib.
 
-    Example: `spinkeras.plot.history(model.fit(x, y, callbacks=[spinkeras.EnergyTracker()]))`.
+    Example:
+
+    >>> import spinkeras
+    >>> logs = {"accuracy": [0.7, 0.9], "energy_pj": [2.0, 1.8]}  # or the result of model.fit
+    >>> [ax.get_ylabel() for ax in spinkeras.plot.history(logs)]
+    ['accuracy (%)', 'energy (pJ per inference)']
     """
     logs = histories.logs(history)
     metric = (
@@ -383,8 +415,15 @@ def energy(report: EnergyReport, ax: "Axes | None" = None) -> "Axes":
 
     Raises:
         ValueError: if `report` is something else.
+        ImportError: without matplotlib.
 
-    Example: `spinkeras.plot.energy(spinkeras.energy_report(model, x))`.
+    Example:
+
+    >>> import keras, numpy as np, spinkeras
+    >>> model = keras.Sequential([keras.Input((4,)), spinkeras.SpinNeuron(name="spin")])
+    >>> report = spinkeras.energy_report(model, np.zeros((3, 4), "float32"), print_fn=None)
+    >>> spinkeras.plot.energy(report).get_title()
+    '0.8373 pJ per inference, latency 2 ns'
     """
     _needs("report", report, ("layers", "total_pj"), "an EnergyReport, of energy_report(model, x)")
     rows = report.layers
@@ -432,8 +471,17 @@ def fit(result: FitResult, ax: "Sequence[Axes] | np.ndarray | None" = None) -> n
 
     Raises:
         ValueError: if `result` is something else.
+        ImportError: without matplotlib.
 
-    Example: `spinkeras.plot.fit(spinkeras.fit_device("data.csv", "stt_reference"))`.
+    Example:
+
+    >>> import spinkeras
+    >>> counts = dict(switched=[154, 461, 830], trials=[1000] * 3)
+    >>> table = dict(current_a=[60e-6, 72e-6, 90e-6], pulse_width_s=[2e-9] * 3, **counts)
+    >>> fit = spinkeras.fit_device(table, "stt_reference", free=["anisotropy"])
+    >>> top, bottom = spinkeras.plot.fit(fit)
+    >>> bottom.get_xlabel()
+    'current (uA)'
     """
     _needs("result", result, ("table", "residuals"), "a FitResult, of calibration.fit_device")
     ratios = dict(height_ratios=(2.5, 1))
@@ -499,8 +547,16 @@ def chips(
 
     Raises:
         ValueError: if `report` is something else, or for a target outside its range.
+        ImportError: without matplotlib.
 
-    Example: `spinkeras.plot.chips(report, target=0.9)`.
+    Example:
+
+    >>> import numpy as np, spinkeras
+    >>> values = np.array([0.91, 0.88]), np.array([2.0, 2.1])
+    >>> report = spinkeras.ChipReport(*values, 0.92, spinkeras.ChipSpread(stability=0.1), None)
+    >>> histogram, passed = spinkeras.plot.chips(report, target=0.9)
+    >>> passed.get_legend().get_texts()[-1].get_text()
+    'target: yield 50% (1% to 99%)'
     """
     _needs("report", report, ("accuracy", "chip_yield"), "a ChipReport, of evaluate_chips")
     good = None if target is None else report.chip_yield(target)
@@ -556,8 +612,17 @@ def front(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes"
 
     Raises:
         ValueError: if `rows` is something else.
+        ImportError: without matplotlib.
 
-    Example: `spinkeras.plot.front(spinkeras.search.energy_front(tuner))`.
+    Example:
+
+    >>> import spinkeras
+    >>> rows = [  # as spinkeras.search.energy_front(tuner) gives them
+    ...     {"energy_pj": 2.0, "metric": 0.9, "on_front": True},
+    ...     {"energy_pj": 3.0, "metric": 0.8, "on_front": False},
+    ... ]
+    >>> spinkeras.plot.front(rows).get_xlabel()
+    'energy (pJ per inference)'
     """
     keys = ("energy_pj", "metric", "on_front")
     good = isinstance(rows, (list, tuple)) and rows

@@ -6,6 +6,7 @@ from importlib import metadata
 
 import keras
 
+from spinkeras import checks
 from spinkeras._version import __version__
 
 _PACKAGES = (
@@ -20,12 +21,17 @@ def show_versions(print_fn: Callable[[str], object] = print) -> None:
     Args:
         print_fn: function that receives the lines as one text. Default `print`.
 
+    Raises:
+        ValueError: for a `print_fn` that is not a function.
+
     Example:
 
     >>> import spinkeras
     >>> spinkeras.show_versions(lambda text: print(text.splitlines()[0]))
     spinkeras 0.1.0
     """
+    if not callable(print_fn):
+        raise ValueError(f"print_fn = {checks.shown(print_fn)} must be a function of one text.")
     lines = [
         f"spinkeras {__version__}",
         f"Keras {keras.__version__}, backend {keras.backend.backend()}",

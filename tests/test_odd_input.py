@@ -225,6 +225,7 @@ def test_search_spaces(seed, tries):
         lambda bad: spinkeras.SpinTensorBoard(5 if isinstance(bad, str) else bad),
         lambda bad: spin_search_space(bad),
         lambda bad: energy_front(bad),
+        lambda bad: spinkeras.show_versions(bad),
         lambda bad: EnergyObjective().score(0.9, bad),
         lambda bad: energy.antiparallel_resistance(5e-5, "stt_reference", resistance=bad),
         lambda bad: energy.antiparallel_resistance(5e-5, "stt_reference", tmr=bad),

@@ -152,6 +152,8 @@ def test_docstring_examples(name, monkeypatch, tmp_path):
     np.set_printoptions(legacy=False)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
     result = doctest.testmod(module, optionflags=flags)
+    if name == "spinkeras.plot":
+        sys.modules["matplotlib.pyplot"].close("all")
     assert result.failed == 0
 
 

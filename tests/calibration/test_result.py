@@ -22,6 +22,9 @@ def test_predict_refuses_settings_without_meaning():
         ((70e-6, 2e-9, 3.3), r"anisotropy = .* is outside \[.*\] J/m\^3, the domain of the macros"),
         ((70e-6, 2e-9, [0.0, 9.9]), r"anisotropy = -.* must be finite and > 0 J/m\^3"),
         ((np.nan, 2e-9), "current is NaN"),
+        (("70 uA", 2e-9), "current = '70 uA' must be an array of numbers"),
+        ((70e-6, None), "pulse_width = None must be an array of numbers"),
+        ((70e-6, 2e-9, True), "gate_voltage = True must be an array of numbers"),
     ):
         with pytest.raises(ValueError, match=message):
             device.predict(*settings)
