@@ -611,7 +611,7 @@ def front(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes"
         The `Axes`: metric over energy in pJ or fJ, logarithmic if it spans more than a factor 10.
 
     Raises:
-        ValueError: if `rows` is something else.
+        ValueError: if `rows` is something else, or an energy or metric is not a number.
         ImportError: without matplotlib.
 
     Example:
@@ -632,7 +632,7 @@ def front(rows: Sequence[Mapping[str, Any]], ax: "Axes | None" = None) -> "Axes"
             "spinkeras.search.energy_front(tuner), with one trial or more."
         )
     (axis,) = _axes(ax, 1, (6.5, 4.5))
-    picojoule, metric = (np.array([row[key] for row in rows], float) for key in keys[:2])
+    picojoule, metric = (checks.array(key, [row[key] for row in rows]) for key in keys[:2])
     ahead = np.array([bool(row["on_front"]) for row in rows])
     factor, unit = _energy_unit(picojoule.max())
     energies = picojoule * factor

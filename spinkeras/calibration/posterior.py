@@ -262,12 +262,12 @@ def sample_devices(
     middle = own | of_curve
 
     def allowed(name, value):
-        return name in middle and not isinstance(value, str) and 0 <= value <= 1
+        return name in middle and checks.real(value) is not None and 0 <= value <= 1
 
     given = isinstance(spread, dict) and spread
     if not (fields if spread is None else given and all(map(allowed, spread, spread.values()))):
         raise ValueError(
-            f"spread = {spread} must give relative standard deviations from 0 to 1 (5 % is "
+            f"spread = {checks.shown(spread)} must give relative standard deviations from 0 to 1 (5 % is "
             f"0.05) for any of the fields {list(middle)}, as a dictionary."
         )
     for name, value in (spread or {}).items():

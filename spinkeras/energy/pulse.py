@@ -88,13 +88,16 @@ class EnergyAssumptions:
             object.__setattr__(self, name, checks.number(name, getattr(self, name), *limits))
         object.__setattr__(self, "reset", checks.flag("reset", self.reset))
 
-    def lines(self, device: MTJDevice, telegraph: Any = None) -> list[str]:
+    def lines(self, device: DeviceLike, telegraph: Any = None) -> list[str]:
         """The assumptions in words, for a report.
 
         Args:
-            device: `MTJDevice`.
+            device: `MTJDevice` or preset name.
             telegraph: `telegraph` of a `SpinNeuron` that runs freely. Default `None`: pulses write
                 the device.
+
+        Raises:
+            ValueError: for another `device`.
 
         Example:
 
@@ -103,6 +106,7 @@ class EnergyAssumptions:
         >>> print(spinkeras.EnergyAssumptions().lines(device)[0])
         device stt_reference: R_P 7958 ohm, TMR 100% halved at 0.5 V
         """
+        device = get_device(device)
         if telegraph is not None:
             ends = device.stability_at(np.array(device.anisotropy_range))
             settled = np.max(telegraph.relaxation_time(ends))

@@ -190,11 +190,11 @@ class Driver(checks.Options):
             levels = checks.whole("gate_levels", self.gate_levels, 2, 2**20, "8 bits are 256")
             object.__setattr__(self, "gate_levels", levels)
 
-    def grids(self, device: MTJDevice) -> dict:
+    def grids(self, device: DeviceLike) -> dict:
         """The grid of every knob of a device by knob name; `None` for a continuous knob.
 
         Args:
-            device: `MTJDevice`.
+            device: `MTJDevice` or preset name.
 
         Raises:
             ValueError: for a step without a multiple inside the device's range, or levels for a
@@ -202,12 +202,12 @@ class Driver(checks.Options):
 
         Example:
 
-        >>> import numpy as np, spinkeras
-        >>> grids = spinkeras.Driver(pulse_step=0.5e-9).grids(spinkeras.MTJDevice.preset("stt_arm"))
+        >>> import spinkeras
+        >>> grids = spinkeras.Driver(pulse_step=0.5e-9).grids("stt_arm")
         >>> sorted(grids), grids["anisotropy"]  # the gate has no levels
         (['anisotropy', 'pulse_width'], None)
         """
-        step, levels = self.pulse_step, self.gate_levels
+        device, step, levels = get_device(device), self.pulse_step, self.gate_levels
         return {
             "pulse_width": None if step is None else _PulseGrid(device, step),
             "anisotropy": None if levels is None else _GateGrid(device, levels),

@@ -451,7 +451,7 @@ def _check_settings(device: MTJDevice, **settings):
         "in_plane_field": ("T", "20 mT is 0.02"),
     }
     try:
-        arrays = {name: np.asarray(value, "float64") for name, value in settings.items()}
+        arrays = {name: checks.array(name, value) for name, value in settings.items()}
         arrays = dict(zip(arrays, np.broadcast_arrays(*arrays.values())))
     except (TypeError, ValueError) as error:
         raise ValueError(

@@ -19,7 +19,7 @@ from keras import ops
 
 from spinkeras import checks
 from spinkeras.physics.curve import RationalLogit
-from spinkeras.physics.device import MTJDevice
+from spinkeras.physics.device import DeviceLike, MTJDevice, get_device
 from spinkeras.physics.equilibrium import equilibrium_law
 from spinkeras.physics.series import chebyshev_series
 
@@ -109,11 +109,14 @@ class NeelBrown(checks.Options):
             )
             object.__setattr__(self, "attempt_time", tau0)
 
-    def curve(self, device: MTJDevice) -> Callable[..., Curve]:
+    def curve(self, device: DeviceLike) -> Callable[..., Curve]:
         """The function `(xp, log_duration, stability) -> Curve` of this law for a device.
 
         Args:
-            device: `MTJDevice`.
+            device: `MTJDevice` or preset name.
+
+        Raises:
+            ValueError: for another `device`.
 
         Example:
 
@@ -124,7 +127,7 @@ class NeelBrown(checks.Options):
         >>> float(found.probability(0.0).round(3))  # at the midpoint
         0.5
         """
-        log_attempt = None
+        device, log_attempt = get_device(device), None
         if self.attempt_time is not None:
             log_attempt = math.log(self.attempt_time / device.diffusion_time)
 

@@ -8,7 +8,7 @@ import keras
 import keras_tuner as kt
 
 from spinkeras import checks
-from spinkeras.energy.pulse import EnergyAssumptions
+from spinkeras.energy.pulse import EnergyAssumptions, checked_assumptions
 from spinkeras.energy.tracker import EnergyTracker
 from spinkeras.layer.conversion import to_spin
 from spinkeras.layer.members import spin_neurons
@@ -28,13 +28,14 @@ class SpinHyperModel(kt.HyperModel):
             `spin(**changes)` makes one `SpinNeuron` with the settings of the trial. Or a compiled
             functional or sequential model, which `to_spin` converts in every trial, with its
             weights. For a plain classifier see `dense_classifier`.
-        objective: `EnergyObjective`. Default `EnergyObjective()`.
-        assumptions: `EnergyAssumptions` of the tracker.
+        objective: `EnergyObjective`. Default `None`: `EnergyObjective()`.
+        assumptions: `EnergyAssumptions` of the tracker. Default `None`: `EnergyAssumptions()`.
         **space: arguments of `spin_search_space`.
 
     Raises:
-        ValueError: from `build` for a model that is not compiled or has no spin neuron, and for
-            `sharing="layer"` if `rank` differs from that of a neuron's input.
+        ValueError: for a network, objective or assumptions of another kind; from `build` for a
+            model that is not compiled or has no spin neuron, and for `sharing="layer"` if `rank`
+            differs from that of a neuron's input.
 
     Example:
 
@@ -62,7 +63,11 @@ class SpinHyperModel(kt.HyperModel):
             )
         self.network = network
         self.objective = EnergyObjective() if objective is None else objective
-        self.assumptions = assumptions
+        if not isinstance(self.objective, EnergyObjective):
+            raise ValueError(
+                f"objective = {checks.shown(objective)} must be an EnergyObjective or None."
+            )
+        self.assumptions = checked_assumptions(assumptions)
         self.space = space
 
     def build(self, hp: kt.HyperParameters) -> keras.Model:
