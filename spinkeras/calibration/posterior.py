@@ -267,8 +267,8 @@ def sample_devices(
     given = isinstance(spread, dict) and spread
     if not (fields if spread is None else given and all(map(allowed, spread, spread.values()))):
         raise ValueError(
-            f"spread = {checks.shown(spread)} must give relative standard deviations from 0 to 1 (5 % is "
-            f"0.05) for any of the fields {list(middle)}, as a dictionary."
+            f"spread = {checks.shown(spread)} must give relative standard deviations from 0 to 1 "
+            f"(5 % is 0.05) for any of the fields {list(middle)}, as a dictionary."
         )
     for name, value in (spread or {}).items():
         sigma = math.sqrt(math.log1p(value**2))
