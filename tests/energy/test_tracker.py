@@ -210,6 +210,7 @@ def test_tracker_can_be_copied_and_needs_a_spin_layer():
         spinkeras.energy_report(model, np.ones((4, 2)))
 
 
+@pytest.mark.slow
 def test_a_model_trained_with_the_tracker_saves_and_reloads(tmp_path):
     model, x, y = model_and_data()
     model.compile("adam", "mse")

@@ -67,6 +67,7 @@ def test_energy_takes_its_assumptions(tmp_path):
     assert MTJDevice.from_config(notes["devices"][1]) == MTJDevice.preset("stt_ikeda2010")
 
 
+@pytest.mark.slow
 def test_nested_shared_masked_and_named_networks(tmp_path):
     """Energy per sample with a layer used twice, inside a wrapper, and with masked steps."""
     tokens = keras.Input((3,), dtype="int32", name="tokens")

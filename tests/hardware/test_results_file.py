@@ -40,6 +40,7 @@ def test_resume_repeats_nothing_and_gives_the_same(tmp_path, monkeypatch):
         chips.evaluate_chips(model, x, y, SPREAD, chips=6, results_file=path, **options)
 
 
+@pytest.mark.slow
 def test_a_saved_model_goes_on_with_its_file_and_another_device_does_not(tmp_path):
     x, y = np.random.default_rng(0).normal(size=(2, 24, 3))
     model = keras.Sequential([keras.Input((3,)), SpinNeuron(), keras.layers.Dense(1)])

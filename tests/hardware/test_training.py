@@ -46,7 +46,9 @@ def test_a_model_with_spread_trains_and_reloads(tmp_path, jit):
 
 
 @pytest.mark.backends
-@pytest.mark.parametrize("jit", [pytest.param(False, marks=pytest.mark.slow), COMPILED])
+@pytest.mark.parametrize(
+    "jit", [False, pytest.param(True, marks=[*COMPILED.marks, pytest.mark.slow])]
+)
 def test_one_chip_per_epoch(jit):
     """Two samples of zeros: what the layer answers in a step shows its chip."""
     seen, traces = [], []

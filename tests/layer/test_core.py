@@ -12,6 +12,7 @@ import spinkeras
 from spinkeras import SpinNeuron
 from spinkeras.layer import core
 from spinkeras.physics import curve
+from tests.harness import some_slow
 from tests.layer.harness import training_step
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -175,7 +176,7 @@ def test_a_model_that_refuses_compilation_gets_none(monkeypatch, gpu, jit, kerne
 
 
 @tensorflow_only
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", some_slow([False, True], True))
 def test_neuron_inside_a_condition(training):
     import tensorflow as tf
 

@@ -563,6 +563,7 @@ def test_box_holds_under_an_absurd_learning_rate(jit):
     assert len(np.unique(layer.pulse_width)) > 1
 
 
+@pytest.mark.slow
 def test_a_knob_comes_back_from_the_wall():
     """Projection, unlike clipping in the forward pass, keeps the gradient alive."""
     layer = SpinNeuron(train="pulse_width")

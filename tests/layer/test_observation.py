@@ -15,6 +15,7 @@ pytestmark = pytest.mark.backends
 x = np.random.default_rng(0).normal(size=(12, 6)).astype("float32")
 
 
+@pytest.mark.slow
 def test_observers_in_other_threads_see_and_change_nothing():
     """Reports and chips of two threads and plain answers in a third, of one model."""
     model = keras.Sequential([keras.Input((6,)), SpinNeuron(), keras.layers.Dense(2), SpinNeuron()])

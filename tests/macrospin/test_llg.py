@@ -68,6 +68,7 @@ def assert_mean(values, mean, second_moment):
 # --- equilibrium ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_boltzmann_statistics_at_zero_current():
     result = simulate(DAMPED, 3.0, 8.0, 0.0, trajectories=8192, return_trajectories=8192, seed=1)
     z = result.magnetization[:, -1, 2].astype("float64")
