@@ -390,7 +390,20 @@ class SpinNeuron(keras.layers.Layer):
         return 2 * probability - 1 if self.bipolar else probability
 
     def current(self, inputs: Array) -> Array:
-        """Current in A through every element, as a tensor."""
+        """Current in A through every element, as a tensor: the bias plus `current_scale` inputs.
+
+        Args:
+            inputs: tensor of the layer's input.
+
+        Example:
+
+        >>> import keras, spinkeras
+        >>> neuron = spinkeras.SpinNeuron()
+        >>> neuron.build((None, 2))
+        >>> current = neuron.current(keras.ops.convert_to_tensor([[0.0, 4.0]]))
+        >>> (keras.ops.convert_to_numpy(current) * 1e6).round(1)  # uA
+        array([[ 73.5, 111. ]], dtype=float32)
+        """
         bias = self.bias(self.setting(core.precise(inputs.dtype)))
         return ops.cast(bias, inputs.dtype) + inputs * self.current_scale
 
@@ -453,6 +466,13 @@ class SpinNeuron(keras.layers.Layer):
 
         Raises:
             ValueError: for a layer without `spread`, or a number out of range.
+
+        Example:
+
+        >>> import spinkeras
+        >>> neuron = spinkeras.SpinNeuron(spread=spinkeras.ChipSpread(stability=0.05))
+        >>> neuron.build((None, 3))
+        >>> neuron.hold_chip(7)
         """
         if self.spread is None:
             raise ValueError(
@@ -497,7 +517,17 @@ class SpinNeuron(keras.layers.Layer):
 
     @property
     def pulse_width(self) -> np.ndarray:
-        """Pulse width of every knob in s (NumPy). Assigning checks the device's range."""
+        """Pulse width of every knob in s (NumPy). Assigning checks the device's range.
+
+        Example:
+
+        >>> import spinkeras
+        >>> neuron = spinkeras.SpinNeuron()
+        >>> neuron.build((None, 3))
+        >>> neuron.pulse_width = 5e-9
+        >>> (neuron.pulse_width * 1e9).round(3)  # ns
+        array([5., 5., 5.])
+        """
         return self._on_grid("pulse_width", self._value("pulse_width"))
 
     @pulse_width.setter
@@ -507,7 +537,16 @@ class SpinNeuron(keras.layers.Layer):
 
     @property
     def anisotropy(self) -> np.ndarray:
-        """Anisotropy `K_eff` of every knob in J/m^3 (NumPy). Assigning checks the range."""
+        """Anisotropy `K_eff` of every knob in J/m^3 (NumPy). Assigning checks the range.
+
+        Example:
+
+        >>> import spinkeras
+        >>> neuron = spinkeras.SpinNeuron()
+        >>> neuron.build((None, 3))
+        >>> (neuron.anisotropy / 1e3).round(1)  # kJ/m^3
+        array([109.9, 109.9, 109.9])
+        """
         return self._on_grid("anisotropy", self._value("anisotropy"))
 
     @anisotropy.setter
@@ -517,7 +556,17 @@ class SpinNeuron(keras.layers.Layer):
 
     @property
     def gate_voltage(self) -> np.ndarray:
-        """Gate voltage in V that sets every anisotropy (NumPy). Assigning checks the range."""
+        """Gate voltage in V that sets every anisotropy (NumPy). Assigning checks the range.
+
+        Example:
+
+        >>> import spinkeras
+        >>> neuron = spinkeras.SpinNeuron()
+        >>> neuron.build((None, 3))
+        >>> neuron.gate_voltage = [-0.5, 0.0, 0.5]
+        >>> (neuron.anisotropy / 1e3).round(1)  # kJ/m^3
+        array([124.8, 109.9,  95. ])
+        """
         return self.device.gate_voltage_for(self.anisotropy)
 
     @gate_voltage.setter
@@ -532,7 +581,17 @@ class SpinNeuron(keras.layers.Layer):
 
     @property
     def bias_current(self) -> np.ndarray:
-        """Current in A at zero input, for every knob (NumPy)."""
+        """Current in A at zero input, for every knob (NumPy).
+
+        Example:
+
+        >>> import spinkeras
+        >>> neuron = spinkeras.SpinNeuron()
+        >>> neuron.build((None, 3))
+        >>> neuron.pulse_width = [2e-9, 5e-9, 20e-9]  # longer pulses need less current
+        >>> (neuron.bias_current * 1e6).round(1)  # uA
+        array([73.5, 38.8, 22.4])
+        """
         unit = self.device.critical_current_per_stability
         if not self.recenter:
             return np.full(self.pulse_width.shape, self._nominal_midpoint() * unit)
@@ -543,21 +602,57 @@ class SpinNeuron(keras.layers.Layer):
         """Slope of the output at the midpoint per unit of input, for every knob (NumPy).
 
         With the default `current_scale` it is 1/4 before training, or 1 for a `bipolar` output.
+
+        Example:
+
+        >>> import spinkeras
+        >>> neuron = spinkeras.SpinNeuron()
+        >>> neuron.build((None, 3))
+        >>> neuron.pulse_width = [2e-9, 5e-9, 20e-9]  # longer pulses are steeper
+        >>> neuron.slope.round(2)
+        array([0.25, 0.51, 1.19])
         """
         slope = self._slope(self.pulse_width, self.anisotropy) * self.current_scale
         return 2 * slope if self.bipolar else slope
 
     def nominal_knobs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pulse width in s and anisotropy in J/m^3 of an untrained neuron on this driver."""
+        """Pulse width in s and anisotropy in J/m^3 of an untrained neuron on this driver.
+
+        Example:
+
+        >>> import spinkeras
+        >>> pulse_width, anisotropy = spinkeras.SpinNeuron().nominal_knobs()
+        >>> print(f"{pulse_width * 1e9:.1f} ns, {anisotropy / 1e3:.1f} kJ/m^3")
+        2.0 ns, 109.9 kJ/m^3
+        """
         nominal = ((knob, knob_nominal(self.device, knob)) for knob in KNOBS)
         pulse_width, anisotropy = (np.array(self._on_grid(*pair)) for pair in nominal)
         return pulse_width, anisotropy
 
     def curve_at(self, pulse_width: Array, anisotropy: Array) -> RationalLogit | laws.Curve:
-        """Switching curve of pulse widths in s and anisotropies in J/m^3, as NumPy arrays.
+        """Switching curve of pulse widths and anisotropies (NumPy).
 
         Its currents are in units of `device.critical_current_per_stability`.
+
+        Args:
+            pulse_width: s, > 0, number or array.
+            anisotropy: `K_eff` in J/m^3, > 0, broadcast against `pulse_width`.
+
+        Raises:
+            ValueError: for a value that is not a number or is not above 0.
+
+        Example:
+
+        >>> import spinkeras
+        >>> neuron = spinkeras.SpinNeuron()
+        >>> curve = neuron.curve_at(5e-9, neuron.device.anisotropy)
+        >>> unit = neuron.device.critical_current_per_stability
+        >>> round(float(curve.midpoint) * unit * 1e6, 1)  # uA
+        38.8
         """
+        pulse_width = checks.values(
+            "pulse_width", pulse_width, "s", 0, hint="2 ns is 2e-9", above=True
+        )
         log_duration = np.log(pulse_width / self.device.diffusion_time)
         return self._curve(np, log_duration, self.device.stability_at(anisotropy))
 

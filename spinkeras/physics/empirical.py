@@ -215,11 +215,32 @@ class EmpiricalCurve:
         )
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed, validated like a new curve."""
+        """A copy with some fields changed, validated like a new curve.
+
+        Args:
+            **changes: fields by name, in SI units.
+
+        Raises:
+            ValueError: for an unknown field, and a value outside its range.
+
+        Example:
+
+        >>> from spinkeras import EmpiricalCurve
+        >>> EmpiricalCurve.preset("sot_80nm").replace(ceiling=0.98).ceiling
+        0.98
+        """
         return dataclasses.replace(self, **changes)
 
     def get_config(self) -> dict:
-        """Fields as a plain dictionary (Keras serialisation)."""
+        """Fields as a plain dictionary (Keras serialisation).
+
+        Example:
+
+        >>> from spinkeras import EmpiricalCurve
+        >>> curve = EmpiricalCurve.preset("sot_80nm")
+        >>> EmpiricalCurve.from_config(curve.get_config()) == curve
+        True
+        """
         return provenance.values(self)
 
     @classmethod
@@ -228,6 +249,12 @@ class EmpiricalCurve:
 
         A curve saved by version 0.1.0 has a `log_skew`. It becomes the nearest shape of today,
         whose probabilities agree within 0.002.
+
+        Args:
+            config: dictionary of fields, as `get_config` returns it.
+
+        Raises:
+            ValueError: for a missing or unknown field, and a value outside its range.
         """
         if not isinstance(config, dict):
             raise ValueError(
@@ -241,7 +268,17 @@ class EmpiricalCurve:
     def preset(cls, name: str) -> "EmpiricalCurve":
         """A published curve: `"sot_80nm"`, a spin-orbit-torque junction at 0.75 ns.
 
-        Example: `EmpiricalCurve.preset("sot_80nm").threshold`.
+        Args:
+            name: name of the curve.
+
+        Raises:
+            ValueError: for another name; the error lists the known ones.
+
+        Example:
+
+        >>> from spinkeras import EmpiricalCurve
+        >>> round(EmpiricalCurve.preset("sot_80nm").threshold * 1e3, 2)  # mA
+        1.16
         """
         if not isinstance(name, str) or name not in CURVES:
             raise ValueError(
@@ -258,14 +295,32 @@ class EmpiricalCurve:
             current: A, scalar or array.
             pulse_width: s, > 0, broadcast against `current`.
             anisotropy_ratio: `K_eff` over the device's own, > 0, broadcast against `current`.
+                Default 1.
+
+        Raises:
+            ValueError: for a value that is not a number, and a width or ratio that is not above 0.
+
+        Example:
+
+        >>> import numpy as np
+        >>> from spinkeras import EmpiricalCurve
+        >>> curve = EmpiricalCurve.preset("sot_80nm")
+        >>> current = curve.threshold * np.array([0.95, 1.0, 1.05])
+        >>> curve.switching_probability(current, 0.75e-9).round(2)
+        array([0.14, 0.5 , 0.86])
         """
         curve, z, _ = self._at(current, pulse_width, anisotropy_ratio)
         return curve.probability(z)
 
     def _at(self, current, pulse_width, anisotropy_ratio):
         """The curve at these settings, the distance from its midpoint in A, and `ln(ratio)`."""
+        given = (
+            checks.values("current", current, "A"),
+            checks.values("pulse_width", pulse_width, "s"),
+            checks.values("anisotropy_ratio", anisotropy_ratio, "(K_eff over the device's own)"),
+        )
         current, pulse_width, ratio = np.broadcast_arrays(
-            *(np.asarray(v, "float64") for v in (current, pulse_width, anisotropy_ratio))
+            *(np.asarray(v, "float64") for v in given)
         )
         if not np.all(np.isfinite(pulse_width) & (pulse_width > 0)):
             raise ValueError("pulse_width must be finite and > 0 s; 2 ns is 2e-9.")
@@ -394,6 +449,17 @@ class EquilibriumCurve(EmpiricalCurve):
             current: A, scalar or array.
             pulse_width: has no effect.
             anisotropy_ratio: `K_eff` over the device's own, > 0, broadcast against `current`.
+                Default 1.
+
+        Raises:
+            ValueError: as `EmpiricalCurve.switching_probability`.
+
+        Example:
+
+        >>> from spinkeras import EquilibriumCurve
+        >>> curve = EquilibriumCurve(threshold=-0.8e-6, slope=0.4e6, relaxation_time=120e-9)
+        >>> round(float(curve.switching_probability(0.0)), 2)
+        0.78
         """
         return super().switching_probability(current, pulse_width, anisotropy_ratio)
 
@@ -423,6 +489,17 @@ class EquilibriumCurve(EmpiricalCurve):
         Args:
             current: A, scalar or array.
             anisotropy_ratio: `K_eff` over the device's own, > 0, broadcast against `current`.
+                Default 1.
+
+        Raises:
+            ValueError: for a value that is not a number, and a ratio that is not above 0.
+
+        Example:
+
+        >>> from spinkeras import EquilibriumCurve
+        >>> curve = EquilibriumCurve(threshold=-0.8e-6, slope=0.4e6, relaxation_time=120e-9)
+        >>> round(float(curve.correlation_time(-0.8e-6)) * 1e9)  # ns, longest at balance
+        120
         """
         return _correlation_time(np, self, *self._at(current, self.pulse_width, anisotropy_ratio))
 

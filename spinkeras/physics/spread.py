@@ -288,7 +288,23 @@ class ChipSpread:
             rng: `numpy.random.Generator`.
             temperature: temperature of the nominal device in K. Default 300.
             chip_temperature: temperature of this chip in K. Default: drawn.
+
+        Raises:
+            ValueError: for another `rng`.
+
+        Example:
+
+        >>> import numpy as np, spinkeras
+        >>> spread = spinkeras.ChipSpread(stability=0.05)
+        >>> factors = spread.draw((1000,), np.random.default_rng(0))
+        >>> round(float(np.std(np.log(factors.stability))), 2)
+        0.05
         """
+        if not isinstance(rng, np.random.Generator):
+            raise ValueError(
+                f"rng = {checks.shown(rng)} must be a numpy.random.Generator, such as "
+                "numpy.random.default_rng(0)."
+            )
         if chip_temperature is None:
             chip_temperature = self.draw_temperature(rng, temperature)
         normal, uniform = rng.normal(size=(3, *shape)), rng.random(shape)

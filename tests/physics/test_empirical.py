@@ -662,3 +662,11 @@ def test_the_named_shapes_are_as_close_as_the_docstring_says(named, exact):
     close = EmpiricalCurve(threshold=1e-3, slope=1e4, pulse_width=1e-9, **shape)
     y = np.linspace(-9, 9, 2001)
     assert np.max(np.abs(close.switching_probability(1e-3 + y / 1e4, 1e-9) - exact(y))) < 0.002
+
+
+@pytest.mark.parametrize("bad", [True, None, "1e-3", 1j, [[1e-3], [1e-3, 2e-3]]])
+@pytest.mark.parametrize("argument", ["current", "pulse_width", "anisotropy_ratio"])
+def test_settings_that_are_no_numbers_are_refused(argument, bad):
+    settings = {"current": 1e-3, "pulse_width": 1e-9, "anisotropy_ratio": 1.0} | {argument: bad}
+    with pytest.raises(ValueError, match=f"{argument} = .*(K_eff|in A|in s)"):
+        spinkeras.EmpiricalCurve.preset("sot_80nm").switching_probability(**settings)
