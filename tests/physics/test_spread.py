@@ -60,7 +60,7 @@ def test_bad_spread(bad):
     with pytest.raises(ValueError, match="spread must be a ChipSpread"):
         SpinNeuron(spread=0.1)
     for rng in (0, None, np.random):
-        with pytest.raises(ValueError, match="rng = .* must be a numpy.random.Generator"):
+        with pytest.raises(ValueError, match=r"rng = .* must be a numpy\.random\.Generator"):
             ChipSpread().draw((2,), rng)
 
 
