@@ -196,7 +196,7 @@ class MTJDevice:
         for field in ("name", "source", "assumed"):
             checks.text(field, getattr(self, field))
         self._check_curves()
-        if self.initial_state not in STATES:
+        if not isinstance(self.initial_state, str) or self.initial_state not in STATES:
             raise ValueError(
                 f"initial_state = {checks.shown(self.initial_state)} must be one of {STATES}, the "
                 "state in which a write starts."
@@ -706,7 +706,7 @@ class MTJDevice:
         >>> device.starting("antiparallel").initial_state
         'antiparallel'
         """
-        if state not in STATES:
+        if not isinstance(state, str) or state not in STATES:
             raise ValueError(f"state = {checks.shown(state)} must be one of {STATES}.")
         return self if self.initial_state == state else self.reversed()
 

@@ -428,7 +428,7 @@ class EquilibriumCurve(EmpiricalCurve):
             object.__setattr__(self, field, checks.number(field, getattr(self, field), *limits))
         for name in sorted(OF_PULSES):
             value = getattr(self, name)
-            if value != getattr(type(self), name):
+            if checks.real(value) != getattr(type(self), name):
                 raise ValueError(
                     f"{name} = {checks.shown(value)}: the state of a junction that runs freely "
                     f"depends on no pulse width. Leave {name} out, or describe a device that is "

@@ -109,6 +109,6 @@ def namespace(value, factor=1.0):
 
 def _checked(state, device):
     state = device.initial_state if state is None else state
-    if state not in STATES:
+    if not isinstance(state, str) or state not in STATES:
         raise ValueError(f"state = {checks.shown(state)} must be one of {STATES}.")
     return state

@@ -425,3 +425,12 @@ def test_what_is_no_device_of_a_name_is_refused(tmp_path):
         REFERENCE.save(tmp_path / "mine.txt")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         REFERENCE.save(tmp_path / "no" / "mine.json")
+
+
+@pytest.mark.parametrize("state", [np.zeros(2), np.array(["parallel"] * 2), ["parallel"], None, 1])
+def test_a_state_is_one_of_two_names(state):
+    device = spinkeras.MTJDevice.preset("stt_reference")
+    with pytest.raises(ValueError, match=r"initial_state = .* must be one of"):
+        device.replace(initial_state=state)
+    with pytest.raises(ValueError, match=r"state = .* must be one of"):
+        device.starting(state)
