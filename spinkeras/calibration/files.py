@@ -87,19 +87,21 @@ def _records(text, where):
     if not begun:
         return [], [], comment, None
     text = "\n".join(rows)
-    unquoted = re.sub(r'"[^"]*"', "", text).strip(" \n").split("\n")
-    separator = next((mark for mark in "\t;," if mark in unquoted[0]), None)
-    records = _split(text, separator or _SPACES, where)
+    unquoted = re.sub(r'"[^"]*"', "", text)
+    first = unquoted.strip(" \n").partition("\n")[0]
+    separator = next((mark for mark in "\t;," if mark in first), None)
+    if separator is None:
+        separator, unquoted = _SPACES, text  # between spaces, pandas ignores quotes
+    most = max(len(re.split(separator, line.strip(" "))) for line in unquoted.split("\n"))
+    records = _split(text, separator, most, where)
     filled = {line: record for line, record in records if any(cell.strip() for cell in record)}
     return list(filled.values()), list(filled), comment, separator
 
 
-def _split(text, separator, where):
-    """Line number and cells of every record."""
+def _split(text, separator, most, where):
+    """Line number and cells of every record; a record has at most `most` cells."""
     import pandas
 
-    unquoted = re.sub(r'"[^"]*"', "", text) if len(separator) == 1 else text
-    most = max(len(re.split(separator, line.strip(" "))) for line in unquoted.split("\n"))
     try:
         frame = pandas.read_csv(
             io.StringIO(text),

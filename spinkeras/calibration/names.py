@@ -25,6 +25,8 @@ _OFFSETS = {unit: 273.15 for unit in _KELVINS if unit != "K"}
 _PERCENT = {"%": 1e-2, "percent": 1e-2, "pct": 1e-2}
 _SHARES = {"1": 1.0, "-": 1.0} | _PERCENT
 _COUNTS = {"1": 1.0, "-": 1.0, "#": 1.0, "count": 1.0, "counts": 1.0}
+_UNITS = {**_AMPERES, **_VOLTS, **_SECONDS, **_KELVINS, **_SHARES, **_COUNTS}
+_BY_CASE = {unit.lower(): unit for unit in reversed(_UNITS)}
 _UNIT = re.compile(r"(.+?)\s*[(\[](.+)[)\]]")  # any text in brackets
 _SUFFIX = r"(.+)[_ -](\S+)"
 
@@ -173,9 +175,7 @@ def split(name):
 def known_unit(unit):
     """A unit in the spelling of the tables above, or `None` for an unknown unit."""
     unit = re.sub(r"\s", "", unicodedata.normalize("NFKC", unit))
-    every = {**_AMPERES, **_VOLTS, **_SECONDS, **_KELVINS, **_SHARES, **_COUNTS}
-    by_case = {key.lower(): key for key in reversed(every)}
-    return unit if unit in every else by_case.get(unit.lower())
+    return unit if unit in _UNITS else _BY_CASE.get(unit.lower())
 
 
 def is_known(name):

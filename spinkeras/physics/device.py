@@ -196,11 +196,7 @@ class MTJDevice:
         for field in ("name", "source", "assumed"):
             checks.text(field, getattr(self, field))
         self._check_curves()
-        if not isinstance(self.initial_state, str) or self.initial_state not in STATES:
-            raise ValueError(
-                f"initial_state = {checks.shown(self.initial_state)} must be one of {STATES}, the "
-                "state in which a write starts."
-            )
+        checked_state("initial_state", self.initial_state, ", the state in which a write starts")
         shortest, longest = self.pulse_width_range
         if not shortest <= self.nominal_pulse_width <= longest:
             raise ValueError(
@@ -706,9 +702,7 @@ class MTJDevice:
         >>> device.starting("antiparallel").initial_state
         'antiparallel'
         """
-        if not isinstance(state, str) or state not in STATES:
-            raise ValueError(f"state = {checks.shown(state)} must be one of {STATES}.")
-        return self if self.initial_state == state else self.reversed()
+        return self if self.initial_state == checked_state("state", state) else self.reversed()
 
     # --- copies and files -------------------------------------------------------------------
 
@@ -967,6 +961,13 @@ class MTJDevice:
                 f"{list(known)}."
             )
         return cls(name=name, **known[name])
+
+
+def checked_state(name: str, state: Any, meaning: str = "") -> str:
+    """`state` itself, or a `ValueError` that lists the two states."""
+    if not isinstance(state, str) or state not in STATES:
+        raise ValueError(f"{name} = {checks.shown(state)} must be one of {STATES}{meaning}.")
+    return state
 
 
 def checked_stability(stability: Array) -> Array:

@@ -14,7 +14,7 @@ from keras import ops
 
 from spinkeras import checks
 from spinkeras._typing import Array
-from spinkeras.physics.device import STATES, DeviceLike, get_device
+from spinkeras.physics.device import DeviceLike, checked_state, get_device
 from spinkeras.physics.laws import stop_gradient
 
 
@@ -108,7 +108,4 @@ def namespace(value, factor=1.0):
 
 
 def _checked(state, device):
-    state = device.initial_state if state is None else state
-    if not isinstance(state, str) or state not in STATES:
-        raise ValueError(f"state = {checks.shown(state)} must be one of {STATES}.")
-    return state
+    return device.initial_state if state is None else checked_state("state", state)
